@@ -1,0 +1,40 @@
+package channel
+
+import (
+	"context"
+	"iter"
+
+	"timehub/hub"
+)
+
+// ShortTerm is what the service needs of the store that takes writes and answers for the recent past; spoke.Node is it. Channels are named by
+// their display name. Errors carry kinds: Unavailable (no quorum, not started, a hole), Full, NotFound, TooLarge.
+type ShortTerm interface {
+	// Write mints a key for sealed bytes and returns it when a quorum has them on disk. Of an Unavailable write nothing is known; the item may
+	// show up or not, but to every reader the same. The store keeps no reference to sealed after it returned.
+	Write(ctx context.Context, channel string, sealed []byte) (hub.Key, error)
+	// WriteBulk mints one shared key and writes part i under hub.BulkKey(key, i): all or none. It returns the shared key.
+	WriteBulk(ctx context.Context, channel string, sealed [][]byte) (hub.Key, error)
+	// WriteKeyed writes items under keys of their own (replication); one that is there already is not written again.
+	WriteKeyed(ctx context.Context, channel string, items ...hub.Sealed) error
+	Read(ctx context.Context, channel string, key hub.Key) (hub.Sealed, error)
+	// Keys and Items answer a query; Page.Horizon is set. A stable query is cut at that horizon.
+	Keys(ctx context.Context, q hub.Query) (hub.Page, error)
+	Items(ctx context.Context, q hub.Query) iter.Seq2[hub.Sealed, error]
+	// Horizon is the key up to which this node holds everything that was ever acknowledged (ENGINE §5). It never retreats.
+	Horizon(ctx context.Context) (hub.Key, error)
+	// Floor is the key from which on the store holds everything of the channel that was ever written through it; below it, ask long-term.
+	Floor(channel string) hub.Key
+}
+
+// LongTerm is what the service needs of the store that keeps items for good; longterm.Store is it.
+type LongTerm interface {
+	// Write stores one item durably as a SINGLE object, replacing one of the same key.
+	Write(ctx context.Context, ch *hub.Channel, item hub.Sealed) error
+	Read(ctx context.Context, ch *hub.Channel, key hub.Key) (hub.Sealed, error)
+	// Keys and Items answer a query from the layouts of the channel's storage that q.Tier takes in. Seeking costs a few listings, however sparse
+	// the history (ENGINE §6).
+	Keys(ctx context.Context, ch *hub.Channel, q hub.Query) (hub.Page, error)
+	Items(ctx context.Context, ch *hub.Channel, q hub.Query) iter.Seq2[hub.Sealed, error]
+	Delete(ctx context.Context, ch *hub.Channel, keys ...hub.Key) error
+}

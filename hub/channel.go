@@ -1,0 +1,83 @@
+package hub
+
+import (
+	"slices"
+	"strings"
+	"time"
+)
+
+// Storage is how a channel's items are laid out in long-term storage (spec 04 §4).
+type Storage string
+
+// The layouts: one object an item, one zip a minute, or both.
+const (
+	Single Storage = "SINGLE"
+	Batch  Storage = "BATCH"
+	Both   Storage = "BOTH"
+)
+
+// Singles and Batches say which layouts the storage takes in.
+func (s Storage) Singles() bool { return s != Batch }
+
+// Batches reports whether minutes are kept as zips.
+func (s Storage) Batches() bool { return s != Single }
+
+// Channel is the configuration of a channel (spec 01 §3): a document of the catalog. It holds what was decided, never a default still to be filled in.
+type Channel struct {
+	Name                      string    `json:"name"` // as its creator spelled it; unique without regard to case
+	Owner                     string    `json:"owner,omitempty"`
+	Description               string    `json:"description,omitempty"`
+	CreationDate              time.Time `json:"creationDate"`
+	TTLDays                   int64     `json:"ttlDays,omitempty"`  // 0: not limited by age
+	MaxItems                  int64     `json:"maxItems,omitempty"` // 0: not limited by count
+	KeepForever               bool      `json:"keepForever,omitempty"`
+	MutableTime               time.Time `json:"mutableTime,omitzero"` // zero: an ordinary channel
+	Tags                      []string  `json:"tags,omitempty"`       // sorted, without duplicates, with the built-in ones
+	ReplicationSource         string    `json:"replicationSource,omitempty"`
+	Storage                   Storage   `json:"storage"`
+	Protect                   bool      `json:"protect,omitempty"`
+	AllowZeroBytes            bool      `json:"allowZeroBytes"`
+	SecondaryMetricsReporting bool      `json:"secondaryMetricsReporting,omitempty"`
+	Since                     int64     `json:"since,omitempty"` // ms: keys before it belong to a deleted channel of this name (ENGINE §6)
+}
+
+// Names of the tags that follow from the configuration; nobody can add or remove them by hand.
+const (
+	HistoricalTag = "historical"
+	ReplicatedTag = "replicated"
+)
+
+// ChannelID is the name under which a channel is unique: without regard to case (spec 01 §3.8).
+func ChannelID(name string) string { return strings.ToLower(name) }
+
+// Historical reports whether the channel has a mutable epoch.
+func (c *Channel) Historical() bool { return !c.MutableTime.IsZero() }
+
+// Replicated reports whether the channel follows another one and so refuses inserts.
+func (c *Channel) Replicated() bool { return c.ReplicationSource != "" }
+
+// HasTag reports whether the channel carries a tag, in exactly this spelling.
+func (c *Channel) HasTag(tag string) bool { return slices.Contains(c.Tags, tag) }
+
+// OldestAllowed is the TTL time of spec 01 §5 for immutable items: nothing before it is in a query's answer.
+func (c *Channel) OldestAllowed(now, birthday time.Time) time.Time {
+	oldest := birthday
+	if c.Historical() {
+		oldest = c.MutableTime.Add(time.Millisecond)
+	} else if c.TTLDays > 0 {
+		if t := now.AddDate(0, 0, -int(min(c.TTLDays, 1<<20))); t.After(oldest) {
+			oldest = t
+		}
+	}
+	if since := time.UnixMilli(c.Since).UTC(); c.Since > 0 && since.After(oldest) {
+		oldest = since
+	}
+	return oldest.UTC()
+}
+
+// Clone returns a copy that shares nothing.
+func (c *Channel) Clone() *Channel {
+	d := *c
+	d.Tags = slices.Clone(c.Tags)
+	return &d
+}

@@ -1,0 +1,76 @@
+// Package coord is the contract of agreement between nodes: who is a member, who holds a lease, small versioned values, and cursors. coord/local does
+// it in one process, persisted with bbolt or in memory; coord/zk does it through ZooKeeper. Each is finished when coordtest passes.
+//
+// Names are slash-separated paths of segments that hold letters, digits, and any of "._-:@". An error of kind Unavailable means that nothing is known
+// about what happened; Conflict, that a version or fence did not hold.
+package coord
+
+import (
+	"context"
+	"errors"
+)
+
+// ErrLeaseLost is the cause of a context that ended because a lease was lost.
+var ErrLeaseLost = errors.New("lease lost")
+
+// Coordinator is one node's session with the others.
+type Coordinator interface {
+	Members
+	Leases
+	Registers
+	// Run keeps the session until ctx ends; then it gives up leases and membership. Other methods may be called before and while it runs.
+	Run(ctx context.Context) error
+}
+
+// Members are the nodes that have a session.
+type Members interface {
+	// Join announces this node under a name, with a value that others can read, for as long as the session lives.
+	Join(ctx context.Context, group, name string, value []byte) error
+	Leave(ctx context.Context, group, name string) error
+	// List returns the members of a group by name, and an epoch that rises with every change.
+	List(ctx context.Context, group string) (members []Member, epoch uint64, err error)
+	// WatchMembers wakes whenever the group may have changed; the channel holds one token. stop ends the watch.
+	WatchMembers(group string) (wake <-chan struct{}, stop func())
+}
+
+// Member is one node of a group.
+type Member struct {
+	Name  string
+	Value []byte
+}
+
+// Leases are rights to do a named job, held by one node at a time.
+type Leases interface {
+	// Acquire waits until this node holds the lease, or ctx ends.
+	Acquire(ctx context.Context, name string) (Lease, error)
+}
+
+// Lease is held until released or lost.
+type Lease interface {
+	Lost() <-chan struct{} // closed when it may no longer be ours
+	Fence() uint64         // rises with every holder of this name, over restarts too
+	Release(ctx context.Context) error
+}
+
+// Registers are small values (up to 512 KiB) with versions. A Set that returned nil is durable.
+type Registers interface {
+	// Get returns NotFound if there is no value. Versions rise with every change of the name, also over a Delete.
+	Get(ctx context.Context, name string) (value []byte, version uint64, err error)
+	// Set writes if the version is still the given one; 0 means: there is no value. Conflict otherwise.
+	Set(ctx context.Context, name string, value []byte, version uint64) (newVersion uint64, err error)
+	// Update writes several values at once: all or none.
+	Update(ctx context.Context, changes []Change) error
+	Delete(ctx context.Context, name string, version uint64) error
+	// Names lists the registers below a prefix (whole segments), sorted.
+	Names(ctx context.Context, prefix string) ([]string, error)
+	// Watch wakes whenever the register, or one below it, may have changed, and once at the start of every session. The channel holds one token.
+	Watch(name string) (wake <-chan struct{}, stop func())
+}
+
+// Change is one write of an Update: see Registers.Set.
+type Change struct {
+	Name    string
+	Value   []byte // nil: delete
+	Version uint64
+	Any     bool // write whatever the version is
+}
