@@ -1,7 +1,9 @@
+// Package channel is the write path and the merged query layer: what people do with channels, over a short-term and a long-term store.
 package channel
 
 import (
 	"context"
+	"io"
 	"iter"
 
 	"timehub/hub"
@@ -10,13 +12,7 @@ import (
 // ShortTerm is what the service needs of the store that takes writes and answers for the recent past; spoke.Node is it. Channels are named by
 // their display name. Errors carry kinds: Unavailable (no quorum, not started, a hole), Full, NotFound, TooLarge.
 type ShortTerm interface {
-	// Write mints a key for sealed bytes and returns it when a quorum has them on disk. Of an Unavailable write nothing is known; the item may
-	// show up or not, but to every reader the same. The store keeps no reference to sealed after it returned.
-	Write(ctx context.Context, channel string, sealed []byte) (hub.Key, error)
-	// WriteBulk mints one shared key and writes part i under hub.BulkKey(key, i): all or none. It returns the shared key.
-	WriteBulk(ctx context.Context, channel string, sealed [][]byte) (hub.Key, error)
-	// WriteKeyed writes items under keys of their own (replication); one that is there already is not written again.
-	WriteKeyed(ctx context.Context, channel string, items ...hub.Sealed) error
+	Writer
 	Read(ctx context.Context, channel string, key hub.Key) (hub.Sealed, error)
 	// Keys and Items answer a query; Page.Horizon is set. A stable query is cut at that horizon.
 	Keys(ctx context.Context, q hub.Query) (hub.Page, error)
@@ -25,6 +21,19 @@ type ShortTerm interface {
 	Horizon(ctx context.Context) (hub.Key, error)
 	// Floor is the key from which on the store holds everything of the channel that was ever written through it; below it, ask long-term.
 	Floor(channel string) hub.Key
+	// Watch wakes when the channel has a new key that the horizon has reached. The returned channel holds one token.
+	Watch(channel string) (wake <-chan struct{}, stop func())
+}
+
+// Writer is the writing half of ShortTerm.
+type Writer interface {
+	// Write mints a key for sealed bytes and returns it when a quorum has them on disk. Of an Unavailable write nothing is known; the item may
+	// show up or not, but to every reader the same. After an error the store may still hold sealed: do not use that memory again.
+	Write(ctx context.Context, channel string, sealed []byte) (hub.Key, error)
+	// WriteBulk mints one shared key and writes part i under hub.BulkKey(key, i): all or none. It returns the shared key.
+	WriteBulk(ctx context.Context, channel string, sealed [][]byte) (hub.Key, error)
+	// WriteKeyed writes items under keys of their own (replication); one that is there already is not written again.
+	WriteKeyed(ctx context.Context, channel string, items ...hub.Sealed) error
 }
 
 // LongTerm is what the service needs of the store that keeps items for good; longterm.Store is it.
@@ -36,5 +45,10 @@ type LongTerm interface {
 	// the history (ENGINE §6).
 	Keys(ctx context.Context, ch *hub.Channel, q hub.Query) (hub.Page, error)
 	Items(ctx context.Context, ch *hub.Channel, q hub.Query) iter.Seq2[hub.Sealed, error]
+	// Delete removes single items and their large bodies, durably; a key that does not exist is no error.
 	Delete(ctx context.Context, ch *hub.Channel, keys ...hub.Key) error
+	// WriteLarge stores the body of a large item before its index item is written (spec 01 §1.6). It reads body once and returns the bytes it took.
+	WriteLarge(ctx context.Context, ch *hub.Channel, key hub.Key, contentType string, body io.Reader) (size int64, err error)
+	// ReadLarge reads n bytes (n < 0: the rest) of such a body from offset.
+	ReadLarge(ctx context.Context, ch *hub.Channel, key hub.Key, offset, n int64) (body io.ReadCloser, err error)
 }
