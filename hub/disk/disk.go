@@ -19,6 +19,13 @@ var ErrLocked = errors.New("locked")
 
 // Disk is a directory tree. All methods are safe for concurrent use.
 type Disk interface {
+	Files
+	Folders
+	Volume
+}
+
+// Files is what a Disk does with single names.
+type Files interface {
 	// Create makes a new file, open for reading and writing; it fails if the name exists. The name survives a crash only after SyncDir of its folder.
 	Create(name string) (File, error)
 	// Open opens an existing file. With write, it can be written to as well.
@@ -29,6 +36,11 @@ type Disk interface {
 	Link(old, new string) error
 	// Remove removes a file or an empty folder.
 	Remove(name string) error
+	Stat(name string) (Info, error)
+}
+
+// Folders is what a Disk does with folders and whole trees.
+type Folders interface {
 	// RemoveAll removes a name and everything below it; nil if there is no such name.
 	RemoveAll(name string) error
 	// MkdirAll makes a folder and its parents and syncs each parent in which it made something.
@@ -37,7 +49,10 @@ type Disk interface {
 	SyncDir(name string) error
 	// List returns the entries of a folder in byte order of their names.
 	List(name string) ([]Info, error)
-	Stat(name string) (Info, error)
+}
+
+// Volume is what a Disk says of itself, and its lock.
+type Volume interface {
 	// Lock takes an exclusive lock on a file, made if need be, without waiting: ErrLocked if another process (or another Lock of this one) has
 	// it. note is written into the file; the error of a failing Lock holds the note of the holder. The lock goes with the process.
 	Lock(name, note string) (Unlock func() error, err error)

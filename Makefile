@@ -1,0 +1,72 @@
+# The Hub. `make run` serves one, `make test` is what CI runs, `make check` is the quick look before a commit.
+
+GO          ?= go
+BIN         := $(CURDIR)/bin
+TOOLS       := $(CURDIR)/.tools
+STATICCHECK := $(TOOLS)/staticcheck
+# Pinned, so that a new release of the linter does not turn a tree red that nobody touched.
+STATICCHECK_VERSION ?= v0.8.2
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo local)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+
+# What `make run` hands to the hub: make run ARGS="--listen 127.0.0.1:9000"
+ARGS     ?=
+FUZZTIME ?= 30s
+ROUNDS   ?= 50
+SEEDS    ?= 2000
+
+.PHONY: run build check test bench fuzz sim chaos clean needs lint floors unit e2e
+
+run: build
+	exec $(BIN)/hub serve $(ARGS)
+
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/hub ./cmd/hub
+
+# The quick look: form, floors, sizes, and the short tests with the race detector.
+check: lint floors
+	$(GO) test -race -short -p 2 -timeout 10m ./...
+
+# Everything CI wants to know, in less than 20 minutes on 2 cores.
+test: needs lint floors unit e2e
+
+# Installs what the tests use and this machine lacks.
+needs:
+	scripts/needs gcc python3 unzip
+
+lint: $(STATICCHECK)
+	@unformatted=$$(git ls-files -co --exclude-standard '*.go' | xargs -r gofmt -l); \
+	if [ -n "$$unformatted" ]; then echo "gofmt -w these files:"; echo "$$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	$(STATICCHECK) ./...
+
+$(STATICCHECK):
+	GOBIN=$(TOOLS) $(GO) install honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK_VERSION)
+
+floors:
+	$(GO) test -count=1 -run '^Test(Floors|FloorsTable|Drivers|Sizes|House)$$' ./e2e
+
+unit:
+	$(GO) test -race -p 2 -timeout 15m $$($(GO) list ./... | grep -v '/e2e$$')
+
+# Whole hubs: scripts, real data, crashes, simulation. They are processes of their own, the race detector would see only the test.
+e2e:
+	$(GO) test -count=1 -timeout 18m ./e2e
+
+bench: build
+	$(GO) run ./bench $(BENCH)
+
+# Every fuzz target for FUZZTIME each.
+fuzz:
+	scripts/fuzz $(FUZZTIME)
+
+sim:
+	$(GO) test -count=1 -timeout 60m -run '^TestSim' ./e2e -sim.seeds=$(SEEDS)
+
+chaos:
+	$(GO) test -count=1 -timeout 60m -run '^Test(Crash|Injuries)' -v ./e2e -rounds=$(ROUNDS)
+
+clean:
+	rm -rf $(BIN) $(TOOLS) dist bench/out
+	$(GO) clean -testcache
