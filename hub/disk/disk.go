@@ -2,7 +2,10 @@
 // implementation, e2e/memdisk, loses what was not synced, tears, fills, fails and freezes on command. Both pass disktest.
 //
 // Names are slash-separated relative paths without "." and ".." elements; no name can reach outside the root. A name that does not exist gives an error
-// that errors.Is calls fs.ErrNotExist; one that exists where it must not, fs.ErrExist; no space, ErrFull.
+// that errors.Is calls fs.ErrNotExist; one that exists where it must not, fs.ErrExist; a name of the wrong form, fs.ErrInvalid; no space, ErrFull.
+//
+// What a process that was killed had written can be read by the next one and is still not durable: recovery syncs the files and the folders on which it
+// relies (MkdirAll does that for folders). After a failed Sync, another Sync that succeeds proves nothing about what was written before the failure.
 package disk
 
 import (
@@ -43,7 +46,8 @@ type Files interface {
 type Folders interface {
 	// RemoveAll removes a name and everything below it; nil if there is no such name.
 	RemoveAll(name string) error
-	// MkdirAll makes a folder and its parents and syncs each parent in which it made something.
+	// MkdirAll makes a folder and its parents and syncs each parent, so that the folder itself is durable when it returns. A folder that is there
+	// already costs little the second time.
 	MkdirAll(name string) error
 	// SyncDir makes the names in a folder durable; "." is the root.
 	SyncDir(name string) error
@@ -67,7 +71,8 @@ type File interface {
 	io.ReaderAt
 	io.WriterAt
 	io.Closer
-	// Write appends at the position of this handle: the end of what it has written, 0 for a file just opened.
+	// Write appends at the position of this handle: the end of what its Writes have written, 0 for a file just opened (also for one that has content).
+	// WriteAt and Truncate do not move it. Fewer bytes than given are written only with an error.
 	io.Writer
 	// Sync makes content and length durable (fdatasync). After an error nothing is known about what was written since the last good Sync.
 	Sync() error
