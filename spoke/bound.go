@@ -1,0 +1,92 @@
+package spoke
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+
+	"timehub/hub"
+	"timehub/hub/disk"
+)
+
+const (
+	clockFile = "clock"
+	slotBytes = 512 // a sector: what a disk writes whole
+	slotUsed  = 28
+	slotMagic = 0x6b636f6c63627568 // "hubclock"
+)
+
+// bound is the file "clock": a position of the hybrid clock that lies above every key minted, received or shown as a horizon (ENGINE §1), so that
+// neither a restart with an empty log nor a clock set back can reuse a key or take a horizon back.
+//
+// The file has two slots, written in turn and synced before the new position is used. A slot that was torn was not in use yet; the other one holds.
+//
+//	offset  length  field (little-endian)
+//	0       8       magic "hubclock"
+//	8       8       number of the write, rising
+//	16      8       position: milliseconds × 238,328 + counter
+//	24      4       CRC-32C of bytes 0–23
+//	28      484     zero
+type bound struct {
+	file   disk.File
+	writes uint64
+}
+
+// openBound opens or makes the file and returns the position found, 0 if there was none. lost says that the file was there but held no whole slot.
+func openBound(d disk.Disk) (b *bound, at hub.Mark, lost bool, err error) {
+	f, err := d.Open(clockFile, true)
+	fresh := errors.Is(err, fs.ErrNotExist)
+	if fresh {
+		f, err = d.Create(clockFile)
+	}
+	if err != nil {
+		return nil, 0, false, fmt.Errorf("open the clock file: %w", err)
+	}
+	b = &bound{file: f}
+	if fresh {
+		if _, err = f.WriteAt(make([]byte, 2*slotBytes), 0); err == nil {
+			err = f.Sync()
+		}
+		if err == nil {
+			err = d.SyncDir(".")
+		}
+		if err != nil {
+			f.Close()
+			return nil, 0, false, fmt.Errorf("make the clock file: %w", err)
+		}
+		return b, 0, false, nil
+	}
+	found := false
+	for slot := range int64(2) {
+		var s [slotUsed]byte
+		if n, _ := f.ReadAt(s[:], slot*slotBytes); n < len(s) || binary.LittleEndian.Uint64(s[:]) != slotMagic ||
+			binary.LittleEndian.Uint32(s[24:]) != slotSum(s[:24]) {
+			continue
+		}
+		found = true
+		b.writes = max(b.writes, binary.LittleEndian.Uint64(s[8:]))
+		at = max(at, hub.Mark(binary.LittleEndian.Uint64(s[16:])))
+	}
+	return b, at, !found, nil
+}
+
+// raise makes a higher position durable. One call at a time.
+func (b *bound) raise(to hub.Mark) error {
+	var s [slotBytes]byte
+	binary.LittleEndian.PutUint64(s[:], slotMagic)
+	binary.LittleEndian.PutUint64(s[8:], b.writes+1)
+	binary.LittleEndian.PutUint64(s[16:], uint64(to))
+	binary.LittleEndian.PutUint32(s[24:], slotSum(s[:24]))
+	if _, err := b.file.WriteAt(s[:], int64((b.writes+1)%2)*slotBytes); err != nil {
+		return fmt.Errorf("write the clock file: %w", err)
+	}
+	if err := b.file.Sync(); err != nil {
+		return fmt.Errorf("sync the clock file: %w", err)
+	}
+	b.writes++
+	return nil
+}
+
+func slotSum(p []byte) uint32 { return crc32.Checksum(p, crc32.MakeTable(crc32.Castagnoli)) }

@@ -1,0 +1,63 @@
+package spoke
+
+import "timehub/hub"
+
+// state is what the writer has decided of a request.
+type state uint8
+
+const (
+	undecided state = iota
+	givingUp        // timed out; its name is on its way into the stream
+	committed
+	givenUp
+)
+
+// request is one write in flight: a single item, or a bulk, under one mark.
+type request struct {
+	mark    hub.Mark
+	key     hub.Key
+	parts   int // 0: a single item
+	channel string
+	state   state
+	onDisk  bool       // the own disk has synced the records
+	named   bool       // the records of the name are in the stream
+	done    chan error // gets the decision once; holds one
+}
+
+func (r *request) decided() bool { return r.state >= committed }
+
+// flight holds the requests of one stream that are not decided, in the order of their marks. It is a queue: what is decided in the middle waits for
+// what was minted before it, because `low` does too. Not safe for concurrent use.
+type flight struct {
+	queue []*request
+	head  int
+}
+
+func (f *flight) add(r *request) { f.queue = append(f.queue, r) }
+
+func (f *flight) empty() bool { return f.head == len(f.queue) }
+
+// low is the position just below the smallest undecided mark; ok is false if nothing is in flight.
+func (f *flight) low() (m hub.Mark, ok bool) {
+	if f.empty() {
+		return 0, false
+	}
+	return f.queue[f.head].mark - 1, true
+}
+
+// settle removes what is decided from the front and hands it to visit in the order of the marks.
+func (f *flight) settle(visit func(*request)) {
+	for f.head < len(f.queue) && f.queue[f.head].decided() {
+		r := f.queue[f.head]
+		f.queue[f.head] = nil
+		f.head++
+		visit(r)
+	}
+	if f.head == len(f.queue) {
+		f.queue, f.head = f.queue[:0], 0
+	} else if f.head > 1024 && f.head > len(f.queue)/2 {
+		n := copy(f.queue, f.queue[f.head:])
+		clear(f.queue[n:])
+		f.queue, f.head = f.queue[:n], 0
+	}
+}

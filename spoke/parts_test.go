@@ -1,0 +1,86 @@
+package spoke
+
+import (
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"timehub/hub"
+)
+
+func TestQuorum(t *testing.T) {
+	for _, c := range []struct {
+		q       Quorum
+		n, w, r int
+	}{{Half, 1, 1, 1}, {Half, 2, 1, 2}, {Half, 3, 2, 2}, {Half, 4, 2, 3}, {Half, 5, 3, 3}, {Majority, 1, 1, 1}, {Majority, 2, 2, 1}, {Majority, 3, 2, 2}, {Majority, 4, 3, 2}, {Majority, 5, 3, 3}} {
+		if w, r := c.q.Write(c.n), c.q.Read(c.n); w != c.w || r != c.r {
+			t.Errorf("quorum %d of %d: W %d R %d, want %d %d", c.q, c.n, w, r, c.w, c.r)
+		}
+		if c.q.Write(c.n)+c.q.Read(c.n) <= c.n {
+			t.Errorf("%d of %d: writers and readers need not meet", c.q, c.n)
+		}
+	}
+}
+
+// low must never pass an undecided mark, whatever the order of decisions, and everything decided in front of it must have been handed out in order.
+func TestFlight(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(5, 6))
+	var f flight
+	var open, all []*request
+	next := hub.Mark(0)
+	var passed []hub.Mark
+	for range 20_000 {
+		if rnd.IntN(2) == 0 || len(open) == 0 {
+			next += hub.Mark(1 + rnd.IntN(3))
+			r := &request{mark: next}
+			f.add(r)
+			open, all = append(open, r), append(all, r)
+		} else {
+			i := rnd.IntN(min(len(open), 50))
+			open[i].state = committed
+			open = slices.Delete(open, i, i+1)
+			f.settle(func(r *request) { passed = append(passed, r.mark) })
+		}
+		low, busy := f.low()
+		if busy != (len(open) > 0) {
+			t.Fatalf("busy %v with %d open", busy, len(open))
+		}
+		if busy && low != open[0].mark-1 {
+			t.Fatalf("low %d, want just below %d", low, open[0].mark)
+		}
+	}
+	for i, m := range passed {
+		if all[i].mark != m {
+			t.Fatalf("%d was passed in place %d, want %d", m, i, all[i].mark)
+		}
+	}
+	if len(passed) == 0 || len(f.queue)-f.head != len(all)-len(passed) {
+		t.Errorf("%d passed, %d left of %d", len(passed), len(f.queue)-f.head, len(all))
+	}
+}
+
+func TestBoard(t *testing.T) {
+	b := newBoard()
+	wakeA, stopA := b.watch("a")
+	wakeB, stopB := b.watch("b")
+	wake, drain, stop := b.watchAll()
+	b.notify("a")
+	b.notify("a")
+	b.notify("c")
+	if len(wakeA) != 1 || len(wakeB) != 0 || len(wake) != 1 {
+		t.Fatalf("tokens: %d %d %d", len(wakeA), len(wakeB), len(wake))
+	}
+	got := drain()
+	slices.Sort(got)
+	if !slices.Equal(got, []string{"a", "c"}) || len(drain()) != 0 {
+		t.Errorf("changed: %v", got)
+	}
+	stopA()
+	stopB()
+	stop()
+	b.notify("a")
+	b.notify("b")
+	if len(b.channels) != 0 || len(b.all) != 0 || len(wakeB) != 0 {
+		t.Error("a follower that left is still on the board")
+	}
+}

@@ -1,0 +1,239 @@
+package spoke
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"timehub/hub"
+	spokelog "timehub/spoke/log"
+)
+
+// errGivenUp is what a writer is told about a write that was not decided in time.
+var errGivenUp = hub.E(hub.Unavailable, "the write was not on enough disks in time: it may show up or not, but the same for every reader; send it again if it must be there")
+
+// Write implements channel.Writer.
+func (n *Node) Write(ctx context.Context, channel string, sealed []byte) (hub.Key, error) {
+	r := &request{channel: channel, done: make(chan error, 1)}
+	err := n.submit(ctx, r, func(k hub.Key) []spokelog.Record {
+		return []spokelog.Record{{Channel: channel, Key: k, Stream: n.stream, Data: sealed}}
+	})
+	return r.key, err
+}
+
+// WriteBulk implements channel.Writer.
+func (n *Node) WriteBulk(ctx context.Context, channel string, sealed [][]byte) (hub.Key, error) {
+	if len(sealed) == 0 || len(sealed) > hub.MaxBulk {
+		return hub.Key{}, hub.E(hub.TooLarge, "a bulk of %d items: one request may hold 1 to %d", len(sealed), hub.MaxBulk)
+	}
+	r := &request{channel: channel, parts: len(sealed), done: make(chan error, 1)}
+	err := n.submit(ctx, r, func(k hub.Key) []spokelog.Record {
+		records := make([]spokelog.Record, len(sealed))
+		for i, data := range sealed {
+			records[i] = spokelog.Record{Channel: channel, Key: hub.BulkKey(k, i), Stream: n.stream, Flags: spokelog.MoreFollows, Data: data}
+		}
+		records[len(records)-1].Flags = 0
+		return records
+	})
+	return r.key, err
+}
+
+// submit mints, registers and enqueues in one step, then waits for the decision.
+func (n *Node) submit(ctx context.Context, r *request, records func(hub.Key) []spokelog.Record) error {
+	for {
+		n.mu.Lock()
+		next := n.minter.Peek()
+		if next < n.limit {
+			break
+		}
+		n.mu.Unlock()
+		if err := n.raise(ctx, next); err != nil {
+			return hub.E(hub.KindOf(unavailable(err)), "the clock file cannot be moved ahead, so no key can be given: look at the disk of the data directory").Because(err)
+		}
+	}
+	r.mark, r.key = n.minter.Mint()
+	n.flight.add(r)
+	err := n.store.Enqueue(&spokelog.Batch{Records: records(r.key), Done: func(err error) { n.synced(r, err) }})
+	if err != nil { // nothing went into the stream: the mark is spent, the key was never there
+		r.state = givenUp
+		n.pass()
+	}
+	n.ahead(r.mark)
+	n.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	timer := time.NewTimer(n.opt.WriteTimeout)
+	defer timer.Stop()
+	select {
+	case err = <-r.done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		n.giveUp(r)
+		return <-r.done
+	}
+}
+
+// unavailable gives an error without a kind the kind Unavailable.
+func unavailable(err error) error {
+	if hub.KindOf(err) == hub.Internal {
+		return hub.E(hub.Unavailable, "try again").Because(err)
+	}
+	return err
+}
+
+// synced is told by the log that a request is on this disk, or surely not.
+func (n *Node) synced(r *request, err error) {
+	n.mu.Lock()
+	switch {
+	case errors.Is(err, spokelog.ErrClosed): // the next start finds out; until then it holds low
+	case err != nil:
+		r.state = givenUp
+	case r.state == undecided && n.opt.Quorum.Write(1) <= 1:
+		r.state, r.onDisk = committed, true
+	default:
+		r.onDisk = true // giving up: its name decides
+	}
+	var passed []string
+	if r.decided() {
+		passed = n.pass()
+	}
+	ok := r.state == committed
+	n.mu.Unlock()
+	for _, channel := range passed {
+		n.board.notify(channel)
+	}
+	switch {
+	case err != nil:
+		r.answer(lost(err))
+	case ok:
+		r.answer(nil)
+	}
+}
+
+// lost is what the writer is told of records that did not get into the log.
+func lost(err error) error {
+	if errors.Is(err, spokelog.ErrClosed) {
+		return errGivenUp.Because(err)
+	}
+	if hub.KindOf(err) == hub.Internal {
+		return hub.E(hub.Unavailable, "the disk did not take the write; nothing of it was stored, send it again").Because(err)
+	}
+	return err
+}
+
+// pass moves low over what is decided and returns the channels of which the horizon has passed a new key. Called under mu.
+func (n *Node) pass() (channels []string) {
+	n.flight.settle(func(r *request) {
+		if r.state == committed && (len(channels) == 0 || channels[len(channels)-1] != r.channel) {
+			channels = append(channels, r.channel)
+		}
+	})
+	return channels
+}
+
+// giveUp answers a write that took too long, and puts its name into the stream: until that is on disk, it stays undecided and holds low (ENGINE §4).
+func (n *Node) giveUp(r *request) {
+	n.mu.Lock()
+	if r.state == undecided {
+		r.state = givingUp
+		n.name(r)
+	}
+	n.mu.Unlock()
+	r.answer(errGivenUp)
+}
+
+// name enqueues the name of a key that is being given up. Called under mu.
+func (n *Node) name(r *request) {
+	if r.decided() {
+		return
+	}
+	keys := []hub.Key{r.key}
+	if r.parts > 0 {
+		keys = keys[:0]
+		for i := range r.parts {
+			keys = append(keys, hub.BulkKey(r.key, i))
+		}
+	}
+	records := make([]spokelog.Record, len(keys))
+	for i, k := range keys {
+		records[i] = spokelog.Record{Channel: r.channel, Key: k, Stream: n.stream, Flags: spokelog.GivenUp | spokelog.MoreFollows}
+	}
+	records[len(records)-1].Flags = spokelog.GivenUp
+	err := n.store.Enqueue(&spokelog.Batch{Records: records, Done: func(err error) { n.nameSynced(r, err) }})
+	if err == nil {
+		r.named = true
+		return
+	}
+	n.unnamed = append(n.unnamed, r)
+	select {
+	case n.renames <- struct{}{}:
+	default:
+	}
+}
+
+// nameSynced is told that the name of a key is on this disk, or surely not.
+func (n *Node) nameSynced(r *request, err error) {
+	n.mu.Lock()
+	var passed []string
+	switch {
+	case r.decided(), errors.Is(err, spokelog.ErrClosed): // lost before; or the next start finds out
+	case err != nil:
+		n.name(r)
+	default:
+		r.state = givenUp
+		passed = n.pass()
+	}
+	n.mu.Unlock()
+	for _, channel := range passed {
+		n.board.notify(channel)
+	}
+}
+
+// answer gives the writer its answer; only the first counts.
+func (r *request) answer(err error) {
+	select {
+	case r.done <- err:
+	default:
+	}
+}
+
+// WriteKeyed implements channel.Writer.
+func (n *Node) WriteKeyed(ctx context.Context, channel string, items ...hub.Sealed) error {
+	records := make([]spokelog.Record, 0, len(items))
+	for _, item := range items {
+		_, err := n.store.Get(ctx, channel, item.Key)
+		switch {
+		case err == nil:
+			continue // it is here
+		case !hub.Is(err, hub.NotFound) && !errors.Is(err, spokelog.ErrDamaged):
+			return err
+		}
+		records = append(records, spokelog.Record{Channel: channel, Key: item.Key, Stream: n.stream, Flags: spokelog.Replicated | spokelog.MoreFollows, Data: item.Data})
+	}
+	if len(records) == 0 {
+		return nil
+	}
+	records = sortedRecords(records)
+	records[len(records)-1].Flags &^= spokelog.MoreFollows
+	done := make(chan error, 1)
+	if err := n.store.Enqueue(&spokelog.Batch{Records: records, Done: func(err error) { done <- err }}); err != nil {
+		return err
+	}
+	timer := time.NewTimer(n.opt.WriteTimeout)
+	defer timer.Stop()
+	select {
+	case err := <-done:
+		if err != nil {
+			return lost(err)
+		}
+		n.board.notify(channel)
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return errGivenUp // the keys are the source's: what is sent again is not stored twice
+	}
+}
