@@ -102,6 +102,17 @@ func (k Key) AppendTo(b []byte) []byte {
 	return append(b, k.hash...)
 }
 
+// Digest is the 64-bit FNV-1a hash of the canonical form. Minutes are compared, between nodes and between tiers, by the number of their distinct keys
+// and the sum of the digests (ENGINE §3, §6).
+func (k Key) Digest() uint64 {
+	var text [64]byte
+	h := uint64(14695981039346656037)
+	for _, c := range k.AppendTo(text[:0]) {
+		h = (h ^ uint64(c)) * 1099511628211
+	}
+	return h
+}
+
 // AppendTimePath appends yyyy/MM/dd/HH/mm/ss/SSS of an instant in milliseconds since the Unix epoch.
 func AppendTimePath(b []byte, ms int64) []byte {
 	t := time.UnixMilli(ms).UTC()
