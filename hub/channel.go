@@ -38,7 +38,8 @@ type Channel struct {
 	Protect                   bool      `json:"protect,omitempty"`
 	AllowZeroBytes            bool      `json:"allowZeroBytes"`
 	SecondaryMetricsReporting bool      `json:"secondaryMetricsReporting,omitempty"`
-	Since                     int64     `json:"since,omitempty"` // ms: keys before it belong to a deleted channel of this name (ENGINE §6)
+	Since                     int64     `json:"since,omitempty"`      // ms: keys before it belong to a deleted channel of this name (ENGINE §6)
+	Backfilled                int64     `json:"backfilled,omitempty"` // ms: the latest mutable time there ever was; keys up to it may lie in long-term storage alone
 }
 
 // Names of the tags that follow from the configuration; nobody can add or remove them by hand.
