@@ -1,0 +1,269 @@
+package internalapi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"timehub/hub"
+	"timehub/hub/web"
+)
+
+type fakeChannels struct {
+	refreshed int
+	removed   []string
+	fail      error
+}
+
+func (f *fakeChannels) RefreshChannels(context.Context) error { f.refreshed++; return f.fail }
+
+func (f *fakeChannels) RemoveChannel(_ context.Context, name string) error {
+	if name == "none" {
+		return &hub.Error{Kind: hub.NotFound, Msg: "channel none not found", Verbatim: true}
+	}
+	f.removed = append(f.removed, name)
+	return nil
+}
+
+func (f *fakeChannels) LastItems(context.Context) ([]LastItem, error) {
+	at := func(s string) hub.Key { k, _ := hub.ParseKey(s + "/abcdef"); return k }
+	return []LastItem{
+		{"fresh", "me", at("2021/03/04/05/06/07/088")},
+		{"beans", "me", at("2021/03/01/10/00/00/123")},
+		{"tea", "you", at("2021/02/01/10/00/00/123")},
+	}, f.fail
+}
+
+type bench struct {
+	*httptest.Server
+	channels fakeChannels
+	state    State
+	stopped  int
+	options  Options
+}
+
+func start(t *testing.T, change ...func(*Options)) *bench {
+	t.Helper()
+	b := &bench{state: Healthy}
+	begun := time.Date(2021, 3, 4, 0, 0, 0, 0, time.UTC)
+	b.options = Options{
+		Node: "node-1:8080", Version: "1.2.3", Started: begun, Channels: &b.channels,
+		Clock:      func() time.Time { return begun.Add(5*time.Hour + 6*time.Minute + 7089*time.Millisecond) },
+		State:      func() State { return b.state },
+		Properties: func() map[string]string { return map[string]string{"hub.type": "test", "app.name": "hub"} },
+		Shutdown:   func(context.Context) error { b.stopped++; return nil },
+	}
+	for _, c := range change {
+		c(&b.options)
+	}
+	a, err := New(b.options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rt, err := web.New(web.Options{Node: b.options.Node})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.Add(rt)
+	b.Server = httptest.NewServer(rt)
+	t.Cleanup(b.Close)
+	return b
+}
+
+// call makes a request; host "" is one that is not local.
+func (b *bench) call(t *testing.T, method, path, host string) (int, string, http.Header) {
+	t.Helper()
+	r, err := http.NewRequest(method, b.URL+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Host = "hub.example"; host != "" {
+		r.Host = host
+	}
+	resp, err := b.Client().Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(body), resp.Header
+}
+
+func TestDocuments(t *testing.T) {
+	b := start(t)
+	for path, want := range map[string]string{
+		"/health": `{"healthy": true, "description": "OK", "version": "1.2.3", "readOnly": false, "startTime": "2021-03-04T00:00:00.000Z", "upTimeHours": 5,
+			"_links": {"metrics": {"href": "http://hub.example/health/metrics"}}}`,
+		"/internal/deploy": `["node-1:8080"]`,
+		"/internal/health": `{"http://node-1:8080/health": {"healthy": true, "description": "OK", "version": "1.2.3", "readOnly": false,
+			"startTime": "2021-03-04T00:00:00.000Z", "upTimeHours": 5, "_links": {"metrics": {"href": "http://node-1:8080/health/metrics"}}}}`,
+		"/internal/properties": `{"server": "http://node-1:8080/internal/properties", "servers": ["http://node-1:8080/internal/properties"],
+			"properties": {"app.name": "hub", "hub.type": "test"}}`,
+		"/internal/channel/refresh":          `{"node-1:8080": "success"}`,
+		"/internal/channel/refresh?all=true": `{"node-1:8080": "success"}`,
+		"/internal/channel/stale/60": `{"_links": {"self": {"href": "http://hub.example/internal/channel/stale/60"}}, "stale": {"stale minutes": 60,
+			"stale cutoff": "2021-03-04T04:06:07.089Z", "uris": [
+			{"last update": "2021-02-01T10:00:00.123Z", "uri": "http://hub.example/channel/tea"},
+			{"last update": "2021-03-01T10:00:00.123Z", "uri": "http://hub.example/channel/beans"}]}}`,
+		"/internal/channel/stale/60/me": `{"_links": {"self": {"href": "http://hub.example/internal/channel/stale/60/me"}}, "stale": {"stale minutes": 60,
+			"stale cutoff": "2021-03-04T04:06:07.089Z", "uris": [{"last update": "2021-03-01T10:00:00.123Z", "uri": "http://hub.example/channel/beans"}]}}`,
+	} {
+		status, body, header := b.call(t, "GET", path, "")
+		if status != 200 || header.Get("Content-Type") != "application/json" {
+			t.Errorf("%s: %d %s", path, status, header.Get("Content-Type"))
+		}
+		var got, wanted any
+		if err := errors.Join(json.Unmarshal([]byte(body), &got), json.Unmarshal([]byte(want), &wanted)); err != nil {
+			t.Fatal(path, err, body)
+		}
+		if d := cmp.Diff(wanted, got); d != "" {
+			t.Errorf("%s: %s", path, d)
+		}
+	}
+	if b.channels.refreshed != 2 {
+		t.Errorf("refreshed %d times", b.channels.refreshed)
+	}
+}
+
+// The help pages are free text, their links are not.
+func TestHelp(t *testing.T) {
+	b := start(t)
+	for path, links := range map[string]map[string]string{
+		"/internal": {"self": "/internal/", "channel": "/internal/channel", "deploy": "/internal/deploy", "health": "/internal/health",
+			"properties": "/internal/properties", "shutdown": "/internal/shutdown", "time": "/internal/time"},
+		"/internal/channel":  {"self": "/internal/channel", "refresh": "/internal/channel/refresh", "stale": "/internal/channel/stale/1440"},
+		"/internal/time":     {"self": "/internal/time", "millis": "/internal/time/millis", "local": "/internal/time/local", "remote": "/internal/time/remote"},
+		"/internal/shutdown": {"self": "/internal/shutdown", "shutdown": "", "resetLock": ""},
+	} {
+		_, body, _ := b.call(t, "GET", path, "")
+		var d struct {
+			Links map[string]struct{ Href string } `json:"_links"`
+		}
+		if err := json.Unmarshal([]byte(body), &d); err != nil || len(d.Links) != len(links) {
+			t.Errorf("%s: %v, %s", path, err, body)
+		}
+		for name, href := range links {
+			want := "http://hub.example" + href
+			if href == "" {
+				want = "http://localhost:8080" + strings.Replace("/internal/shutdown/"+name, "/shutdown/shutdown", "/shutdown", 1)
+			}
+			if d.Links[name].Href != want {
+				t.Errorf("%s: %s is %q", path, name, d.Links[name].Href)
+			}
+		}
+	}
+	_, body, _ := b.call(t, "GET", "/internal/shutdown", "")
+	var d struct {
+		ShutdownLock string
+		Object       struct{ ShutdownLock string }
+	}
+	if err := json.Unmarshal([]byte(body), &d); err != nil || d.ShutdownLock != "none" || d.Object.ShutdownLock != "none" {
+		t.Errorf("%v %s", err, body)
+	}
+}
+
+func TestTexts(t *testing.T) {
+	b := start(t)
+	millis := strconv.FormatInt(b.options.Clock().UnixMilli(), 10)
+	for path, want := range map[string]string{
+		"/internal/deploy/text":               "node-1",
+		"/internal/time/millis":               millis,
+		"/internal/time/local":                millis,
+		"/internal/channel/refresh?all=false": "node-1:8080",
+	} {
+		status, body, header := b.call(t, "GET", path, "")
+		if status != 200 || body != want || header.Get("Content-Type") != "text/plain" {
+			t.Errorf("%s: %d %q %s", path, status, body, header.Get("Content-Type"))
+		}
+	}
+	if status, body, _ := b.call(t, "GET", "/internal/time/remote", ""); status != 500 || !strings.Contains(body, "error") {
+		t.Errorf("nobody else tells the time: %d %s", status, body)
+	}
+	if status, body, _ := b.call(t, "GET", "/health/metrics", ""); status != 200 || !strings.Contains(body, `"openFiles": `) || strings.Contains(body, "-") {
+		t.Errorf("%d %s", status, body)
+	}
+}
+
+func TestHealthStates(t *testing.T) {
+	b := start(t, func(o *Options) { o.Reason = func() string { return "no writes: the disk is full" } })
+	for state, want := range map[State]struct {
+		status int
+		text   string
+	}{Starting: {500, `"Starting up..."`}, Healthy: {200, `"OK, but no writes: the disk is full"`}, ShuttingDown: {520, `"SHUTTING DOWN"`}} {
+		b.state = state
+		status, body, _ := b.call(t, "GET", "/health", "")
+		if status != want.status || !strings.Contains(body, want.text) || strings.Contains(body, `"healthy": true`) != (state == Healthy) {
+			t.Errorf("%d: %d %s", state, status, body)
+		}
+	}
+}
+
+// What changes the node's state or costs much is for local callers (spec 01 §3.6).
+func TestGuards(t *testing.T) {
+	b := start(t, func(o *Options) { o.Guarded = true })
+	for _, c := range []struct {
+		method, path string
+		want         int
+	}{
+		{"POST", "/shutdown", 200}, {"POST", "/internal/shutdown", 200}, {"POST", "/internal/shutdown/resetLock", 200},
+		{"PUT", "/internal/time/local", 200}, {"PUT", "/internal/time/remote", 409}, {"GET", "/health/metrics/trace", 200},
+		{"DELETE", "/internal/channel/beans", 202}, {"DELETE", "/internal/channel/none", 404},
+	} {
+		for _, host := range []string{"", "127.0.0.1:8080"} {
+			if status, _, _ := b.call(t, c.method, c.path, host); status != 403 {
+				t.Errorf("%s %s from %q: %d", c.method, c.path, host, status)
+			}
+		}
+		if b.stopped > 0 && !strings.HasSuffix(c.path, "/shutdown") && len(b.channels.removed) > 0 && c.want != 404 {
+			t.Errorf("%s %s did something", c.method, c.path)
+		}
+		if status, body, _ := b.call(t, c.method, c.path, "localhost:8080"); status != c.want {
+			t.Errorf("%s %s as a local caller: %d %s", c.method, c.path, status, body)
+		}
+	}
+	if b.stopped != 2 || len(b.channels.removed) != 1 {
+		t.Errorf("%d stops, %v removed", b.stopped, b.channels.removed)
+	}
+	open := start(t)
+	if status, _, _ := open.call(t, "DELETE", "/internal/channel/beans", ""); status != 202 {
+		t.Errorf("without hub.protect.channels everybody may delete: %d", status)
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	b := start(t)
+	for path, want := range map[string]int{"/internal/channel/stale/x": 404, "/internal/channel/stale/9999999999999999999999": 200, "/internal/none": 404, "/internal/": 307} {
+		b.Client().CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+		if status, body, _ := b.call(t, "GET", path, ""); status != want {
+			t.Errorf("%s: %d %s", path, status, body)
+		}
+	}
+	b.channels.fail = hub.E(hub.Unavailable, "the bucket is silent")
+	for _, path := range []string{"/internal/channel/refresh", "/internal/channel/refresh?all=false", "/internal/channel/stale/1"} {
+		if status, _, _ := b.call(t, "GET", path, ""); status != 503 {
+			t.Errorf("%s: %d", path, status)
+		}
+	}
+	if _, err := New(Options{}); err == nil {
+		t.Error("an API without a node")
+	}
+	for _, without := range []*bench{start(t, func(o *Options) { o.Channels, o.Shutdown = nil, nil })} {
+		for _, path := range []string{"/internal/channel/refresh", "/internal/shutdown"} {
+			if status, _, _ := without.call(t, "GET", path, "localhost"); status != 404 {
+				t.Errorf("%s: %d", path, status)
+			}
+		}
+	}
+}

@@ -1,0 +1,54 @@
+package internalapi
+
+import (
+	"net/http"
+	"strconv"
+
+	"timehub/hub"
+	"timehub/hub/web"
+)
+
+func (a *API) time(w http.ResponseWriter, r *http.Request) error {
+	server, servers, err := a.servers(r.Context(), "/internal/time")
+	if err != nil {
+		return err
+	}
+	self := web.Base(r) + "/internal/time"
+	return web.JSON(w, http.StatusOK, struct {
+		Server       string            `json:"server"`
+		Servers      []string          `json:"servers"`
+		Description  string            `json:"description"`
+		Details      string            `json:"details"`
+		Restrictions string            `json:"restrictions"`
+		Directions   map[string]string `json:"directions"`
+		Links        map[string]link   `json:"_links"`
+		Remote       bool              `json:"remote"`
+	}{
+		server, servers,
+		"Which clock gives items their keys.",
+		"Every node uses its own clock, which never goes back and is compared with those of the other members.",
+		"Changing it is for local callers only, and without effect on a single hub.",
+		map[string]string{
+			"millis": "GET the milliseconds since 1970 of this node's clock.",
+			"local":  "GET the milliseconds since 1970 of this node's clock; PUT to use it.",
+			"remote": "GET the milliseconds since 1970 of another member's clock; PUT to use it.",
+		},
+		map[string]link{"self": {Href: self}, "millis": {Href: self + "/millis"}, "local": {Href: self + "/local"}, "remote": {Href: self + "/remote"}},
+		false,
+	})
+}
+
+func (a *API) timeMillis(w http.ResponseWriter, _ *http.Request) error {
+	return plain(w, strconv.FormatInt(a.opt.Clock().UnixMilli(), 10))
+}
+
+// timeRemote is 500, not 503, when no other node answers (spec 05 §6): on a single hub always.
+func (a *API) timeRemote(w http.ResponseWriter, _ *http.Request) error {
+	return web.JSON(w, web.Status(hub.Internal), map[string]string{"error": "there is no other node that could tell its time"})
+}
+
+func (a *API) useLocalTime(w http.ResponseWriter, r *http.Request) error { return nothing(w, r) }
+
+func (a *API) useRemoteTime(http.ResponseWriter, *http.Request) error {
+	return hub.E(hub.Conflict, "there is no other node whose clock could be used")
+}
