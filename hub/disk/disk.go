@@ -49,7 +49,7 @@ type Folders interface {
 	// MkdirAll makes a folder and its parents and syncs each parent, so that the folder itself is durable when it returns. A folder that is there
 	// already costs little the second time.
 	MkdirAll(name string) error
-	// SyncDir makes the names in a folder durable; "." is the root.
+	// SyncDir makes the names in a folder durable; "." is the root. After an error nothing is known about them, as after one of File.Sync.
 	SyncDir(name string) error
 	// List returns the entries of a folder in byte order of their names.
 	List(name string) ([]Info, error)

@@ -159,7 +159,7 @@ func (d *Dir) Rename(old, new string) error {
 		return err
 	}
 	if err := d.root.Rename(old, new); err != nil {
-		return d.failed2("rename", old, new, err)
+		return d.failed2("rename", old, new, d.below(old, err))
 	}
 	d.forget(old)
 	d.forget(new)
@@ -172,7 +172,7 @@ func (d *Dir) Link(old, new string) error {
 		return err
 	}
 	if err := d.root.Link(old, new); err != nil {
-		return d.failed2("link", old, new, err)
+		return d.failed2("link", old, new, d.below(old, err))
 	}
 	return nil
 }

@@ -89,6 +89,16 @@ func (d *Dir) missing(op, name string, err error) error {
 	return d.failed(op, name, err)
 }
 
+// below is for calls on two names: it tells an old name below a file, which does not exist, from a folder and a file mixed up.
+func (d *Dir) below(old string, err error) error {
+	if errors.Is(err, unix.ENOTDIR) {
+		if _, statErr := d.root.Lstat(old); errors.Is(statErr, unix.ENOTDIR) {
+			return missing{bare(err)}
+		}
+	}
+	return err
+}
+
 // failed2 is failed for a call on two names.
 func (d *Dir) failed2(op, old, new string, err error) error {
 	return withSpace(&os.LinkError{Op: op, Old: d.Path(old), New: d.Path(new), Err: bare(err)})
