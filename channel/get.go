@@ -1,11 +1,22 @@
 package channel
 
 import (
+	"bytes"
 	"context"
+	"fmt"
 	"io"
+	"slices"
+	"time"
 
 	"timehub/hub"
 	"timehub/hub/seal"
+)
+
+const (
+	// readGrace is how long after the TTL time a single item can still be read (spec 01 §5).
+	readGrace = 15 * time.Minute
+	// logReach is how far back the short-term store may hold items that became mutable after they were written (DESIGN.md).
+	logReach = 7 * 24 * time.Hour
 )
 
 // Found is an item that was read.
@@ -17,7 +28,7 @@ type Found struct {
 	Meta seal.Meta
 	// Envelope holds the stored bytes of an item that is not large; a body with codec Zstd can be sent to who accepts zstd as it is.
 	Envelope seal.Envelope
-	body     hub.Key // of a large item: the key of its body
+	large    hub.Key // of a large item: the key of its body
 }
 
 // GetOptions choose the store.
@@ -27,18 +38,147 @@ type GetOptions struct {
 
 // Get reads one item, whatever the horizon (spec 02 §3.1). NotFound if there is none, or it is older than the TTL time less 15 minutes.
 func (s *Service) Get(ctx context.Context, ch *hub.Channel, key hub.Key, opt GetOptions) (Found, error) {
-	return Found{}, errUnwritten
+	now := s.opt.Clock()
+	if !readable(ch, key, now, s.opt.Birthday) {
+		return Found{}, noItem(ch, key)
+	}
+	var item hub.Sealed
+	var err error
+	switch {
+	case opt.RemoteOnly:
+		item, err = s.opt.Long.Read(ctx, ch, key)
+	case mutable(ch, key):
+		item, err = s.readMutable(ctx, ch, key, now)
+	default:
+		item, err = s.readImmutable(ctx, ch, key)
+	}
+	if hub.Is(err, hub.NotFound) {
+		return Found{}, noItem(ch, key)
+	}
+	if err != nil {
+		return Found{}, fmt.Errorf("read an item: %w", err)
+	}
+	return s.Parse(ch, item)
+}
+
+func noItem(ch *hub.Channel, key hub.Key) error {
+	return hub.E(hub.NotFound, "channel %s has no item %s", ch.Name, key)
+}
+
+// readable is the rule of age for single items (spec 02 §3.6): a quarter of an hour of grace; none for what belongs to a deleted channel.
+func readable(ch *hub.Channel, key hub.Key, now, birthday time.Time) bool {
+	if mutable(ch, key) {
+		return true
+	}
+	if key.Millis() < ch.Since {
+		return false
+	}
+	if ch.Historical() {
+		return true
+	}
+	c := *ch
+	c.Since = 0
+	return key.Millis() >= c.OldestAllowed(now, birthday).Add(-readGrace).UnixMilli()
+}
+
+// readImmutable asks the short-term store and, below what that surely holds, long-term storage.
+func (s *Service) readImmutable(ctx context.Context, ch *hub.Channel, key hub.Key) (hub.Sealed, error) {
+	item, err := s.opt.Short.Read(ctx, ch.Name, key)
+	if err == nil || !key.Less(longTermBelow(ch, s.opt.Short.Floor(ch.Name))) {
+		return item, err
+	}
+	item, longErr := s.opt.Long.Read(ctx, ch, key)
+	if hub.Is(longErr, hub.NotFound) && !hub.Is(err, hub.NotFound) {
+		return item, err // it may be where the short-term store could not look
+	}
+	return item, longErr
+}
+
+// readMutable asks long-term storage, where historical inserts go. An item that was written before its channel became historical may still be in
+// the short-term store only.
+func (s *Service) readMutable(ctx context.Context, ch *hub.Channel, key hub.Key, now time.Time) (hub.Sealed, error) {
+	item, err := s.opt.Long.Read(ctx, ch, key)
+	if !hub.Is(err, hub.NotFound) || key.Millis() < max(now.Add(-logReach).UnixMilli(), ch.Since) || s.gone(ctx, ch).has(key) {
+		return item, err
+	}
+	return s.opt.Short.Read(ctx, ch.Name, key)
+}
+
+// goneKeys are the sorted texts of Document.Gone.
+type goneKeys []string
+
+func (g goneKeys) has(key hub.Key) bool {
+	if len(g) == 0 {
+		return false
+	}
+	_, found := slices.BinarySearch(g, key.String())
+	return found
+}
+
+// gone lists the keys that were deleted while the short-term store holds them.
+func (s *Service) gone(ctx context.Context, ch *hub.Channel) goneKeys {
+	if !ch.Historical() {
+		return nil
+	}
+	doc, err := s.opt.Catalog.Get(ctx, hub.ChannelID(ch.Name))
+	if err != nil {
+		return nil // the channel was deleted in this moment: the caller's view of it is from before that
+	}
+	return doc.Gone
 }
 
 // Parse makes a Found of what Items or Stream yielded.
 func (s *Service) Parse(ch *hub.Channel, item hub.Sealed) (Found, error) {
-	return Found{}, errUnwritten
+	e, err := seal.Parse(item.Data)
+	if err != nil {
+		return Found{}, fmt.Errorf("read item %s of %s: %w", item.Key, ch.Name, err)
+	}
+	f := Found{Channel: ch, Key: item.Key, Meta: e.Meta, Envelope: e}
+	if !e.Large {
+		return f, nil
+	}
+	text, err := s.opt.Sealer.Open(nil, e)
+	if err != nil {
+		return Found{}, fmt.Errorf("read item %s of %s: %w", item.Key, ch.Name, err)
+	}
+	body, x, err := parseIndex(text)
+	if err != nil {
+		return Found{}, fmt.Errorf("item %s of %s: %w", item.Key, ch.Name, err)
+	}
+	f.large, f.Meta.Size, f.Meta.ContentType = body, x.Size, x.ContentType
+	f.Envelope = seal.Envelope{}
+	return f, nil
 }
 
 // Body appends the body of an item that is not large to dst, having checked it against its digest.
-func (s *Service) Body(dst []byte, f Found) ([]byte, error) { return dst, errUnwritten }
+func (s *Service) Body(dst []byte, f Found) ([]byte, error) {
+	if f.Meta.Large {
+		return dst, hub.E(hub.Internal, "item %s of %s is large: its body has to be opened", f.Key, f.Channel.Name)
+	}
+	return s.opt.Sealer.Open(dst, f.Envelope)
+}
 
-// Open reads n bytes (n < 0: the rest) of the body from offset, for large items and others alike.
+// Open reads n bytes (n < 0: the rest) of the body from offset, for large items and others alike. An offset beyond the body is RangeInvalid.
 func (s *Service) Open(ctx context.Context, f Found, offset, n int64) (io.ReadCloser, error) {
-	return nil, errUnwritten
+	if offset < 0 || offset > f.Meta.Size {
+		return nil, hub.E(hub.RangeInvalid, "byte %d is not in an item of %d bytes", offset, f.Meta.Size)
+	}
+	if n < 0 || n > f.Meta.Size-offset {
+		n = f.Meta.Size - offset
+	}
+	if f.Meta.Large {
+		if n == 0 {
+			return io.NopCloser(bytes.NewReader(nil)), nil
+		}
+		body, err := s.opt.Long.ReadLarge(ctx, f.Channel, f.large, offset, n)
+		if err != nil {
+			return nil, fmt.Errorf("read the body of a large item: %w", err)
+		}
+		return body, nil
+	}
+	body, err := s.Body(nil, f)
+	if err != nil {
+		return nil, err
+	}
+	return io.NopCloser(bytes.NewReader(body[offset : offset+n])), nil
 }

@@ -3,6 +3,7 @@ package channel
 import (
 	"context"
 	"iter"
+	"slices"
 	"time"
 
 	"timehub/hub"
@@ -42,51 +43,129 @@ type Answer struct {
 	Now, Until time.Time
 }
 
-// Tagged is a hit in one of a tag's channels.
-type Tagged struct {
-	Channel *hub.Channel
-	Key     hub.Key
+// query is the search as a query of one channel. It is pure.
+func (q Search) query(channel string) hub.Query {
+	h := hub.Query{Channel: channel, From: hub.MinKey, To: hub.MaxKey, Limit: q.N, Stable: q.Stable, Epoch: q.Epoch, Tier: q.Tier}
+	switch q.Kind {
+	case InWindow:
+		h.From, h.To, h.Limit = q.Window.From(), q.Window.To(), 0
+	case Next:
+		if h.From = q.Key; !q.Inclusive {
+			h.From = q.Key.After()
+		}
+	case Previous:
+		h.Reverse = true
+		if h.To = q.Key; q.Inclusive {
+			h.To = q.Key.After()
+		}
+	case Latest:
+		h.Reverse = true
+	}
+	return h
 }
 
-// TagAnswer is what a Search found in the channels of a tag: Hits ascend by key, then display name; Page.Keys is nil.
-type TagAnswer struct {
-	Answer
-	Hits []Tagged
+// clamp holds N to the limit.
+func (s *Service) clamp(q Search) Search {
+	q.N = min(q.N, s.opt.MaxCount)
+	return q
+}
+
+// asksNothing tells of a search that finds nothing by its N alone.
+func (q Search) asksNothing() bool { return q.Kind != InWindow && q.N <= 0 }
+
+// start is the Key, moved to the TTL time of the asked epoch with hash 0 if it is before it. The mutable epoch has no lower end.
+func (q Search) start(ch *hub.Channel, now, birthday time.Time) hub.Key {
+	if q.Kind != Next && q.Kind != Previous || ch.Historical() && q.Epoch != hub.Immutable {
+		return q.Key
+	}
+	if oldest := ch.OldestAllowed(now, birthday).UnixMilli(); q.Key.Millis() < oldest {
+		return hub.KeyAt(oldest, "0")
+	}
+	return q.Key
+}
+
+func (f frame) until(stable bool) time.Time {
+	if stable {
+		return f.stable
+	}
+	return f.now
 }
 
 // Find runs a search on one channel. Errors: Unavailable if a store that is needed does not answer.
 func (s *Service) Find(ctx context.Context, ch *hub.Channel, q Search) (Answer, error) {
-	return Answer{}, errUnwritten
+	f, err := s.frame(ctx, q.Stable)
+	if err != nil {
+		return Answer{}, err
+	}
+	return s.find(ctx, ch, s.clamp(q), f)
 }
 
-// FindTagged runs a search on all channels of a tag and cuts the union to N. An unknown tag is empty.
-func (s *Service) FindTagged(ctx context.Context, tag string, q Search) (TagAnswer, error) {
-	return TagAnswer{}, errUnwritten
+// header is the answer without keys.
+func (s *Service) header(ch *hub.Channel, q Search, f frame) Answer {
+	return Answer{
+		Page: hub.Page{Horizon: f.cut}, Start: q.start(ch, f.now, s.opt.Birthday),
+		Now: f.now, Until: f.until(q.Stable),
+	}
+}
+
+func (s *Service) find(ctx context.Context, ch *hub.Channel, q Search, f frame) (Answer, error) {
+	a := s.header(ch, q, f)
+	if q.asksNothing() {
+		return a, nil
+	}
+	h := q.query(ch.Name)
+	var err error
+	if a.Page, err = s.keys(ctx, ch, h, f); err != nil {
+		return Answer{}, err
+	}
+	if h.Reverse {
+		slices.Reverse(a.Keys)
+	}
+	return a, nil
 }
 
 // Stream is Find for bulk reads: it returns the answer and the items it stands for, ascending or descending. A window may hold any number of items, so
 // its keys are not gathered: Answer.Keys is nil then. Items that vanished meanwhile are left out.
 func (s *Service) Stream(ctx context.Context, ch *hub.Channel, q Search, order hub.Order) (Answer, iter.Seq2[hub.Sealed, error], error) {
-	return Answer{}, nil, errUnwritten
+	f, err := s.frame(ctx, q.Stable)
+	if err != nil {
+		return Answer{}, nil, err
+	}
+	q = s.clamp(q)
+	if q.Kind == InWindow {
+		h := q.query(ch.Name)
+		h.Reverse = bool(order)
+		return s.header(ch, q, f), s.items(ctx, ch, h, f), nil
+	}
+	a, err := s.find(ctx, ch, q, f)
+	if err != nil {
+		return Answer{}, nil, err
+	}
+	return a, s.itemsOf(ctx, ch, q, a.Keys, order, f), nil
 }
 
-// TaggedItem is an item of one of a tag's channels.
-type TaggedItem struct {
-	Channel *hub.Channel
-	hub.Sealed
+// itemsOf reads the items of ascending keys, and none that appeared between them since.
+func (s *Service) itemsOf(ctx context.Context, ch *hub.Channel, q Search, keys []hub.Key, order hub.Order, f frame) iter.Seq2[hub.Sealed, error] {
+	return func(yield func(hub.Sealed, error) bool) {
+		if len(keys) == 0 {
+			return
+		}
+		h := hub.Query{Channel: ch.Name, From: keys[0], To: keys[len(keys)-1].After(), Reverse: bool(order), Stable: q.Stable, Epoch: q.Epoch, Tier: q.Tier}
+		for item, err := range s.items(ctx, ch, h, f) {
+			if err == nil {
+				if _, found := slices.BinarySearchFunc(keys, item.Key, hub.Key.Compare); !found {
+					continue
+				}
+			}
+			if !yield(item, err) {
+				return
+			}
+		}
+	}
 }
 
-// StreamTagged is Stream for a tag; TagAnswer.Hits is nil for a window.
-func (s *Service) StreamTagged(ctx context.Context, tag string, q Search, order hub.Order) (TagAnswer, iter.Seq2[TaggedItem, error], error) {
-	return TagAnswer{}, nil, errUnwritten
-}
-
-// GetTagged reads the item of the first channel of a tag, by display name, that has the key.
-func (s *Service) GetTagged(ctx context.Context, tag string, key hub.Key, opt GetOptions) (Found, error) {
-	return Found{}, errUnwritten
-}
-
-// Stable is the instant up to which stable answers of the channel reach, as /time shows it; now is the clock.
-func (s *Service) Stable(ctx context.Context, ch *hub.Channel) (now, stable time.Time, err error) {
-	return time.Time{}, time.Time{}, errUnwritten
+// Stable is the instant up to which stable answers of the channel reach, as /time shows it; now is the clock. Both were taken at once.
+func (s *Service) Stable(ctx context.Context, _ *hub.Channel) (now, stable time.Time, err error) {
+	f, err := s.frame(ctx, true)
+	return f.now, f.stable, err
 }

@@ -73,7 +73,9 @@ func New(opt Options) (*Service, error) {
 		}
 	}
 	fillDefaults(&opt)
-	return &Service{opt: opt, meters: newMeters(opt.Metrics)}, nil
+	s := &Service{opt: opt}
+	s.meters.open(opt.Metrics)
+	return s, nil
 }
 
 func fillDefaults(opt *Options) {
