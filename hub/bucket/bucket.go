@@ -17,7 +17,7 @@ import (
 // Bucket is a flat space of named blobs. All methods are safe for concurrent use and honour ctx.
 type Bucket interface {
 	// Put stores size bytes of body under name. When it returns nil, the blob is durable, and every Get, Stat and List that starts later sees it.
-	// When it fails, the blob may or may not be there; it is never there in part. size -1: not known before.
+	// When it fails, the blob may or may not be there; it is never there in part. After a Conflict, what is there is durable. size -1: not known before.
 	Put(ctx context.Context, name string, body io.Reader, size int64, opt PutOptions) (Info, error)
 	// Get reads n bytes from offset, or to the end if n < 0. An offset at or after the end is RangeInvalid, unless offset is 0. ifMatch, if
 	// not "", is the Version that must still be there (else Conflict).
