@@ -8,7 +8,13 @@ package coord
 import (
 	"context"
 	"errors"
+	"strings"
+
+	"timehub/hub"
 )
+
+// MaxValue is the greatest size of a register's or member's value in bytes.
+const MaxValue = 512 << 10
 
 // ErrLeaseLost is the cause of a context that ended because a lease was lost.
 var ErrLeaseLost = errors.New("lease lost")
@@ -24,7 +30,8 @@ type Coordinator interface {
 
 // Members are the nodes that have a session.
 type Members interface {
-	// Join announces this node under a name, with a value that others can read, for as long as the session lives.
+	// Join announces this node under a name, with a value that others can read, for as long as the session lives: at the start of a new one every watch
+	// wakes, and the node joins again. Joining again under the same name replaces the value; a name that another session holds is a Conflict.
 	Join(ctx context.Context, group, name string, value []byte) error
 	Leave(ctx context.Context, group, name string) error
 	// List returns the members of a group by name, and an epoch that rises with every change.
@@ -58,10 +65,11 @@ type Registers interface {
 	Get(ctx context.Context, name string) (value []byte, version uint64, err error)
 	// Set writes if the version is still the given one; 0 means: there is no value. Conflict otherwise.
 	Set(ctx context.Context, name string, value []byte, version uint64) (newVersion uint64, err error)
-	// Update writes several values at once: all or none.
-	Update(ctx context.Context, changes []Change) error
+	// Update writes several values at once, all or none, and returns their new versions in the order of changes. A name may occur once.
+	Update(ctx context.Context, changes []Change) (versions []uint64, err error)
+	// Delete removes the value if the version is still the given one; Conflict otherwise.
 	Delete(ctx context.Context, name string, version uint64) error
-	// Names lists the registers below a prefix (whole segments), sorted.
+	// Names lists the full names of the registers below a prefix (whole segments; "" is all), sorted.
 	Names(ctx context.Context, prefix string) ([]string, error)
 	// Watch wakes whenever the register, or one below it, may have changed, and once at the start of every session. The channel holds one token.
 	Watch(name string) (wake <-chan struct{}, stop func())
@@ -73,4 +81,26 @@ type Change struct {
 	Value   []byte // nil: delete
 	Version uint64
 	Any     bool // write whatever the version is
+}
+
+// CheckName returns an error of kind Invalid unless name is one that every implementation can hold: up to 512 bytes of segments that hold letters,
+// digits and "._-:@", none of them "." or "..".
+func CheckName(name string) error {
+	if len(name) > 512 {
+		return hub.E(hub.Invalid, "a name in the coordinator has %d bytes: at most 512 are allowed", len(name))
+	}
+	for segment := range strings.SplitSeq(name, "/") {
+		if segment == "" || segment == "." || segment == ".." || strings.ContainsFunc(segment, forbidden) {
+			return hub.E(hub.Invalid, "%q is no name in the coordinator: want segments of letters, digits and ._-:@", name)
+		}
+	}
+	return nil
+}
+
+func forbidden(r rune) bool {
+	switch {
+	case r >= '0' && r <= '9', r >= 'A' && r <= 'Z', r >= 'a' && r <= 'z':
+		return false
+	}
+	return !strings.ContainsRune("._-:@", r)
 }
