@@ -14,7 +14,7 @@ const (
 // written to; so a copy of a whole disk costs little.
 type content struct {
 	size  int64
-	pages []page
+	pages []page           // shrinks in sync only, so that it covers medium
 	dirty map[int]struct{} // pages that the next Sync writes
 
 	mediumSize int64
@@ -77,7 +77,7 @@ func (c *content) writeAt(p []byte, off int64, take func() bool) int {
 // change returns page i for writing, with at least n bytes.
 func (c *content) change(i, n int) []byte {
 	for len(c.pages) <= i {
-		c.hole(len(c.pages))
+		c.pages = append(c.pages, page{}) // a hole
 	}
 	pg := &c.pages[i]
 	if !pg.own {
@@ -94,14 +94,6 @@ func (c *content) change(i, n int) []byte {
 	}
 	c.dirty[i] = struct{}{}
 	return pg.b
-}
-
-// hole appends a page of zeros. If the medium has something there, that has to go.
-func (c *content) hole(i int) {
-	c.pages = append(c.pages, page{})
-	if i < len(c.medium) && c.medium[i] != nil {
-		c.dirty[i] = struct{}{}
-	}
 }
 
 func (c *content) truncate(size int64) (freed int64) {
@@ -196,7 +188,7 @@ func (c *content) damage(with []byte, off int64) {
 		i, at := split(off)
 		n := min(pageSize-at, len(with))
 		for len(c.pages) <= i {
-			c.hole(len(c.pages))
+			c.pages = append(c.pages, page{}) // a hole
 		}
 		c.pages[i] = page{b: patched(c.pages[i].b, with[:n], at)}
 		if off < c.mediumSize {

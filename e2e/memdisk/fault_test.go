@@ -211,6 +211,27 @@ func TestFailedSyncDir(t *testing.T) {
 	}
 }
 
+// A folder has one name, also after the first half of two renames was lost in a failed SyncDir.
+func TestFailedSyncDirOfFolders(t *testing.T) {
+	d := memdisk.New(memdisk.Options{})
+	ok(t, d.MkdirAll("a/x"))
+	ok(t, d.Rename("a", "b"))
+	d.Inject(memdisk.Rule{Ops: memdisk.OpSyncDir, Times: 1, Fault: memdisk.Fault{Err: syscall.EIO}})
+	if err := d.SyncDir("."); !errors.Is(err, syscall.EIO) {
+		t.Fatal(err)
+	}
+	ok(t, d.Rename("b", "c"))
+	ok(t, d.SyncDir("."))
+	next := d.Restart(memdisk.PowerCut, 0)
+	list, err := next.List(".")
+	if err != nil || len(list) != 1 {
+		t.Fatal(list, err)
+	}
+	if inside, err := next.List(list[0].Name); err != nil || len(inside) != 1 {
+		t.Error(inside, err)
+	}
+}
+
 func TestFull(t *testing.T) {
 	d := memdisk.New(memdisk.Options{Capacity: 5 * 4096}) // one is the root
 	f := create(t, d, "f", "")

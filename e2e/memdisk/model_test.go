@@ -37,7 +37,11 @@ func (m *modelFile) resize(n int) {
 // Random writes, cuts, syncs, failures and forks on a few files, compared with plain slices: readers see what was written; a power cut keeps
 // each byte that was not changed since the last Sync; the space in use is what the files hold.
 func TestModel(t *testing.T) {
-	for seed := range uint64(150) {
+	runs := uint64(150)
+	if testing.Short() {
+		runs = 30
+	}
+	for seed := range runs {
 		rng := rand.New(rand.NewPCG(seed, 1))
 		d := New(Options{Seed: seed, Capacity: 60 * pageSize})
 		var files []*modelFile
