@@ -1,172 +1,264 @@
 package log
 
 import (
-	"context"
+	"cmp"
 	"errors"
-	"fmt"
-	"iter"
+	"io/fs"
 	"log/slog"
+	"slices"
+	"sync"
 	"time"
 
 	"timehub/hub"
 	"timehub/hub/disk"
+	"timehub/hub/metrics"
 )
 
-// ErrLost is given to Batch.Done when the records are surely not in the log, now or after any restart.
-var ErrLost = errors.New("the records were not written")
+// Log is the log of one disk. All methods are safe for concurrent use.
+type Log struct {
+	opt     Options
+	log     *slog.Logger
+	metrics instruments
 
-// ErrClosed is given to Batch.Done when Run ended before the fate of the records was known: the next start may find them or not.
-var ErrClosed = errors.New("the log was closed before the records were safe")
+	wake     chan struct{} // one token: there is something in queue
+	sealWake chan struct{} // one token: there is something in toSeal
+	prepare  chan struct{} // one token: a new segment is wanted
+	prepared chan prepared // the answer
+	prev     previous      // of Open, then of the committer
 
-// ErrDamaged is in the chain of the error for a record that is in the log and cannot be read: it is absent, never wrong.
-var ErrDamaged = errors.New("the record is damaged on this disk")
-
-// Stream is a writer: one start of a node on a disk (ENGINE §4).
-type Stream struct {
-	Ordinal     uint16
-	Incarnation uint32
+	mu          sync.Mutex // never held during a call to the disk
+	segs        []*segment // by sequence; the last one may be active
+	open        int        // files of segments
+	nextSeq     uint64
+	queue       []*Batch
+	toSeal      []*segment
+	voids       []string // files that hold nothing acknowledged and must go before what says so
+	lows        map[Stream]Low
+	floor       hub.Key
+	holes       []Hole
+	damage      map[damagedPlace]struct{}
+	damageCount int64
+	failures    int  // failed writes in a row
+	broken      bool // too many of them
+	full        bool // the disk
+	running     bool
+	ended       bool
+	free        int64
+	carried     int64
+	swept       int64
 }
 
-// Low says that everything of a stream at or below Mark is decided, as of an epoch. It is logged with each group.
-type Low struct {
-	Stream Stream
-	Epoch  uint64
-	Mark   hub.Mark
+// instruments are the metrics of the log.
+type instruments struct {
+	sync                                      metrics.Timing
+	groups, records, bytes, damaged, failures metrics.Counter
+	carried                                   metrics.Counter
+	refusedFull, refusedBroken                metrics.Counter
+	segments, size, active, free, oldest, ttl metrics.Gauge
+	evicted, sweepRuntime                     metrics.Gauge
 }
 
-// Flags say how a record came here and what it means.
-type Flags uint8
-
-// The flags of a record; the other bits are zero in this version.
-const (
-	GivenUp     Flags = 1 << iota // a name without data: it hides the key in every read, wherever the data lies
-	Late                          // came at or below the horizon; confirmed one by one
-	Carried                       // copied here from a segment that was emptied
-	Replicated                    // came with a key of its own
-	MoreFollows                   // the next record belongs to the same request
-
-	knownFlags = GivenUp | Late | Carried | Replicated | MoreFollows
-)
-
-// Record is one item of a channel, or with GivenUp the name of one. The log keeps Data as it is and never looks inside.
-type Record struct {
-	Channel string // 1 to 255 bytes
-	Key     hub.Key
-	Stream  Stream
-	Flags   Flags
-	Data    []byte
-}
-
-// Batch holds the records of one request: they are kept or dropped together. Enqueue sets MoreFollows on all but the last. Nothing in it may be changed
-// before Done is called.
-type Batch struct {
-	Records []Record
-	// Done is called exactly once, by the committer, in the order of Enqueue: with nil when the records are on disk (as SyncMode says) and visible to
-	// reads; with ErrLost when they are surely not in the log; with ErrClosed when Run ended before either was known. It must return quickly and
-	// must not call the Log, except Enqueue.
-	Done func(err error)
-}
-
-// SyncMode says when a record counts as written.
-type SyncMode uint8
-
-// The modes of spoke.sync.
-const (
-	Always   SyncMode = iota // acknowledged means on disk
-	Interval                 // synced every 100 ms; a power cut loses what is younger
-	Never                    // synced when a segment is full
-)
-
-// Defaults of Options.
-const (
-	DefaultDir            = "spoke"
-	DefaultSegmentBytes   = 64 << 20
-	DefaultSegmentRecords = 250_000
-	DefaultSegmentAge     = time.Minute
-	DefaultTTL            = time.Hour
-	DefaultMinFree        = 256 << 20
-)
-
-// Options of Open. Disk is needed; everything else has a default.
-type Options struct {
-	Disk           disk.Disk
-	Dir            string // folder of the log
-	Sync           SyncMode
-	SegmentBytes   int64         // a segment is rolled when a group would pass any of these
-	SegmentRecords int           //
-	SegmentAge     time.Duration // since its first group
-	Clock          hub.Clock     // for the age of segments; default time.Now
-	TTL            time.Duration // a segment younger than this is not swept
-	MinFree        int64         // writes are refused when less is free; negative: 0
-	// Unconfirmed is the number of bytes that long-term storage on the same file system will still need; added to MinFree. nil: 0.
-	Unconfirmed func() int64
-	// Lows is asked for each group by the committer; it must return quickly and must not call the Log. nil: none.
-	Lows func() []Low
-	// Archived is the key up to which a channel is in long-term storage; false: the channel needs nothing (it was deleted). nil: nothing is archived.
-	Archived func(channel string) (hub.Key, bool)
-	// LateConfirmed reports whether a record flagged Late is in long-term storage. nil: none is.
-	LateConfirmed func(channel string, key hub.Key) bool
-	Log           *slog.Logger
-	Salt          func() uint64 // of new segments; nil: random
-}
-
-func (o *Options) check() error {
-	if o.Disk == nil {
-		return errors.New("spoke log: Options.Disk is nil")
+func newInstruments(r metrics.Registry) instruments {
+	refused := r.Counter(metrics.LogRefused, "", "reason")
+	return instruments{
+		sync: r.Timing(metrics.LogSync, ""), groups: r.Counter(metrics.LogGroups, ""), records: r.Counter(metrics.LogRecords, ""),
+		bytes: r.Counter(metrics.LogBytes, ""), damaged: r.Counter(metrics.LogDamaged, ""), failures: r.Counter(metrics.LogFailures, ""),
+		carried: r.Counter(metrics.LogCarried, ""), refusedFull: refused.With("full"), refusedBroken: refused.With("disk"),
+		segments: r.Gauge(metrics.LogSegments, ""), size: r.Gauge(metrics.LogSize, ""), active: r.Gauge(metrics.LogActiveRecords, ""),
+		free: r.Gauge(metrics.DiskFree, ""), oldest: r.Gauge(metrics.SpokeOldest, ""), ttl: r.Gauge(metrics.SpokeTTL, ""),
+		evicted: r.Gauge(metrics.SpokeEvicted, ""), sweepRuntime: r.Gauge(metrics.SpokeSweepRuntime, ""),
 	}
-	if o.Sync > Never {
-		return fmt.Errorf("spoke log: no such sync mode: %d", o.Sync)
+}
+
+func newLog(opt Options) *Log {
+	return &Log{
+		opt: opt, log: opt.Log, metrics: newInstruments(opt.Metrics),
+		wake: make(chan struct{}, 1), sealWake: make(chan struct{}, 1), prepare: make(chan struct{}, 1), prepared: make(chan prepared, 1),
+		lows: map[Stream]Low{}, damage: map[damagedPlace]struct{}{}, free: -1,
+	}
+}
+
+// token puts a token into a channel of capacity one.
+func token(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// Enqueue hands a batch to the committer; it never blocks. Batches lie in the log in the order of their Enqueue. When it returns an error (Unavailable,
+// Full, Invalid, TooLarge), Done is not called and nothing is written.
+func (l *Log) Enqueue(b *Batch) error { return l.enqueue(b, false) }
+
+// enqueue with force takes the batch although the disk is nearly full: what a sweep writes makes room.
+func (l *Log) enqueue(b *Batch, force bool) error {
+	if err := b.check(); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	err := l.refusal()
+	if force && hub.Is(err, hub.Full) {
+		err = nil
+	}
+	if err == nil {
+		l.queue = append(l.queue, b)
+	}
+	l.mu.Unlock()
+	if err != nil {
+		if hub.Is(err, hub.Full) {
+			l.metrics.refusedFull.Add(1)
+		} else {
+			l.metrics.refusedBroken.Add(1)
+		}
+		return err
+	}
+	token(l.wake)
+	return nil
+}
+
+// check validates a batch, sets MoreFollows and adds up its bytes.
+func (b *Batch) check() error {
+	if len(b.Records) == 0 {
+		return hub.E(hub.Invalid, "a write without items")
+	}
+	b.size = 0
+	for i := range b.Records {
+		r := &b.Records[i]
+		switch {
+		case r.Channel == "" || len(r.Channel) > maxName:
+			return hub.E(hub.Invalid, "the name of a channel must have 1 to %d bytes, not %d", maxName, len(r.Channel))
+		case len(r.Key.Hash()) > maxName:
+			return hub.E(hub.Invalid, "the hash of a key must have at most %d bytes, not %d", maxName, len(r.Key.Hash()))
+		case r.Flags&^knownFlags != 0:
+			return hub.E(hub.Internal, "record with unknown flags %#x", uint8(r.Flags))
+		case r.Flags&GivenUp != 0 && len(r.Data) > 0:
+			return hub.E(hub.Internal, "the name of a given-up key with data")
+		}
+		if i < len(b.Records)-1 {
+			r.Flags |= MoreFollows
+		} else {
+			r.Flags &^= MoreFollows
+		}
+		if b.size += recordSize(r); b.size > maxBatch {
+			return hub.E(hub.TooLarge, "one request may write at most %d bytes", maxBatch)
+		}
 	}
 	return nil
 }
 
-// Range is what the log has of a channel.
-type Range struct {
-	First, Last hub.Key
-	Count       int64 // records: a key that lies in two segments counts twice, a name of a given-up key counts
+// refusal is why writes are refused now; nil: they are not. l.mu is held.
+func (l *Log) refusal() error {
+	switch {
+	case l.ended:
+		return hub.E(hub.Unavailable, "this node is stopping: try another one")
+	case l.broken:
+		e := hub.E(hub.Unavailable, "this node cannot write to its disk at the moment: try again")
+		e.RetryAfter = 5 * time.Second
+		return e
+	case l.full:
+		e := hub.E(hub.Full, "the disk of this node is nearly full: try again when there is room")
+		e.RetryAfter = 30 * time.Second
+		return e
+	}
+	return nil
 }
 
-// Hole is damage to acknowledged data: bytes of a segment that are no valid group or record.
-type Hole struct {
-	Segment        uint64
-	Offset, Length int64
-	From, To       hub.Key // the lost keys of one writer probably lie between these
+// Floor is the key from which on everything that was ever written is still here. It is durable, never moves back, and a log that was made empty starts
+// with the instant of its making.
+func (l *Log) Floor() hub.Key {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.floor
 }
 
-// Recovered says what Open found.
-type Recovered struct {
-	Segments int
-	Scanned  int     // segments that had no good footer
-	Records  int64   //
-	Bytes    int64   //
-	Cut      int64   // bytes of a torn tail that were dropped
-	Last     hub.Key // highest key in the log, names of given-up keys included
-	Lows     []Low   // latest of each stream
-	Holes    []Hole
-	Took     time.Duration
+// Lows returns the latest low of each stream that the log holds, by stream.
+func (l *Log) Lows() []Low {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return sortedLows(l.lows)
 }
 
-// Status is a snapshot for metrics and health.
-type Status struct {
-	Segments   int
-	Bytes      int64 // of all segments, footers included
-	Records    int64
-	Holes      []Hole
-	Damaged    int64 // records found damaged by reads since the start
-	Failures   int   // failed writes in a row
-	Refusing   error // why writes are refused now; nil: they are not. A *hub.Error of kind Unavailable or Full
-	Free       int64 // bytes, as last seen; -1: not known
-	Waiting    int   // batches that wait for the committer
-	Unfootered int   // segments whose index is held in memory
-	Carried    int64 // records copied by sweeps since the start
-	Swept      int64 // segments removed by sweeps since the start
+// learn takes in lows that are on the disk. l.mu is held.
+func (l *Log) learn(lows []Low) { mergeLows(l.lows, lows) }
+
+func mergeLows(all map[Stream]Low, lows []Low) {
+	for _, n := range lows {
+		if old, ok := all[n.Stream]; !ok || old.Mark <= n.Mark {
+			n.Epoch = max(n.Epoch, old.Epoch)
+			all[n.Stream] = n
+		}
+	}
 }
 
-// Digest is the fingerprint of a set of keys.
-type Digest struct {
-	Count int
-	Sum   uint64 // sum of KeyHash
+// Status is a snapshot of figures.
+func (l *Log) Status() Status {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := Status{
+		Segments: len(l.segs), Holes: slices.Clone(l.holes), Damaged: l.damageCount, Failures: l.failures, Refusing: l.refusal(), Free: l.free,
+		Waiting: len(l.queue), Carried: l.carried, Swept: l.swept,
+	}
+	for _, seg := range l.segs {
+		s.Bytes += seg.size
+		s.Records += int64(seg.records)
+		if seg.foot == nil {
+			s.Unfootered++
+		}
+	}
+	return s
 }
 
-var _ = iter.Seq2[int, int](nil)
-var _ context.Context
+// Close closes the files that are open; call it when Run has returned and nobody reads any more.
+func (l *Log) Close() error {
+	l.mu.Lock()
+	l.ended = true
+	var files []disk.File
+	for _, s := range l.segs {
+		if s.file != nil {
+			files = append(files, s.file)
+			s.file = nil
+			l.open--
+		}
+	}
+	l.mu.Unlock()
+	var err error
+	for _, f := range files {
+		err = errors.Join(err, f.Close())
+	}
+	return err
+}
+
+// insert puts a segment into its place. l.mu is held.
+func (l *Log) insert(s *segment) {
+	i, _ := slices.BinarySearchFunc(l.segs, s.seq, func(s *segment, seq uint64) int { return cmp.Compare(s.seq, seq) })
+	l.segs = slices.Insert(slices.Clone(l.segs), i, s)
+}
+
+// drop takes a segment out. l.mu is held.
+func (l *Log) drop(s *segment) {
+	l.segs = slices.DeleteFunc(slices.Clone(l.segs), func(o *segment) bool { return o == s })
+	s.removed = true
+}
+
+// removeVoids removes files that hold nothing acknowledged; it reports whether none is left.
+func (l *Log) removeVoids() (bool, error) {
+	l.mu.Lock()
+	voids := slices.Clone(l.voids)
+	l.mu.Unlock()
+	if len(voids) == 0 {
+		return true, nil
+	}
+	for _, name := range voids {
+		if err := l.opt.Disk.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return false, err
+		}
+	}
+	if err := l.opt.Disk.SyncDir(l.opt.Dir); err != nil {
+		return false, err
+	}
+	l.mu.Lock()
+	l.voids = slices.DeleteFunc(l.voids, func(n string) bool { return slices.Contains(voids, n) })
+	left := len(l.voids)
+	l.mu.Unlock()
+	return left == 0, nil
+}

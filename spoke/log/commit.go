@@ -1,0 +1,515 @@
+package log
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"timehub/hub"
+	"timehub/hub/disk"
+)
+
+const (
+	groupBytes = 4 << 20 // a group takes no further batch beyond this
+	flushBytes = 2 << 20 // what is encoded before it is written; a longer group takes several writes
+	keepBuffer = 8 << 20 // a larger buffer is not kept
+)
+
+// previous is the last segment that holds acknowledged groups: what the link of the next one says.
+type previous struct {
+	seq, salt uint64
+	length    int64
+	last      int64 // ms
+}
+
+// committer owns the active segment. One goroutine runs it.
+type committer struct {
+	l    *Log
+	prev previous
+	next *prepared // the segment that follows
+
+	active   *segment // nil: none yet, or the last one failed
+	file     disk.File
+	linked   bool   // the link of active is in the file
+	groups   uint64 // sequence of the last group of active
+	since    time.Time
+	asked    bool      // for the next segment
+	askAfter time.Time // not before this again
+	stalled  bool      // writes were refused while the last segment was begun
+	dirty    time.Time // SyncMode Interval, Never: since when something is written and not synced
+
+	buf   []byte
+	base  int64 // offset of buf in the file
+	pend  []named
+	batch []*Batch
+	spare []*Batch // the other slice of Log.queue
+}
+
+// run commits until ctx ends, then what was enqueued before.
+func (c *committer) run(ctx context.Context) {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		list, ended := c.take(ctx)
+		if len(list) > 0 {
+			c.commit(ctx, list)
+		}
+		c.housekeeping()
+		if ended {
+			c.finish()
+			return
+		}
+		if len(list) > 0 {
+			continue
+		}
+		timer.Reset(c.due())
+		select {
+		case <-c.l.wake:
+		case p := <-c.l.prepared:
+			c.ready(p)
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// take returns what is enqueued. When ctx has ended, nothing can be enqueued any more, and ended is true.
+func (c *committer) take(ctx context.Context) (list []*Batch, ended bool) {
+	ended = ctx.Err() != nil
+	l := c.l
+	l.mu.Lock()
+	list, l.queue = l.queue, c.spare[:0]
+	l.ended = l.ended || ended
+	l.mu.Unlock()
+	c.spare = list
+	return list, ended
+}
+
+// ready takes in the answer of prepareSegments.
+func (c *committer) ready(p prepared) {
+	c.asked = false
+	if p.err != nil { // nobody waits for it yet
+		c.askAfter = time.Now().Add(retryPause)
+		c.l.metrics.failures.Add(1)
+		c.l.log.Warn("the next segment could not be prepared", "err", p.err)
+		return
+	}
+	c.next = &p
+}
+
+// commit writes batches in groups and calls Done of each.
+func (c *committer) commit(ctx context.Context, list []*Batch) {
+	for i := 0; i < len(list); {
+		j, size := i+1, list[i].size
+		records := len(list[i].Records)
+		for j < len(list) && size+list[j].size <= groupBytes {
+			size += list[j].size
+			records += len(list[j].Records)
+			j++
+		}
+		if !c.room(ctx, size, records) {
+			finish(list[i:], ErrLost) // ctx ended, none of them was ever written
+			return
+		}
+		err := c.group(list[i:j])
+		if err == nil {
+			finish(list[i:j], nil)
+			i = j
+			continue
+		}
+		c.fault(err)
+		if !c.reopen(ctx, false) {
+			finish(list[i:j], ErrClosed)
+			finish(list[j:], ErrLost)
+			return
+		}
+		finish(list[i:j], ErrLost)
+		if i = j; c.stalled || c.refusing() {
+			finish(list[j:], ErrLost)
+			return
+		}
+	}
+}
+
+// finish answers batches and lets them go.
+func finish(list []*Batch, err error) {
+	for i, b := range list {
+		list[i] = nil
+		b.Done(err)
+	}
+}
+
+func (c *committer) refusing() bool {
+	c.l.mu.Lock()
+	defer c.l.mu.Unlock()
+	return c.l.broken || c.l.full
+}
+
+// room makes sure that there is an active segment with room for a group; false if ctx ended before there was one.
+func (c *committer) room(ctx context.Context, size int64, records int) bool {
+	if c.active == nil {
+		return c.reopen(ctx, true)
+	}
+	o := &c.l.opt
+	if !c.linked || c.active.length+size <= o.SegmentBytes && c.active.records+records <= o.SegmentRecords {
+		return true
+	}
+	select {
+	case p := <-c.l.prepared:
+		c.ready(p)
+	default:
+	}
+	if c.next == nil {
+		c.ask()
+		if c.active.length+size <= 2*o.SegmentBytes && c.active.records+records <= 2*o.SegmentRecords {
+			return true // it will be there soon; nobody has to wait for it
+		}
+		if c.asked {
+			c.ready(<-c.l.prepared)
+		}
+	}
+	if c.next == nil { // the disk makes trouble: go on here as long as that is possible
+		return c.active.length+size <= maxSegment-maxBatch || c.reopen(ctx, c.retire())
+	}
+	return c.roll() || c.reopen(ctx, false)
+}
+
+// ask wants the next segment.
+func (c *committer) ask() {
+	if c.next == nil && !c.asked && !time.Now().Before(c.askAfter) {
+		c.asked = true
+		token(c.l.prepare)
+	}
+}
+
+// roll makes the next segment, which is prepared, the active one. It fails if what the old one holds cannot be synced.
+func (c *committer) roll() bool {
+	ok := c.retire()
+	if ok {
+		c.use(*c.next)
+		c.next = nil
+	}
+	return ok
+}
+
+// retire closes the active segment and queues it for its footer.
+func (c *committer) retire() bool {
+	if !c.dirty.IsZero() {
+		if err := c.sync(); err != nil {
+			c.fault(err)
+			return false
+		}
+	}
+	l, s := c.l, c.active
+	l.mu.Lock()
+	if c.linked {
+		c.prev = previous{s.seq, s.salt, s.length, s.maxMs}
+		l.sealLater(s)
+	} else {
+		l.drop(s)
+		l.voids = append(l.voids, s.name)
+	}
+	l.mu.Unlock()
+	l.unpin(s)
+	c.active, c.file = nil, nil
+	token(l.sealWake)
+	return true
+}
+
+// use makes a prepared segment the active one.
+func (c *committer) use(p prepared) {
+	c.active, c.file, c.linked, c.groups, c.dirty = p.seg, p.file, false, 0, time.Time{}
+	l := c.l
+	l.mu.Lock()
+	p.seg.pin()
+	l.adopt(p.seg, p.file)
+	l.insert(p.seg)
+	l.mu.Unlock()
+}
+
+// fault gives the active segment up after a failed write or sync: nothing is written to that file again.
+func (c *committer) fault(err error) {
+	l, s := c.l, c.active
+	l.failed("a write to the log failed; a new segment is begun", fmt.Errorf("%s: %w", s.name, err))
+	l.mu.Lock()
+	s.failed = true
+	if s.records > 0 || s.length > dataStart {
+		c.prev = previous{s.seq, s.salt, s.length, s.maxMs}
+	} else {
+		l.drop(s)
+		l.voids = append(l.voids, s.name)
+	}
+	l.mu.Unlock()
+	l.unpin(s)
+	c.active, c.file = nil, nil
+}
+
+// failed counts a failed write.
+func (l *Log) failed(msg string, err error) {
+	l.metrics.failures.Add(1)
+	l.mu.Lock()
+	l.failures++
+	l.full = l.full || errors.Is(err, disk.ErrFull)
+	broken := l.failures >= tooMany && !l.broken
+	l.broken = l.broken || l.failures >= tooMany
+	l.mu.Unlock()
+	l.log.Error(msg, "err", err)
+	if broken {
+		l.log.Error("the disk failed too often in a row: writes are refused until a new segment can be made", "failures", tooMany)
+	}
+}
+
+// reopen begins a new segment, trying until that works or ctx ends. Unless clean, its link is written and synced at once: it fixes the length of the
+// segment that failed, so that what was not acknowledged there can never come back.
+func (c *committer) reopen(ctx context.Context, clean bool) bool {
+	pause := firstRetry
+	c.stalled = false
+	for {
+		err := c.open(clean)
+		if err == nil {
+			l := c.l
+			l.mu.Lock()
+			if c.stalled = l.broken; l.broken {
+				l.broken, l.failures = false, tooMany-1 // one more failure refuses again
+			}
+			l.mu.Unlock()
+			return true
+		}
+		c.l.failed("a new segment could not be begun", err)
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(pause):
+			pause = retryPause
+		}
+	}
+}
+
+// open makes the next segment the active one.
+func (c *committer) open(clean bool) error {
+	if c.next == nil {
+		if c.asked {
+			c.asked = false
+			if p := <-c.l.prepared; p.err != nil {
+				return p.err
+			} else {
+				c.next = &p
+			}
+		} else if p := c.l.newFile(); p.err != nil {
+			return p.err
+		} else {
+			c.next = &p
+		}
+	}
+	p := *c.next
+	c.next = nil
+	if !clean {
+		_, err := p.file.WriteAt(c.link(p.seg).append(nil), headSize)
+		if err == nil {
+			err = p.file.Sync()
+		}
+		if err != nil {
+			p.file.Close()
+			c.l.void(p.seg.name)
+			return fmt.Errorf("link segment %s: %w", p.seg.name, err)
+		}
+	}
+	c.use(p)
+	c.linked = !clean
+	c.since = time.Now()
+	return nil
+}
+
+func (c *committer) link(s *segment) link {
+	return link{s.seq, s.salt, c.prev.seq, c.prev.salt, c.prev.length, c.prev.last}
+}
+
+// group writes batches as one group, syncs it and makes it visible.
+func (c *committer) group(list []*Batch) error {
+	s, l := c.active, c.l
+	c.buf, c.base, c.pend = c.buf[:0], s.length, c.pend[:0]
+	if !c.linked {
+		c.buf, c.base = c.link(s).append(c.buf), headSize
+	}
+	lows := l.opt.Lows()
+	if len(lows) > maxLows {
+		return fmt.Errorf("%d lows in a group: at most %d are possible", len(lows), maxLows)
+	}
+	g := group{salt: s.salt, seq: c.groups + 1, lows: uint16(len(lows))}
+	at := len(c.buf) // of the header in buf, until that is flushed
+	c.buf = append(c.buf, make([]byte, groupHead)...)
+	for _, low := range lows {
+		c.buf = appendLow(c.buf, low)
+	}
+	header := c.buf[at:]
+	flushed := false
+	for _, b := range list {
+		for i := range b.Records {
+			if len(c.buf) >= flushBytes {
+				if !flushed { // the header is written last
+					header, flushed = append([]byte(nil), header...), true
+				}
+				if err := c.flush(); err != nil {
+					return err
+				}
+			}
+			c.encode(&b.Records[i], &g)
+		}
+	}
+	end := c.base + int64(len(c.buf))
+	g.length = uint32(end - s.length)
+	if !flushed {
+		header = c.buf[at : at+groupHead+len(lows)*lowSize]
+	}
+	g.put(header)
+	err := c.flush()
+	if err == nil && flushed {
+		_, err = c.file.WriteAt(header, s.length)
+	}
+	if cap(c.buf) > keepBuffer {
+		c.buf = nil
+	}
+	if err == nil {
+		err = c.written()
+	}
+	if err != nil {
+		return err
+	}
+	c.publish(end, lows)
+	c.count(&g)
+	return nil
+}
+
+// encode appends a record to the buffer and notes where it lies.
+func (c *committer) encode(r *Record, g *group) {
+	at := len(c.buf)
+	var crc uint32
+	c.buf, crc = appendRecord(c.buf, r, r.Flags)
+	var four [4]byte
+	le.PutUint32(four[:], crc)
+	g.sum = crcUpdate(g.sum, four[:])
+	g.records++
+	c.pend = append(c.pend, namedEntry(r.Channel, r.Key, r.Flags, c.base+int64(at), len(c.buf)-at))
+}
+
+func namedEntry(channel string, key hub.Key, flags Flags, off int64, size int) named {
+	n := named{channel: channel, entry: entry{ms: key.Millis(), off: uint32(off), size: uint32(size), flags: flags, hlen: uint8(len(key.Hash()))}}
+	if hash := key.Hash(); len(hash) > inlineHash {
+		n.hash = hash
+	} else {
+		copy(n.entry.hash[:], hash)
+	}
+	return n
+}
+
+func (c *committer) flush() error {
+	_, err := c.file.WriteAt(c.buf, c.base)
+	c.base += int64(len(c.buf))
+	c.buf = c.buf[:0]
+	return err
+}
+
+// written syncs, if the mode wants it now.
+func (c *committer) written() error {
+	if c.l.opt.Sync == Always {
+		return c.sync()
+	}
+	now := time.Now()
+	if c.dirty.IsZero() {
+		c.dirty = now
+	}
+	if c.l.opt.Sync == Interval && now.Sub(c.dirty) >= syncInterval {
+		return c.sync()
+	}
+	return nil
+}
+
+func (c *committer) sync() error {
+	start := time.Now()
+	err := c.file.Sync()
+	c.l.metrics.sync.Observe(time.Since(start))
+	c.dirty = time.Time{}
+	return err
+}
+
+// publish makes a group visible.
+func (c *committer) publish(end int64, lows []Low) {
+	s, l := c.active, c.l
+	now := l.opt.Clock().UnixMilli()
+	l.mu.Lock()
+	s.add(c.pend)
+	s.length, s.size, s.closed = end, end, now
+	mergeLows(s.mem.lows, lows)
+	l.learn(lows)
+	if l.failures > 0 && !l.broken {
+		l.failures = 0
+	}
+	l.mu.Unlock()
+	if c.groups == 0 {
+		c.linked, c.since = true, time.Now()
+	}
+	c.groups++
+	clear(c.pend) // they refer to requests
+	if cap(c.pend) > 1<<16 {
+		c.pend = nil
+	}
+}
+
+func (c *committer) count(g *group) {
+	m := &c.l.metrics
+	m.groups.Add(1)
+	m.records.Add(int64(g.records))
+	m.bytes.Add(int64(g.length))
+}
+
+// due is when housekeeping has something to do.
+func (c *committer) due() time.Duration {
+	d := time.Hour
+	if c.active != nil && c.groups > 0 {
+		age := c.l.opt.SegmentAge
+		if c.next == nil && !c.asked {
+			age = age * 3 / 4
+		}
+		d = age - time.Since(c.since)
+		if c.asked {
+			d = max(d, retryPause)
+		}
+		d = max(d, time.Until(c.askAfter))
+	}
+	if c.l.opt.Sync == Interval && !c.dirty.IsZero() {
+		d = min(d, syncInterval-time.Since(c.dirty))
+	}
+	return max(d, time.Millisecond)
+}
+
+// housekeeping asks for the next segment in good time, rolls by age and syncs by interval.
+func (c *committer) housekeeping() {
+	if c.active == nil || c.groups == 0 {
+		return
+	}
+	if c.l.opt.Sync == Interval && !c.dirty.IsZero() && time.Since(c.dirty) >= syncInterval {
+		if err := c.sync(); err != nil {
+			c.fault(err)
+			return
+		}
+	}
+	o := &c.l.opt
+	age := time.Since(c.since)
+	if c.active.length >= o.SegmentBytes/4*3 || c.active.records >= o.SegmentRecords/4*3 || age >= o.SegmentAge*3/4 {
+		c.ask()
+	}
+	if age >= o.SegmentAge && c.next != nil {
+		c.roll() // if that fails, the next group begins another one
+	}
+}
+
+// finish ends the active segment.
+func (c *committer) finish() {
+	if c.active != nil {
+		c.retire()
+	}
+	if c.asked {
+		c.ready(<-c.l.prepared)
+	}
+}

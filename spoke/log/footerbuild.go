@@ -1,0 +1,103 @@
+package log
+
+import (
+	"bytes"
+	"cmp"
+	"slices"
+	"strings"
+)
+
+// footerBuilder goes through the channels of a segment and gathers the small sections while the entries are written.
+type footerBuilder struct {
+	p       *pageWriter
+	m       *memIndex
+	order   []hashedChannel
+	entries int
+	scratch []byte
+
+	fences, minutes, names, directory []byte
+}
+
+type hashedChannel struct {
+	hash uint32
+	*chanIndex
+}
+
+func (a hashedChannel) compare(b hashedChannel) int {
+	if a.hash != b.hash {
+		return cmp.Compare(a.hash, b.hash)
+	}
+	return strings.Compare(a.name, b.name)
+}
+
+// channel writes the entries of a channel.
+func (b *footerBuilder) channel(c hashedChannel) {
+	start, minutes := b.entries, len(b.minutes)/minuteRowSize
+	var row minuteRow
+	var last entry
+	given := false // whether a name of last's key was seen; names sort with their data
+	have := false
+	flush := func() {
+		if have && !given {
+			row.count++
+			row.sum += keyHash(last.ms, last.hashIn(b.m.arena))
+		}
+	}
+	for e := range mergedEntries(c.chanIndex, b.m.arena) {
+		b.scratch = e.append(b.scratch[:0])
+		if b.entries%perPage == 0 {
+			b.fences = append(b.fences, b.scratch...)
+		}
+		b.p.write(secEntries, b.scratch)
+		b.entries++
+		if same := have && e.ms == last.ms && bytes.Equal(e.hashIn(b.m.arena), last.hashIn(b.m.arena)); !same {
+			flush()
+			if minute := minuteOf(e.ms); !have || minute != row.minute {
+				if have {
+					b.minutes = row.append(b.minutes)
+				}
+				row = minuteRow{minute: minute}
+			}
+			last, given, have = *e, false, true
+		}
+		row.flags |= e.flags &^ MoreFollows
+		given = given || e.flags&GivenUp != 0
+	}
+	flush()
+	b.minutes = row.append(b.minutes)
+	first, end := c.extent(b.m.arena)
+	d := b.directory
+	d = le.AppendUint32(d, uint32(len(b.names)))
+	d = append(d, byte(len(c.name)), byte(c.flags), 0, 0)
+	d = le.AppendUint32(d, uint32(start))
+	d = le.AppendUint32(d, uint32(b.entries-start))
+	d = le.AppendUint32(d, uint32(minutes))
+	d = le.AppendUint32(d, uint32(len(b.minutes)/minuteRowSize-minutes))
+	d = le.AppendUint64(d, uint64(c.bytes))
+	b.directory = end.append(first.append(d))
+	b.names = append(b.names, c.name...)
+}
+
+func (b *footerBuilder) blob(sec int, data []byte) {
+	b.p.begin(sec)
+	b.p.write(sec, data)
+}
+
+func lowsBytes(lows map[Stream]Low) (b []byte) {
+	for _, l := range sortedLows(lows) {
+		b = appendLow(b, l)
+	}
+	return b
+}
+
+// sortedLows lists lows by stream.
+func sortedLows(lows map[Stream]Low) []Low {
+	list := make([]Low, 0, len(lows))
+	for _, l := range lows {
+		list = append(list, l)
+	}
+	slices.SortFunc(list, func(a, b Low) int {
+		return cmp.Or(cmp.Compare(a.Stream.Ordinal, b.Stream.Ordinal), cmp.Compare(a.Stream.Incarnation, b.Stream.Incarnation))
+	})
+	return list
+}

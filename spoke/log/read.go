@@ -1,0 +1,279 @@
+package log
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+
+	"timehub/hub"
+	"timehub/hub/disk"
+)
+
+const (
+	batchHits  = 1024      // keys that Items looks up at once
+	batchBytes = 1 << 20   // and their records
+	readGap    = 8 << 10   // bytes between two records that are rather read than skipped
+	readSpan   = 256 << 10 // Items reads no more than this at once, unless a record is larger
+	damageKept = 4096      // damaged places that are remembered, so that each is reported once
+)
+
+// Get returns the record of a key: NotFound if there is none or it was given up, ErrDamaged if it cannot be read here. The caller owns Data.
+func (l *Log) Get(ctx context.Context, channel string, key hub.Key) (Record, error) {
+	var places []hit
+	for {
+		s := l.search(channel, key, key.After(), false)
+		given, err := s.places(&places)
+		if errors.Is(err, errAgain) {
+			s.close()
+			continue
+		}
+		if err == nil && !given {
+			defer s.close()
+			break
+		}
+		s.close()
+		if err != nil {
+			return Record{}, err
+		}
+		return Record{}, notFound(channel, key)
+	}
+	if len(places) == 0 {
+		return Record{}, notFound(channel, key)
+	}
+	if err := ctx.Err(); err != nil {
+		return Record{}, err
+	}
+	var failed error
+	for _, p := range places { // normally one
+		r, err := l.record(p.seg, &p.entry, channel, key)
+		if err == nil {
+			return r, nil
+		}
+		failed = errors.Join(failed, err)
+	}
+	return Record{}, failed
+}
+
+func notFound(channel string, key hub.Key) error {
+	return hub.E(hub.NotFound, "channel %q has no item %s", channel, key)
+}
+
+// places lists where the records of the one key of a search lie, the newest segment first, and whether the key was given up.
+func (s *search) places(list *[]hit) (given bool, err error) {
+	*list = (*list)[:0]
+	for _, c := range slices.Backward(s.pinned) {
+		curs, err := s.l.cursors(c, s.channel, s.from, s.to, false)
+		if err != nil {
+			return false, s.l.footerFailed(c.seg, err)
+		}
+		for _, cur := range curs {
+			for more := true; more; {
+				if cur.entry.flags&GivenUp != 0 {
+					given = true
+				} else {
+					*list = append(*list, hit{seg: cur.seg, entry: cur.entry})
+				}
+				if more, err = cur.advance(); err != nil {
+					return false, s.l.footerFailed(c.seg, err)
+				}
+			}
+		}
+	}
+	return given, nil
+}
+
+// record reads one record of a pinned segment.
+func (l *Log) record(s *segment, e *entry, channel string, key hub.Key) (Record, error) {
+	f, err := l.fileOf(s)
+	if err != nil {
+		return Record{}, err
+	}
+	buf := make([]byte, e.size)
+	if n, err := f.ReadAt(buf, int64(e.off)); n < len(buf) {
+		return Record{}, l.damaged(s, e, channel, key, err)
+	}
+	return l.parse(buf, s, e, channel, key)
+}
+
+// parse checks the record that an entry leads to.
+func (l *Log) parse(buf []byte, s *segment, e *entry, channel string, key hub.Key) (Record, error) {
+	r, err := parseRecord(buf)
+	if err == nil && (r.ms != key.Millis() || string(r.channel) != channel || string(r.hash) != key.Hash()) {
+		err = errFormat
+	}
+	if err != nil {
+		return Record{}, l.damaged(s, e, channel, key, err)
+	}
+	return Record{Channel: channel, Key: key, Stream: r.stream, Flags: r.flags, Data: r.data}, nil
+}
+
+// damaged reports a record that cannot be read, once.
+func (l *Log) damaged(s *segment, e *entry, channel string, key hub.Key, err error) error {
+	place := damagedPlace{s.seq, e.off}
+	l.mu.Lock()
+	_, known := l.damage[place]
+	if !known && len(l.damage) < damageKept {
+		l.damage[place] = struct{}{}
+	}
+	if !known {
+		l.damageCount++
+	}
+	l.mu.Unlock()
+	if !known {
+		l.metrics.damaged.Add(1)
+		l.log.Error("a record is damaged; it is not served", "segment", s.name, "offset", e.off, "channel", channel, "key", key, "err", err)
+	}
+	return fmt.Errorf("read %s of channel %q in %s at %d: %w (%w)", key, channel, s.name, e.off, ErrDamaged, err)
+}
+
+type damagedPlace struct {
+	seq uint64
+	off uint32
+}
+
+// Keys returns the keys from ≤ key < to of a channel that were not given up, at most limit of them (0: all), ascending from from, or with reverse
+// descending from to; more says that the limit ended the search.
+func (l *Log) Keys(ctx context.Context, channel string, from, to hub.Key, limit int, reverse bool) (keys []hub.Key, more bool, err error) {
+	err = l.walk(ctx, channel, from, to, reverse, func(h *hit) bool {
+		if h.given {
+			return true
+		}
+		if limit > 0 && len(keys) == limit {
+			more = true
+			return false
+		}
+		keys = append(keys, h.key())
+		return true
+	}, nil)
+	if err != nil {
+		return nil, false, err
+	}
+	return keys, more, nil
+}
+
+// Items is Keys with the records. They are those that were there at the first step. A damaged record is yielded without Data and with an error that is
+// ErrDamaged; the iteration can go on. Any other error ends it. Data may be kept; it shares memory with its neighbours (up to 256 KiB).
+func (l *Log) Items(ctx context.Context, channel string, from, to hub.Key, limit int, reverse bool) iter.Seq2[Record, error] {
+	return func(yield func(Record, error) bool) {
+		b := itemBatch{l: l, ctx: ctx, channel: channel, yield: yield, size: 16}
+		left := limit
+		err := l.walk(ctx, channel, from, to, reverse, func(h *hit) bool {
+			if h.given {
+				return true
+			}
+			b.add(h)
+			if left--; left == 0 {
+				return false
+			}
+			return !b.full() || b.flush()
+		}, func() {
+			if !b.stopped {
+				b.flush()
+			}
+		})
+		if err != nil && !b.stopped {
+			yield(Record{Channel: channel}, err)
+		}
+	}
+}
+
+// itemBatch gathers places of records and reads them in few large pieces. Its segments are pinned by the walk that fills it.
+type itemBatch struct {
+	l       *Log
+	ctx     context.Context
+	channel string
+	yield   func(Record, error) bool
+	stopped bool
+	size    int // keys of the next batch: small at first, for those who want few
+	hits    []placed
+	bytes   int64
+	order   []int32 // of hits, by place
+}
+
+// placed is a key with the place of its record, and later the bytes there.
+type placed struct {
+	seg   *segment
+	entry entry
+	key   hub.Key
+	data  []byte
+}
+
+func (b *itemBatch) add(h *hit) {
+	b.hits = append(b.hits, placed{seg: h.seg, entry: h.entry, key: h.key()})
+	b.bytes += int64(h.entry.size)
+}
+
+func (b *itemBatch) full() bool { return len(b.hits) >= b.size || b.bytes >= batchBytes }
+
+// flush yields what was gathered; false when nobody wants more.
+func (b *itemBatch) flush() bool {
+	if err := b.read(); err != nil {
+		b.stopped = true
+		b.yield(Record{Channel: b.channel}, err)
+		return false
+	}
+	for i := range b.hits {
+		h := &b.hits[i]
+		r, err := b.l.parse(h.data, h.seg, &h.entry, b.channel, h.key)
+		if err != nil { // perhaps there is another copy
+			if r, err = b.l.Get(b.ctx, b.channel, h.key); err != nil {
+				r = Record{Channel: b.channel, Key: h.key}
+			}
+		}
+		h.data = nil
+		if !b.yield(r, err) || err != nil && !errors.Is(err, ErrDamaged) {
+			b.stopped = true
+			return false
+		}
+	}
+	b.hits, b.bytes, b.size = b.hits[:0], 0, min(b.size*4, batchHits)
+	return true
+}
+
+// read fetches the bytes of all records, neighbours together.
+func (b *itemBatch) read() error {
+	b.order = b.order[:0]
+	for i := range b.hits {
+		b.order = append(b.order, int32(i))
+	}
+	slices.SortFunc(b.order, func(i, j int32) int {
+		x, y := &b.hits[i], &b.hits[j]
+		return cmp.Or(cmp.Compare(x.seg.seq, y.seg.seq), cmp.Compare(x.entry.off, y.entry.off))
+	})
+	for i := 0; i < len(b.order); {
+		first := &b.hits[b.order[i]]
+		start, end := int64(first.entry.off), int64(first.entry.off)+int64(first.entry.size)
+		j := i + 1
+		for ; j < len(b.order); j++ {
+			n := &b.hits[b.order[j]]
+			stop := int64(n.entry.off) + int64(n.entry.size)
+			if n.seg != first.seg || int64(n.entry.off) > end+readGap || stop-start > readSpan {
+				break
+			}
+			end = max(end, stop)
+		}
+		f, err := b.l.fileOf(first.seg)
+		if err != nil {
+			return err
+		}
+		buf := readSome(f, start, end)
+		for ; i < j; i++ {
+			h := &b.hits[b.order[i]]
+			at := int64(h.entry.off) - start
+			if stop := at + int64(h.entry.size); stop <= int64(len(buf)) {
+				h.data = buf[at:stop:stop]
+			}
+		}
+	}
+	return nil
+}
+
+// readSome returns the bytes from start to end, or as many as can be read; a record that is missing then counts as damaged.
+func readSome(f disk.File, start, end int64) []byte {
+	buf := make([]byte, end-start)
+	n, _ := f.ReadAt(buf, start)
+	return buf[:max(n, 0)]
+}

@@ -1,0 +1,402 @@
+package log
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"timehub/hub"
+	"timehub/hub/disk"
+)
+
+// Open recovers the log in opt.Dir, making it if there is none. It starts nothing: writes wait for Run. What it returns is on the disk: a group that a
+// crash left behind whole is written again and synced before it counts.
+func Open(ctx context.Context, opt Options) (*Log, Recovered, error) {
+	opt, err := opt.withDefaults()
+	if err != nil {
+		return nil, Recovered{}, err
+	}
+	r := recovery{l: newLog(opt), start: time.Now()}
+	if err := r.run(ctx); err != nil {
+		r.l.Close()
+		return nil, Recovered{}, fmt.Errorf("open the log in %s: %w", opt.Disk.Path(opt.Dir), err)
+	}
+	return r.l, r.found, nil
+}
+
+// recovery is one start.
+type recovery struct {
+	l     *Log
+	start time.Time
+	found Recovered
+	files []*segmentFile // by sequence
+}
+
+// segmentFile is a file of the log as a start finds it.
+type segmentFile struct {
+	seq     uint64
+	name    string
+	size    int64
+	file    disk.File
+	head    head
+	headErr error
+	link    link
+	linkErr error
+	fixed   *link // of the successor, if there is one
+}
+
+func (r *recovery) run(ctx context.Context) error {
+	l := r.l
+	if err := l.opt.Disk.MkdirAll(l.opt.Dir); err != nil {
+		return fmt.Errorf("make the folder: %w", err)
+	}
+	defer func() {
+		for _, f := range r.files {
+			if f.file != nil {
+				f.file.Close()
+			}
+		}
+	}()
+	if err := r.list(); err != nil {
+		return err
+	}
+	if err := r.readFloor(); err != nil {
+		return err
+	}
+	if err := r.voids(); err != nil {
+		return err
+	}
+	for i, f := range r.files {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := r.segment(f, i == len(r.files)-1); err != nil {
+			return fmt.Errorf("segment %s: %w", f.name, err)
+		}
+	}
+	return r.finish()
+}
+
+// list opens the files and reads their first blocks.
+func (r *recovery) list() error {
+	l := r.l
+	entries, err := l.opt.Disk.List(l.opt.Dir)
+	if err != nil {
+		return fmt.Errorf("list the folder: %w", err)
+	}
+	for _, e := range entries {
+		seq, ok := parseSegmentName(e.Name)
+		if !ok {
+			if e.Name != floorFile && e.Name != floorTemp {
+				l.log.Warn("the folder of the log has a file that does not belong there", "name", e.Name)
+			}
+			continue
+		}
+		f := &segmentFile{seq: seq, name: segmentName(l.opt.Dir, seq), size: e.Size}
+		r.files = append(r.files, f)
+		l.nextSeq = max(l.nextSeq, seq)
+		if f.file, err = l.opt.Disk.Open(f.name, false); err != nil {
+			return fmt.Errorf("open segment: %w", err)
+		}
+		b := make([]byte, dataStart)
+		n, _ := f.file.ReadAt(b, 0) // what cannot be read is damage
+		if f.head, f.headErr = parseHead(b[:n]); isVersion(f.headErr) {
+			return fmt.Errorf("segment %s: %w", f.name, f.headErr)
+		}
+		f.link, f.linkErr = parseLink(b[min(n, headSize):n])
+		if f.headErr == nil && f.head.seq != seq {
+			f.headErr = errFormat
+		}
+		if f.linkErr == nil && (f.link.seq != seq || f.headErr == nil && f.link.salt != f.head.salt) {
+			f.linkErr = errFormat
+		}
+	}
+	l.nextSeq++
+	return nil
+}
+
+func isVersion(err error) bool {
+	var v errVersion
+	return errors.As(err, &v)
+}
+
+// readFloor reads the file floor, or makes it for a new log. When it is damaged or gone, nothing that was written before now is promised to be here.
+func (r *recovery) readFloor() error {
+	l := r.l
+	k, err := readFloor(l.opt.Disk, l.opt.Dir)
+	switch {
+	case err == nil:
+		l.floor = k
+		return nil
+	case isVersion(err):
+		return err
+	case errors.Is(err, fs.ErrNotExist) && len(r.files) == 0:
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, errFormat):
+		l.log.Error("the floor of the log is lost: long-term storage is asked for everything before this start", "err", err)
+	default:
+		return err
+	}
+	l.floor = hub.First(l.opt.Clock())
+	return writeFloor(l.opt.Disk, l.opt.Dir, l.floor)
+}
+
+// voids removes the files that the links of later ones say hold nothing, and a last one that was never used; it tells each file what its successor
+// says of it.
+func (r *recovery) voids() error {
+	l := r.l
+	void := map[uint64]bool{}
+	bySeq := map[uint64]*segmentFile{}
+	for _, f := range r.files {
+		bySeq[f.seq] = f
+	}
+	for _, f := range slices.Backward(r.files) {
+		if void[f.seq] || f.linkErr != nil {
+			continue
+		}
+		for _, o := range r.files {
+			if o.seq > f.link.prevSeq && o.seq < f.seq {
+				void[o.seq] = true
+			}
+		}
+		if p := bySeq[f.link.prevSeq]; p != nil {
+			if p.headErr != nil || uint32(p.head.salt) == uint32(f.link.prevSalt) {
+				p.fixed = &f.link
+			}
+		} else if f.link.prevSeq != 0 && f.link.prevLast > l.floor.Millis() {
+			r.hole(Hole{Segment: f.link.prevSeq, Length: f.link.prevLength, From: l.floor, To: hub.Last(time.UnixMilli(f.link.prevLast))})
+		}
+	}
+	if n := len(r.files); n > 0 {
+		if f := r.files[n-1]; f.linkErr != nil && f.size <= dataStart {
+			void[f.seq] = true
+		}
+	}
+	removed := false
+	r.files = slices.DeleteFunc(r.files, func(f *segmentFile) bool {
+		if void[f.seq] {
+			f.file.Close()
+			l.voids = append(l.voids, f.name)
+			removed = true
+		}
+		return void[f.seq]
+	})
+	if !removed {
+		return nil
+	}
+	if _, err := l.removeVoids(); err != nil {
+		return fmt.Errorf("remove an unused segment: %w", err)
+	}
+	return nil
+}
+
+func (r *recovery) hole(h Hole) {
+	r.l.holes = append(r.l.holes, h)
+	r.l.metrics.damaged.Add(1)
+	r.l.log.Error("acknowledged data is damaged on this disk", "segment", h.Segment, "offset", h.Offset, "bytes", h.Length, "from", h.From, "to", h.To)
+}
+
+// segment takes in one file: by its footer, or by a scan.
+func (r *recovery) segment(f *segmentFile, last bool) error {
+	l := r.l
+	s := newSegment(l.opt.Dir, f.seq, 0)
+	foot, lows, err := openFooter(f.file, f.size, f.seq)
+	if isVersion(err) {
+		return err
+	}
+	if err == nil && (f.headErr != nil || foot.salt == f.head.salt) && (f.fixed == nil || f.fixed.prevLength == foot.length) {
+		s.salt, s.length, s.size, s.mem, s.foot = foot.salt, foot.length, f.size, nil, foot
+		s.records, s.minMs, s.maxMs, s.last, s.closed = int(foot.records), foot.minMs, foot.maxMs, foot.last, foot.closed
+		r.take(f, s, lows)
+		return nil
+	}
+	switch {
+	case f.headErr == nil:
+		s.salt = f.head.salt
+	case f.linkErr == nil:
+		s.salt = f.link.salt
+	default:
+		return r.unreadable(f, last)
+	}
+	return r.scanSegment(f, s, last)
+}
+
+// unreadable deals with a file that does not even say which groups are its own.
+func (r *recovery) unreadable(f *segmentFile, last bool) error {
+	if last && f.fixed == nil && f.size <= dataStart {
+		return nil // the crash came before its head was synced
+	}
+	r.hole(Hole{Segment: f.seq, Length: f.size, From: r.l.floor, To: hub.MaxKey})
+	r.l.log.Error("a segment cannot be read; its file stays where it is", "segment", f.name)
+	return nil
+}
+
+// scanSegment reads the groups of a file that has no good footer.
+func (r *recovery) scanSegment(f *segmentFile, s *segment, last bool) error {
+	l := r.l
+	limit := f.size
+	if f.fixed != nil {
+		limit = f.fixed.prevLength
+	}
+	res := scanInto(f.file, s, limit, f.fixed != nil)
+	r.found.Scanned++
+	s.length, s.size = res.end, f.size
+	if s.records > 0 {
+		s.closed = s.maxMs
+	}
+	for _, d := range res.damage {
+		r.hole(Hole{Segment: f.seq, Offset: d.off, Length: d.length, From: l.floor, To: s.last})
+	}
+	if limit > f.size {
+		r.hole(Hole{Segment: f.seq, Offset: f.size, Length: limit - f.size, From: l.floor, To: hub.MaxKey})
+	}
+	if f.fixed == nil {
+		if cut := f.size - res.end; cut > 0 {
+			r.found.Cut += cut
+			l.log.Warn("the end of a segment was not finished before the last stop; it is cut", "segment", f.name, "bytes", cut)
+		}
+		if s.records == 0 && len(res.damage) == 0 && f.linkErr != nil {
+			l.voids = append(l.voids, f.name) // its first group was not finished; a link alone has to stay
+			return nil
+		}
+		if err := rewrite(l.opt.Disk, f.name, headSize, dataStart); err != nil {
+			return err
+		}
+		if res.lastGroup > 0 {
+			if err := rewrite(l.opt.Disk, f.name, res.lastGroup, res.end); err != nil {
+				return err
+			}
+		}
+	}
+	r.take(f, s, sortedLows(s.mem.lows))
+	l.sealLater(s)
+	return nil
+}
+
+// scanInto reads the groups of a file into the index of a segment.
+func scanInto(f disk.File, s *segment, limit int64, fixed bool) scanned {
+	var list []named
+	var intern = map[string]string{}
+	sc := scan{r: f, salt: s.salt, limit: limit, fixed: fixed}
+	sc.visit = func(r raw, off int64) {
+		if off+int64(r.size) > math.MaxUint32 {
+			return
+		}
+		name, ok := intern[string(r.channel)]
+		if !ok {
+			name = string(r.channel)
+			intern[name] = name
+		}
+		n := named{channel: name, entry: entry{ms: r.ms, off: uint32(off), size: uint32(r.size), flags: r.flags, hlen: uint8(len(r.hash))}}
+		if len(r.hash) > inlineHash {
+			n.hash = string(r.hash)
+		} else {
+			copy(n.entry.hash[:], r.hash)
+		}
+		list = append(list, n)
+	}
+	sc.keep = func(g group, _ int64, lows []Low, ok bool) {
+		if ok {
+			s.add(list)
+			mergeLows(s.mem.lows, lows)
+		}
+		clear(list)
+		list = list[:0]
+	}
+	return sc.run()
+}
+
+// rewrite writes a link or the last group of a file again, as it was read, and syncs it: it may be in the memory of the system only, and after a failed
+// sync a further sync would not write it.
+func rewrite(d disk.Disk, name string, from, to int64) (err error) {
+	f, err := d.Open(name, true)
+	if err != nil {
+		return fmt.Errorf("open for writing: %w", err)
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	buf := make([]byte, scanWindow)
+	for from < to {
+		b := buf[:min(int64(len(buf)), to-from)]
+		if n, err := f.ReadAt(b, from); n < len(b) {
+			return fmt.Errorf("read what was written last: %w", err)
+		}
+		if _, err := f.WriteAt(b, from); err != nil {
+			return fmt.Errorf("write it again: %w", err)
+		}
+		from += int64(len(b))
+	}
+	if err := f.Sync(); err != nil {
+		return fmt.Errorf("sync it: %w", err)
+	}
+	return nil
+}
+
+// take makes a segment part of the log.
+func (r *recovery) take(f *segmentFile, s *segment, lows []Low) {
+	l := r.l
+	if l.open < idleFiles {
+		l.adopt(s, f.file)
+		f.file = nil
+	}
+	l.insert(s)
+	l.learn(lows)
+	l.prev = previous{s.seq, s.salt, s.length, s.maxMs}
+	if r.found.Records == 0 || r.found.Last.Less(s.last) {
+		r.found.Last = s.last
+	}
+	r.found.Segments++
+	r.found.Records += int64(s.records)
+	r.found.Bytes += s.size
+}
+
+func (r *recovery) finish() error {
+	l := r.l
+	if err := l.opt.Disk.SyncDir(l.opt.Dir); err != nil { // names that an earlier crash left unsynced count now
+		return fmt.Errorf("sync the folder: %w", err)
+	}
+	if _, err := l.removeVoids(); err != nil {
+		return fmt.Errorf("remove an empty segment: %w", err)
+	}
+	r.found.Lows = sortedLows(l.lows)
+	r.found.Holes = slices.Clone(l.holes)
+	r.found.Took = time.Since(r.start)
+	l.log.Info("the log is open", "segments", r.found.Segments, "records", r.found.Records, "scanned", r.found.Scanned, "cut", r.found.Cut,
+		"holes", len(r.found.Holes), "took", r.found.Took, "folder", strings.TrimSpace(l.opt.Disk.Path(l.opt.Dir)))
+	return nil
+}
+
+// rebuild scans a segment whose footer turned out to be damaged; from then on its index is held in memory.
+func (l *Log) rebuild(s *segment) error {
+	f, err := l.fileOf(s)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	foot, length := s.foot, s.length
+	l.mu.Unlock()
+	if foot == nil {
+		return nil // somebody else has done it
+	}
+	fresh := newSegment(l.opt.Dir, s.seq, s.salt)
+	res := scanInto(f, fresh, length, true)
+	l.mu.Lock()
+	first := s.foot != nil
+	if first {
+		s.foot, s.mem, s.failed = nil, fresh.mem, true
+		s.records, s.minMs, s.maxMs, s.last = fresh.records, fresh.minMs, fresh.maxMs, fresh.last
+		l.damageCount += int64(1 + len(res.damage))
+		for _, d := range res.damage {
+			l.holes = append(l.holes, Hole{Segment: s.seq, Offset: d.off, Length: d.length, From: l.floor, To: s.last})
+		}
+	}
+	l.mu.Unlock()
+	if first {
+		l.metrics.damaged.Add(int64(1 + len(res.damage)))
+		l.log.Error("the footer of a segment is damaged; the segment was scanned", "segment", s.name, "holes", len(res.damage))
+	}
+	return nil
+}
