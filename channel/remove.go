@@ -10,8 +10,8 @@ import (
 	"timehub/hub"
 )
 
-// maxGone is how many deleted keys of the log a channel remembers; they are forgotten when the log cannot hold them any more.
-const maxGone = 10000
+// maxGone is how many deleted keys of the log a channel remembers (its document must stay small); they are forgotten when the log has let go of them.
+const maxGone = 2000
 
 // DeleteChannel hides a channel at once and leaves its items to the clean-up (ENGINE §6). NotFound says `channel <name> not found`; Forbidden if the
 // channel or all channels are protected and the caller is not local.
