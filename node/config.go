@@ -319,3 +319,14 @@ func shown(name, value string) string {
 	}
 	return value
 }
+
+// Explicit returns the properties that somebody set, secrets redacted, and hub.type, which decides so much (spec 05 §5).
+func (c Config) Explicit() map[string]string {
+	m := map[string]string{}
+	for _, s := range c.All() {
+		if s.Explicit() || s.Name == "hub.type" {
+			m[s.Name] = s.Value
+		}
+	}
+	return m
+}

@@ -258,3 +258,21 @@ func (c *Client) Health(ctx context.Context) (healthy bool, description string, 
 func (c *Client) Raw(ctx context.Context, pathOrURL string, header http.Header) (*http.Response, error) {
 	return c.do(ctx, request{method: http.MethodGet, path: pathOrURL, header: header, again: true})
 }
+
+// Now asks for the hub's own clock.
+func (c *Client) Now(ctx context.Context) (time.Time, error) {
+	resp, err := c.Raw(ctx, "/internal/time/millis", nil)
+	if err != nil {
+		return time.Time{}, err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 64))
+	if err != nil {
+		return time.Time{}, fmt.Errorf("read the hub's clock: %w", err)
+	}
+	ms, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("read the hub's clock: %w", err)
+	}
+	return time.UnixMilli(ms).UTC(), nil
+}

@@ -118,3 +118,8 @@ func (c *Client) page(ctx context.Context, path string, v url.Values) (Page, err
 	}
 	return p, nil
 }
+
+// List asks any query that answers with a list: path is what follows the channel, such as 2021/03/04/05, earliest/100 or {key}/next/100.
+func (c *Client) List(ctx context.Context, channel, path string, q Query) (Page, error) {
+	return c.page(ctx, channelPath(channel)+"/"+path, q.values())
+}

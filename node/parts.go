@@ -1,0 +1,145 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"timehub/hub"
+	"timehub/hub/coord"
+	"timehub/hub/coord/local"
+	"timehub/hub/metrics"
+	"timehub/hub/metrics/datadog"
+	"timehub/hub/metrics/prom"
+	"timehub/spoke"
+	spokelog "timehub/spoke/log"
+)
+
+// parts are the rooms of a node, in the order in which they come to life. Each is set by an actor before it says ready, so those after it see it.
+type parts struct {
+	prom     *prom.Registry
+	datadog  *datadog.Registry // nil unless metrics.enable
+	metrics  metrics.Registry
+	requests *requestMeters
+	life     lifeMeters
+
+	coordinator coord.Coordinator
+	spoke       *spoke.Node
+
+	closers []io.Closer // what is to be closed when everything has stopped, in reverse
+}
+
+// close closes what parts have open.
+func (p *parts) close() error {
+	var wrong []error
+	for i := len(p.closers) - 1; i >= 0; i-- {
+		wrong = append(wrong, p.closers[i].Close())
+	}
+	return errors.Join(wrong...)
+}
+
+const stopTime = 10 * time.Second // of parts that have nothing to wait for
+
+// add puts everything long-lived into the group, in the order of a start.
+func (n *Node) add(g *group) {
+	if err := n.openMetrics(); err != nil {
+		g.add("metrics", stopTime, func(context.Context, func()) error { return err })
+		return
+	}
+	server := n.newServer(context.Background())
+	if n.parts.datadog != nil {
+		g.add("statsd", stopTime, func(ctx context.Context, ready func()) error {
+			ready()
+			return n.parts.datadog.Run(ctx)
+		})
+	}
+	g.add("listener", stopTime, n.listen(server))
+	g.add("coordination", stopTime, n.coordinate)
+	g.add("spoke", time.Minute, n.runSpoke)
+	g.add("figures", stopTime, n.sample)
+	g.add("public routes", 0, n.serve(server))
+}
+
+// openMetrics chooses where figures go: always to /metrics, with metrics.enable to both statsd ports too.
+func (n *Node) openMetrics() error {
+	p := &n.parts
+	p.prom = prom.New()
+	if n.cfg.Bool("metrics.enable") {
+		ports := []int{int(n.cfg.Int("metrics.grafanastatsd.port")), int(n.cfg.Int("metrics.statsd.port"))}
+		if !n.cfg.Bool("metrics.grafana.primary") {
+			ports[0], ports[1] = ports[1], ports[0]
+		}
+		d, err := datadog.New(datadog.Options{Ports: ports, Ignore: strings.Fields(n.cfg.Text("metrics.grafana.request.ignore")), Log: n.log})
+		if err != nil {
+			return err
+		}
+		p.datadog = d
+		p.metrics = metrics.Fanout(p.prom, d)
+	} else {
+		p.metrics = p.prom
+	}
+	p.requests, p.life = newRequestMeters(p.metrics), newLifeMeters(p.metrics)
+	p.life.starting.Add(1)
+	return nil
+}
+
+// coordinate keeps the session with the other nodes: in process, persisted beside the data.
+func (n *Node) coordinate(ctx context.Context, ready func()) error {
+	c := n.env.Coordinator
+	if c == nil {
+		path := n.disk.Path(coordFile)
+		if path == "" {
+			return errors.New("a node on a disk that is no folder needs a Coordinator")
+		}
+		store, err := local.Open(path)
+		if err != nil {
+			return err
+		}
+		n.parts.closers = append(n.parts.closers, store)
+		c = store.Session(n.name())
+	}
+	n.parts.coordinator = c
+	ready()
+	return c.Run(ctx)
+}
+
+// runSpoke recovers the log and takes writes.
+func (n *Node) runSpoke(ctx context.Context, ready func()) error {
+	opt := spoke.Options{
+		Disk: n.disk, Clock: n.env.Clock, Log: n.log.With("component", "spoke"),
+		WriteTimeout: n.cfg.Duration("spoke.write.timeout"), ClockGuard: n.cfg.Duration("app.clock_guard"),
+		Segments: spokelog.Options{Sync: syncMode(n.cfg.Text("spoke.sync")), TTL: n.cfg.Duration("spoke.write.ttlMinutes")},
+	}
+	s, found, err := spoke.Open(ctx, opt)
+	if err != nil {
+		return fmt.Errorf("open Spoke's log: %w", err)
+	}
+	for _, h := range found.Holes {
+		n.log.Error("acknowledged data is damaged", "segment", h.Segment, "offset", h.Offset, "length", h.Length, "from", h.From, "to", h.To)
+	}
+	n.parts.spoke = s
+	n.parts.closers = append(n.parts.closers, s)
+	ready()
+	return s.Run(ctx)
+}
+
+func syncMode(s string) spokelog.SyncMode {
+	switch s {
+	case "interval":
+		return spokelog.Interval
+	case "never":
+		return spokelog.Never
+	}
+	return spokelog.Always
+}
+
+// stability is how stable answers are cut.
+func stability(c Config) hub.Horizon {
+	if c.Text("app.stable_seconds") == "auto" {
+		return hub.Horizon{Auto: true}
+	}
+	return hub.Horizon{Seconds: c.Int("app.stable_seconds")}
+}

@@ -1,0 +1,85 @@
+package node
+
+import (
+	"fmt"
+	"net/http"
+
+	"timehub/hub"
+	"timehub/hub/web"
+	"timehub/internalapi"
+)
+
+// newRouter makes a router that observes what it answers.
+func (n *Node) newRouter() (*web.Router, error) {
+	rate := n.cfg.Int("http.body.minBytesPerSecond")
+	if rate == 0 {
+		rate = -1 // as long as they like
+	}
+	return web.New(web.Options{
+		Log: n.log.With("component", "http"), Version: n.env.Version, Node: n.name(),
+		BodyRate: rate, BodyGrace: n.cfg.Duration("http.body.grace.seconds"), TraceLimit: int(n.cfg.Int("traces.limit")),
+		Observe: n.parts.requests.observe,
+	})
+}
+
+// earlyRoutes answer while the node starts: /health, and for everything else that it is too early.
+func (n *Node) earlyRoutes() (*web.Router, error) {
+	rt, err := n.newRouter()
+	if err != nil {
+		return nil, err
+	}
+	api, err := internalapi.New(n.internalOptions())
+	if err != nil {
+		return nil, err
+	}
+	api.AddHealth(rt)
+	tooEarly := func(http.ResponseWriter, *http.Request) error {
+		return &hub.Error{Kind: hub.Unavailable, Msg: "the hub is starting up: try again in a moment", RetryAfter: 1e9}
+	}
+	every := web.Methods{}
+	for _, m := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
+		every[m] = tooEarly
+		rt.Handle(m, "/", tooEarly)
+	}
+	rt.Resolve("/{path...}", func(*http.Request, string) (web.Methods, any, error) { return every, nil, nil })
+	return rt, nil
+}
+
+// routes is the whole URL space:
+//
+//	/, /channel…, /tag…, /provider…            channel/rest
+//	/health…, /shutdown, /internal…            internalapi
+//	/metrics                                   hub/metrics/prom
+func (n *Node) routes() (*web.Router, error) {
+	rt, err := n.newRouter()
+	if err != nil {
+		return nil, err
+	}
+	api, err := internalapi.New(n.internalOptions())
+	if err != nil {
+		return nil, fmt.Errorf("make the internal interface: %w", err)
+	}
+	api.Add(rt)
+	scrape := n.parts.prom.Handler()
+	rt.Handle(http.MethodGet, "/metrics", func(w http.ResponseWriter, r *http.Request) error {
+		scrape.ServeHTTP(w, r)
+		return nil
+	})
+	return rt, nil
+}
+
+func (n *Node) internalOptions() internalapi.Options {
+	opt := internalapi.Options{
+		Node: n.name(), Version: n.env.Version, Started: n.started, Clock: n.env.Clock, State: n.State,
+		Properties: n.cfg.Explicit, Shutdown: n.Shutdown, Guarded: n.cfg.Bool("hub.protect.channels"),
+	}
+	if s := n.parts.spoke; s != nil {
+		opt.Reason = func() string {
+			if err := s.Status().Refusing; err != nil {
+				return "writes are refused: " + err.Error()
+			}
+			return ""
+		}
+	}
+	return opt
+}
