@@ -238,8 +238,9 @@ const (
 
 // watcher is one watch: a channel with room for one token.
 type watcher struct {
-	wake chan struct{}
-	stop sync.Once
+	owner *Coordinator
+	wake  chan struct{}
+	stop  sync.Once
 }
 
 func (w *watcher) signal() {
@@ -250,7 +251,7 @@ func (w *watcher) signal() {
 }
 
 func (c *Coordinator) watch(kind watchKind, name string) (<-chan struct{}, func()) {
-	w := &watcher{wake: make(chan struct{}, 1)}
+	w := &watcher{owner: c, wake: make(chan struct{}, 1)}
 	key := string(kind) + name
 	s := c.store
 	s.mu.Lock()
@@ -278,7 +279,9 @@ func (c *Coordinator) watch(kind watchKind, name string) (<-chan struct{}, func(
 func (s *Store) notify(kind watchKind, name string) {
 	for {
 		for w := range s.watchers[string(kind)+name] {
-			w.signal()
+			if !w.owner.cut {
+				w.signal()
+			}
 		}
 		i := strings.LastIndexByte(name, '/')
 		if i < 0 {
