@@ -8,7 +8,6 @@ import (
 
 	"timehub/channel"
 	"timehub/hub"
-	"timehub/hub/web"
 )
 
 // bulkRead answers a query with the items themselves (spec 02 §3.7).
@@ -18,6 +17,9 @@ func (h *Handlers) bulkRead(w http.ResponseWriter, r *http.Request, a asked, to 
 		return err
 	}
 	showHorizon(w, found.Page)
+	if a.missing(&found) {
+		return hub.E(hub.NotFound, "%s", emptyMessage)
+	}
 	l := to(&found)
 	for _, link := range [...][2]string{{l.next, "next"}, {l.previous, "previous"}} {
 		if link[0] != "" {
@@ -127,10 +129,3 @@ func (m *parts) stream(f channel.Found, start int) error {
 	m.b = append(m.b, "\r\n"...)
 	return nil
 }
-
-// zip writes items as a zip while they are read.
-func (h *Handlers) zip(w http.ResponseWriter, r *http.Request, items iter.Seq2[channel.TaggedItem, error]) error {
-	return hub.E(hub.Unavailable, "zip answers are not there yet")
-}
-
-var _ = web.Base

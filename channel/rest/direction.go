@@ -138,8 +138,19 @@ func (h *Handlers) endList(kind channel.Kind) web.Handler {
 	}
 }
 
+// missing reports whether an empty answer is 404: that of latest and earliest is, but for latest/0 and for earliest under a tag (spec 02 §3.4, §6).
+func (a *asked) missing(found *listing) bool {
+	switch {
+	case found.len() > 0:
+		return false
+	case a.Kind == channel.Latest:
+		return a.N > 0
+	}
+	return a.Kind == channel.Earliest && !a.place.tagged()
+}
+
 func (h *Handlers) endAnswer(w http.ResponseWriter, r *http.Request, a *asked, found listing, n int) error {
-	if found.len() == 0 && !(a.Kind == channel.Latest && n <= 0) && !(a.Kind == channel.Earliest && a.place.tagged()) {
+	if a.missing(&found) {
 		showHorizon(w, found.Page)
 		return hub.E(hub.NotFound, "%s", emptyMessage)
 	}

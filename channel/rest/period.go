@@ -76,6 +76,7 @@ func (h *Handlers) seconds(w http.ResponseWriter, r *http.Request) error {
 	} else {
 		n = min(n, secondsBetween(start, until))
 	}
+	web.TraceOf(r.Context()).Step("%d seconds up to %s", n, hub.ISO(until))
 	root := web.Base(r) + "/channel/" + name + "/"
 	query := web.Query(r)
 	at := func(i int) string { return hub.WindowAt(start.Add(time.Duration(i)*time.Second), hub.Second).String() }

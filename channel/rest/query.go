@@ -125,7 +125,9 @@ func (a *asked) find(ctx context.Context) (listing, error) {
 	} else {
 		l.Answer, err = a.place.svc.Find(ctx, a.place.ch, a.Search)
 	}
-	web.TraceOf(ctx).Step("found %d keys up to %s, %d stores silent", l.len(), hub.ISO(l.Until), l.Silent)
+	if t := web.TraceOf(ctx); t != nil {
+		t.Step("found %d keys up to %s, %d stores silent", l.len(), hub.ISO(l.Until), l.Silent)
+	}
 	return l, err
 }
 

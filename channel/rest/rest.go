@@ -92,9 +92,9 @@ func (h *Handlers) Mount(rt *web.Router) {
 	rt.Handle("GET", "/channel/{channel}", web.JSONOnly(h.getChannel))
 	rt.Handle("PUT", "/channel/{channel}", web.JSONOnly(h.putChannel))
 	rt.Handle("PATCH", "/channel/{channel}", web.JSONOnly(h.patchChannel))
-	rt.Handle("POST", "/channel/{channel}", h.insert)
+	rt.Handle("POST", "/channel/{channel}", web.JSONOnly(h.insert))
 	rt.Handle("DELETE", "/channel/{channel}", h.deleteChannel)
-	rt.Handle("POST", "/channel/{channel}/bulk", h.insertBulk)
+	rt.Handle("POST", "/channel/{channel}/bulk", web.JSONOnly(h.insertBulk))
 	rt.Handle("GET", "/channel/{channel}/status", web.JSONOnly(h.status))
 	rt.Handle("POST", "/provider", h.provide)
 	rt.Handle("POST", "/provider/bulk", h.provideBulk)
@@ -151,11 +151,11 @@ func (h *Handlers) methods(p hub.Path, tagged bool) web.Methods {
 	case p.Unit == hub.ItemUnit && tagged:
 		return web.Methods{"GET": h.taggedItem}
 	case p.Unit == hub.ItemUnit:
-		return web.Methods{"GET": h.item, "POST": h.insertAt, "DELETE": h.deleteAt}
+		return web.Methods{"GET": h.item, "POST": web.JSONOnly(h.insertAt), "DELETE": h.deleteAt}
 	case p.Unit == hub.Millisecond && tagged:
 		return nil
 	case p.Unit == hub.Millisecond:
-		return web.Methods{"GET": h.toSecond, "POST": h.insertAt}
+		return web.Methods{"GET": h.toSecond, "POST": web.JSONOnly(h.insertAt)}
 	}
 	return web.Methods{"GET": h.period}
 }

@@ -60,8 +60,8 @@ func goKind(kind string) string {
 	return "an integer"
 }
 
-// CheckJSON checks that data is exactly one JSON document. The text of its error holds "invalid JSON at byte N: expected …": clients look for that
-// word (spec 01 §3.3).
+// CheckJSON checks that data is exactly one JSON document. The text of its error holds "invalid JSON at byte N: expected …", the first byte being
+// number 1: clients look for that word (spec 01 §3.3).
 func CheckJSON(data []byte) error {
 	s := scanner{data: data}
 	s.space()
@@ -87,7 +87,7 @@ func (s *scanner) expect(what string) {
 	if s.at >= len(s.data) {
 		found = ", the document ends here"
 	}
-	s.err = hub.E(hub.Invalid, "invalid JSON at byte %d: expected %s%s", s.at, what, found)
+	s.err = hub.E(hub.Invalid, "invalid JSON at byte %d: expected %s%s", s.at+1, what, found)
 }
 
 func (s *scanner) peek() byte {
