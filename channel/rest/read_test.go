@@ -251,9 +251,8 @@ func TestAFailingStoreBreaksABulkAnswerOff(t *testing.T) {
 	for range 10 {
 		w.post("x", strings.Repeat("x", 100000))
 	}
-	s := httptest.NewServer(w.rt)
-	defer s.Close()
 	w.short.fail, w.short.cut = errors.New("the disk went away"), 5
+	s := httptest.NewServer(w.rt)
 	resp, err := http.Get(s.URL + "/channel/x/2021/03/04?bulk=true")
 	if err == nil {
 		_, err = io.ReadAll(resp.Body)
@@ -262,6 +261,7 @@ func TestAFailingStoreBreaksABulkAnswerOff(t *testing.T) {
 	if err == nil {
 		t.Error("half an answer looks like a whole one")
 	}
+	s.Close() // waits for the handler, which reads what is changed now
 	w.short.cut = 0
 	w.want(w.get("/channel/x/2021/03/04?bulk=true"), 500, "500 Internal error")
 	w.short.fail = hub.E(hub.Unavailable, "a hole")
