@@ -208,7 +208,7 @@ func (c *committer) retire() bool {
 		l.sealLater(s)
 	} else {
 		l.drop(s)
-		l.voids = append(l.voids, s.name)
+		l.voids = append(l.voids, s.seq)
 	}
 	l.mu.Unlock()
 	l.unpin(s)
@@ -238,7 +238,7 @@ func (c *committer) fault(err error) {
 		c.prev = previous{s.seq, s.salt, s.length, s.maxMs}
 	} else {
 		l.drop(s)
-		l.voids = append(l.voids, s.name)
+		l.voids = append(l.voids, s.seq)
 	}
 	l.mu.Unlock()
 	l.unpin(s)
@@ -311,7 +311,7 @@ func (c *committer) open(clean bool) error {
 		}
 		if err != nil {
 			p.file.Close()
-			c.l.void(p.seg.name)
+			c.l.void(p.seg.seq)
 			return fmt.Errorf("link segment %s: %w", p.seg.name, err)
 		}
 	}

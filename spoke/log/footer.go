@@ -240,15 +240,22 @@ func (p *pageWriter) flush() {
 	p.buf = p.buf[:0]
 }
 
-// finish writes the trailer and returns the end of the file.
-func (p *pageWriter) finish() (int64, error) {
+// finish syncs the pages, then writes and syncs the trailer: who sees a trailer can rely on the pages. It returns the end of the file.
+func (p *pageWriter) finish(sync func() error) (int64, error) {
 	if p.fill > 0 {
 		p.flushPage()
+	}
+	p.flush()
+	if p.err == nil {
+		p.err = sync()
 	}
 	p.t.pages = p.page + 1
 	p.put(p.t.append(nil))
 	p.flushPage()
 	p.flush()
+	if p.err == nil {
+		p.err = sync()
+	}
 	return p.off, p.err
 }
 
@@ -282,10 +289,7 @@ func writeFooter(f disk.File, s *segment, length int64) (*footer, int64, error) 
 	}
 	b.blob(secFilter, raw)
 	b.blob(secLows, lowsBytes(m.lows))
-	end, err := p.finish()
-	if err == nil {
-		err = f.Sync()
-	}
+	end, err := p.finish(f.Sync)
 	if err != nil {
 		return nil, end, fmt.Errorf("write the footer of %s: %w", s.name, err)
 	}

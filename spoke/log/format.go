@@ -47,7 +47,8 @@ func crcUpdate(crc uint32, b []byte) uint32 { return crc32.Update(crc, castagnol
 // head is the first part of a segment. The place of magic, version and CRC is the same in every version.
 type head struct {
 	seq, salt uint64
-	created   int64 // ms
+	created   int64  // ms
+	sealed    uint64 // segments up to this sequence had their footers on the disk when this one was made
 }
 
 func (h head) append(b []byte) []byte {
@@ -57,6 +58,7 @@ func (h head) append(b []byte) []byte {
 	b = le.AppendUint64(b, h.seq)
 	b = le.AppendUint64(b, h.salt)
 	b = le.AppendUint64(b, uint64(h.created))
+	b = le.AppendUint64(b, h.sealed)
 	return sealBlock(b, at, headSize)
 }
 
@@ -86,7 +88,7 @@ func parseHead(b []byte) (head, error) {
 	if v := le.Uint64(b[8:]); v > version {
 		return head{}, errVersion{v}
 	}
-	return head{seq: le.Uint64(b[16:]), salt: le.Uint64(b[24:]), created: int64(le.Uint64(b[32:]))}, nil
+	return head{seq: le.Uint64(b[16:]), salt: le.Uint64(b[24:]), created: int64(le.Uint64(b[32:])), sealed: le.Uint64(b[40:])}, nil
 }
 
 // link is the second part: it fixes the length of the predecessor, the last segment before this one that holds acknowledged groups. Segments whose

@@ -32,7 +32,10 @@ type Log struct {
 	nextSeq     uint64
 	queue       []*Batch
 	toSeal      []*segment
-	voids       []string // files that hold nothing acknowledged and must go before what says so
+	voids       []uint64 // segments that hold nothing acknowledged and must go before the one whose link says so
+	dead        []uint64 // segments that were removed and may come back after a crash
+	buried      bool     // dead is in the file floor
+	dirFailures int      // failed syncs of the folder
 	lows        map[Stream]Low
 	floor       hub.Key
 	holes       []Hole
@@ -248,17 +251,26 @@ func (l *Log) removeVoids() (bool, error) {
 	if len(voids) == 0 {
 		return true, nil
 	}
-	for _, name := range voids {
-		if err := l.opt.Disk.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	before := l.dirState()
+	for _, seq := range voids {
+		if err := l.opt.Disk.Remove(segmentName(l.opt.Dir, seq)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return false, err
 		}
 	}
-	if err := l.opt.Disk.SyncDir(l.opt.Dir); err != nil {
-		return false, err
-	}
+	err := l.syncName(before)
 	l.mu.Lock()
-	l.voids = slices.DeleteFunc(l.voids, func(n string) bool { return slices.Contains(voids, n) })
+	l.voids = slices.DeleteFunc(l.voids, func(v uint64) bool { return slices.Contains(voids, v) })
+	if err != nil {
+		l.bury(voids...)
+	}
 	left := len(l.voids)
 	l.mu.Unlock()
-	return left == 0, nil
+	return left == 0, err
+}
+
+// bury notes removed segments whose names may come back. l.mu is held.
+func (l *Log) bury(seqs ...uint64) {
+	l.dead = append(l.dead, seqs...)
+	l.dead = l.dead[max(0, len(l.dead)-maxDead):]
+	l.buried = false
 }

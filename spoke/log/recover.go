@@ -21,7 +21,7 @@ func Open(ctx context.Context, opt Options) (*Log, Recovered, error) {
 	if err != nil {
 		return nil, Recovered{}, err
 	}
-	r := recovery{l: newLog(opt), start: time.Now()}
+	r := recovery{l: newLog(opt), start: time.Now(), dead: map[uint64]bool{}}
 	if err := r.run(ctx); err != nil {
 		r.l.Close()
 		return nil, Recovered{}, fmt.Errorf("open the log in %s: %w", opt.Disk.Path(opt.Dir), err)
@@ -31,10 +31,12 @@ func Open(ctx context.Context, opt Options) (*Log, Recovered, error) {
 
 // recovery is one start.
 type recovery struct {
-	l     *Log
-	start time.Time
-	found Recovered
-	files []*segmentFile // by sequence
+	l      *Log
+	start  time.Time
+	found  Recovered
+	files  []*segmentFile // by sequence
+	dead   map[uint64]bool
+	sealed uint64 // footers up to this sequence are on the disk for sure
 }
 
 // segmentFile is a file of the log as a start finds it.
@@ -53,6 +55,7 @@ type segmentFile struct {
 func (r *recovery) run(ctx context.Context) error {
 	l := r.l
 	if err := l.opt.Disk.MkdirAll(l.opt.Dir); err != nil {
+		_ = l.opt.Disk.Remove(l.opt.Dir) // or the next start would take its name for durable
 		return fmt.Errorf("make the folder: %w", err)
 	}
 	defer func() {
@@ -71,11 +74,11 @@ func (r *recovery) run(ctx context.Context) error {
 	if err := r.voids(); err != nil {
 		return err
 	}
-	for i, f := range r.files {
+	for _, f := range r.files {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := r.segment(f, i == len(r.files)-1); err != nil {
+		if err := r.segment(f); err != nil {
 			return fmt.Errorf("segment %s: %w", f.name, err)
 		}
 	}
@@ -112,6 +115,9 @@ func (r *recovery) list() error {
 		if f.headErr == nil && f.head.seq != seq {
 			f.headErr = errFormat
 		}
+		if f.headErr == nil {
+			r.sealed = max(r.sealed, f.head.sealed)
+		}
 		if f.linkErr == nil && (f.link.seq != seq || f.headErr == nil && f.link.salt != f.head.salt) {
 			f.linkErr = errFormat
 		}
@@ -128,10 +134,14 @@ func isVersion(err error) bool {
 // readFloor reads the file floor, or makes it for a new log. When it is damaged or gone, nothing that was written before now is promised to be here.
 func (r *recovery) readFloor() error {
 	l := r.l
-	k, err := readFloor(l.opt.Disk, l.opt.Dir)
+	s, err := readFloor(l.opt.Disk, l.opt.Dir)
 	switch {
 	case err == nil:
-		l.floor = k
+		l.floor, l.dead, l.buried = s.floor, s.dead, true
+		for _, seq := range s.dead {
+			r.dead[seq] = true
+			l.nextSeq = max(l.nextSeq, seq+1)
+		}
 		return nil
 	case isVersion(err):
 		return err
@@ -142,14 +152,14 @@ func (r *recovery) readFloor() error {
 		return err
 	}
 	l.floor = hub.First(l.opt.Clock())
-	return writeFloor(l.opt.Disk, l.opt.Dir, l.floor)
+	return l.writeFloor(floorState{floor: l.floor})
 }
 
-// voids removes the files that the links of later ones say hold nothing, and a last one that was never used; it tells each file what its successor
+// voids removes the files that the links of later ones say hold nothing, and those that were never used; it tells each file what its successor
 // says of it.
 func (r *recovery) voids() error {
 	l := r.l
-	void := map[uint64]bool{}
+	void := r.dead
 	bySeq := map[uint64]*segmentFile{}
 	for _, f := range r.files {
 		bySeq[f.seq] = f
@@ -171,8 +181,8 @@ func (r *recovery) voids() error {
 			r.hole(Hole{Segment: f.link.prevSeq, Length: f.link.prevLength, From: l.floor, To: hub.Last(time.UnixMilli(f.link.prevLast))})
 		}
 	}
-	if n := len(r.files); n > 0 {
-		if f := r.files[n-1]; f.linkErr != nil && f.size <= dataStart {
+	for _, f := range r.files { // made and never used
+		if f.linkErr != nil && f.size <= dataStart && f.fixed == nil {
 			void[f.seq] = true
 		}
 	}
@@ -180,7 +190,7 @@ func (r *recovery) voids() error {
 	r.files = slices.DeleteFunc(r.files, func(f *segmentFile) bool {
 		if void[f.seq] {
 			f.file.Close()
-			l.voids = append(l.voids, f.name)
+			l.voids = append(l.voids, f.seq)
 			removed = true
 		}
 		return void[f.seq]
@@ -201,12 +211,17 @@ func (r *recovery) hole(h Hole) {
 }
 
 // segment takes in one file: by its footer, or by a scan.
-func (r *recovery) segment(f *segmentFile, last bool) error {
+func (r *recovery) segment(f *segmentFile) error {
 	l := r.l
 	s := newSegment(l.opt.Dir, f.seq, 0)
 	foot, lows, err := openFooter(f.file, f.size, f.seq)
 	if isVersion(err) {
 		return err
+	}
+	if err == nil && f.seq > r.sealed { // it may not be on the disk
+		if err := rewrite(l.opt.Disk, f.name, f.size-pageSize, f.size); err != nil {
+			return err
+		}
 	}
 	if err == nil && (f.headErr != nil || foot.salt == f.head.salt) && (f.fixed == nil || f.fixed.prevLength == foot.length) {
 		s.salt, s.length, s.size, s.mem, s.foot = foot.salt, foot.length, f.size, nil, foot
@@ -220,23 +235,20 @@ func (r *recovery) segment(f *segmentFile, last bool) error {
 	case f.linkErr == nil:
 		s.salt = f.link.salt
 	default:
-		return r.unreadable(f, last)
+		r.unreadable(f)
+		return nil
 	}
-	return r.scanSegment(f, s, last)
+	return r.scanSegment(f, s)
 }
 
 // unreadable deals with a file that does not even say which groups are its own.
-func (r *recovery) unreadable(f *segmentFile, last bool) error {
-	if last && f.fixed == nil && f.size <= dataStart {
-		return nil // the crash came before its head was synced
-	}
+func (r *recovery) unreadable(f *segmentFile) {
 	r.hole(Hole{Segment: f.seq, Length: f.size, From: r.l.floor, To: hub.MaxKey})
 	r.l.log.Error("a segment cannot be read; its file stays where it is", "segment", f.name)
-	return nil
 }
 
 // scanSegment reads the groups of a file that has no good footer.
-func (r *recovery) scanSegment(f *segmentFile, s *segment, last bool) error {
+func (r *recovery) scanSegment(f *segmentFile, s *segment) error {
 	l := r.l
 	limit := f.size
 	if f.fixed != nil {
@@ -260,7 +272,7 @@ func (r *recovery) scanSegment(f *segmentFile, s *segment, last bool) error {
 			l.log.Warn("the end of a segment was not finished before the last stop; it is cut", "segment", f.name, "bytes", cut)
 		}
 		if s.records == 0 && len(res.damage) == 0 && f.linkErr != nil {
-			l.voids = append(l.voids, f.name) // its first group was not finished; a link alone has to stay
+			l.voids = append(l.voids, f.seq) // its first group was not finished; a link alone has to stay
 			return nil
 		}
 		if err := rewrite(l.opt.Disk, f.name, headSize, dataStart); err != nil {
@@ -310,7 +322,7 @@ func scanInto(f disk.File, s *segment, limit int64, fixed bool) scanned {
 	return sc.run()
 }
 
-// rewrite writes a link or the last group of a file again, as it was read, and syncs it: it may be in the memory of the system only, and after a failed
+// rewrite writes a link, the last group or the trailer of a file again, as it was read, and syncs it: it may be in the memory of the system only, and after a failed
 // sync a further sync would not write it.
 func rewrite(d disk.Disk, name string, from, to int64) (err error) {
 	f, err := d.Open(name, true)
@@ -355,8 +367,8 @@ func (r *recovery) take(f *segmentFile, s *segment, lows []Low) {
 
 func (r *recovery) finish() error {
 	l := r.l
-	if err := l.opt.Disk.SyncDir(l.opt.Dir); err != nil { // names that an earlier crash left unsynced count now
-		return fmt.Errorf("sync the folder: %w", err)
+	if err := l.syncDir(); err != nil { // names that an earlier crash left unsynced count now
+		return err
 	}
 	if _, err := l.removeVoids(); err != nil {
 		return fmt.Errorf("remove an empty segment: %w", err)

@@ -75,32 +75,45 @@ func (l *Log) newFile() prepared {
 	l.mu.Lock()
 	seq := l.nextSeq
 	l.nextSeq++
+	sealed := l.sealedUpTo()
 	l.mu.Unlock()
 	s := newSegment(l.opt.Dir, seq, l.opt.Salt())
+	before := l.dirState()
 	f, err := l.opt.Disk.Create(s.name)
 	if err != nil {
 		return prepared{err: fmt.Errorf("create segment %s: %w", s.name, err)}
 	}
-	_, err = f.WriteAt(head{seq, s.salt, l.opt.Clock().UnixMilli()}.append(nil), 0)
+	_, err = f.WriteAt(head{seq, s.salt, l.opt.Clock().UnixMilli(), sealed}.append(nil), 0)
 	if err == nil {
 		err = f.Sync()
 	}
 	if err == nil {
-		err = l.opt.Disk.SyncDir(l.opt.Dir)
+		err = l.syncName(before)
 	}
 	if err != nil {
 		f.Close()
-		l.void(s.name)
+		l.void(seq)
 		return prepared{err: fmt.Errorf("begin segment %s: %w", s.name, err)}
 	}
 	return prepared{seg: s, file: f}
 }
 
-// void notes a file that holds nothing acknowledged.
-func (l *Log) void(name string) {
+// sealedUpTo is the sequence up to which all segments have their footers on the disk. l.mu is held.
+func (l *Log) sealedUpTo() (seq uint64) {
+	for _, s := range l.segs {
+		if s.foot == nil {
+			break
+		}
+		seq = s.seq
+	}
+	return seq
+}
+
+// void notes a segment that holds nothing acknowledged.
+func (l *Log) void(seq uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.voids = append(l.voids, name)
+	l.voids = append(l.voids, seq)
 }
 
 // discardPrepared removes a segment that was made and not used. If it stays, the next start removes it.

@@ -176,6 +176,9 @@ func (s *scan) search(off int64, after uint64) int64 {
 // at returns n bytes at off, or what there is of them; the result is good until the next call.
 func (s *scan) at(off int64, n int) []byte {
 	n = int(min(int64(n), max(0, s.limit-off)))
+	if n == 0 {
+		return nil
+	}
 	if off >= s.bufOff && off+int64(n) <= s.bufOff+int64(len(s.buf)) {
 		return s.buf[off-s.bufOff:][:n]
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
+	"slices"
 	"time"
 
 	"timehub/hub"
@@ -319,26 +320,32 @@ func (l *Log) remove(s *segment) error {
 	if up := floorAbove(s.last); s.records > 0 && floor.Less(up) {
 		floor = up
 	}
-	raised := l.floor.Less(floor)
+	state := floorState{floor: floor, dead: slices.Clone(l.dead)}
+	stale := l.floor.Less(floor) || !l.buried && len(l.dead) > 0
 	l.mu.Unlock()
-	if raised {
-		if err := writeFloor(l.opt.Disk, l.opt.Dir, floor); err != nil {
+	if stale {
+		if err := l.writeFloor(state); err != nil {
 			return err
 		}
 	}
 	l.mu.Lock()
 	l.floor = floor
+	l.buried = len(l.dead) == len(state.dead)
 	l.drop(s)
 	l.swept++
+	before := l.dirFailures
 	l.mu.Unlock()
-	if err := l.opt.Disk.Remove(s.name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		l.void(s.name) // tried again
+	err := l.opt.Disk.Remove(s.name)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		l.void(s.seq) // tried again
 		return fmt.Errorf("remove the file: %w", err)
 	}
-	if err := l.opt.Disk.SyncDir(l.opt.Dir); err != nil {
-		return fmt.Errorf("sync the folder: %w", err)
+	if err = l.syncName(before); err != nil {
+		l.mu.Lock()
+		l.bury(s.seq)
+		l.mu.Unlock()
 	}
-	return nil
+	return err
 }
 
 // floorAbove is the smallest floor above a key.
