@@ -66,7 +66,7 @@ func dropKeys(keys []hub.Key, drop func(hub.Key) bool) []hub.Key {
 // source is a sequence of items that is sorted in the order of the search; nil items: there is none.
 type source struct {
 	items iter.Seq2[hub.Sealed, error]
-	// late, if not nil, says that nothing of it sorts before this key, and that the merge should not start it earlier: starting costs a request.
+	// late, if not nil, says that all of it sorts after this key, and that the merge should not start it earlier: starting costs a request.
 	late *hub.Key
 }
 
@@ -86,7 +86,7 @@ func mergeItems(a, b source, reverse bool) iter.Seq2[hub.Sealed, error] {
 		defer r.close()
 		for {
 			l.pull()
-			if l.err == nil && (r.late == nil || l.done || inOrder(l.item.Key, *r.late, reverse) >= 0) {
+			if l.err == nil && (r.late == nil || l.done || inOrder(l.item.Key, *r.late, reverse) > 0) {
 				r.pull()
 			}
 			if err := cmp.Or(l.err, r.err); err != nil {

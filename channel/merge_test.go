@@ -100,6 +100,7 @@ func TestMergeItems(t *testing.T) {
 		{a: "1 3", b: "2 666", want: "1a 2b broken b", started: true},
 		{a: "9 8 7", b: "6 5", late: "7", reverse: true, take: 2, want: "9a 8a", started: false},
 		{a: "9 8 7", b: "6 5", late: "7", reverse: true, take: 5, want: "9a 8a 7a 6b 5b", started: true},
+		{a: "9 8 7", b: "6 5", late: "7", reverse: true, take: 3, want: "9a 8a 7a", started: false},
 		{a: "9 8 4", b: "6 5", late: "7", reverse: true, want: "9a 8a 6b 5b 4a", started: true},
 		{a: "", b: "6 5", late: "7", reverse: true, want: "6b 5b", started: true},
 		{a: "9 666", b: "6 5", late: "7", reverse: true, want: "9a broken a", started: false},
