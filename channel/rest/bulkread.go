@@ -39,6 +39,9 @@ const bulkChunk = 128 << 10
 func (h *Handlers) multipart(w http.ResponseWriter, r *http.Request, from place, items iter.Seq2[channel.TaggedItem, error]) error {
 	mark := boundary()
 	w.Header()["Content-Type"] = []string{"multipart/mixed;boundary=" + mark}
+	if r.Method == http.MethodHead {
+		return headOnly(w)
+	}
 	buf := h.buffer()
 	defer h.giveBack(buf)
 	m := parts{h: h, w: w, r: r, from: from, mark: "--" + mark, b: *buf}

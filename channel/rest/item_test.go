@@ -1,7 +1,6 @@
 package rest
 
 import (
-	"bytes"
 	"compress/gzip"
 	"fmt"
 	"io"
@@ -321,16 +320,5 @@ func TestMutableItemsAreNotKeptByCaches(t *testing.T) {
 	}
 	if got := w.get(w.post("old", "new")).header.Get("Cache-Control"); got != "immutable, max-age=31536000" {
 		t.Errorf("immutable item: %q", got)
-	}
-}
-
-func BenchmarkInsert(b *testing.B) {
-	w := newWorld(b, nil)
-	w.put("x", "")
-	body := bytes.Repeat([]byte("0123456789abcdef"), 64)
-	b.ReportAllocs()
-	for b.Loop() {
-		w.do("POST", "/channel/x", string(body))
-		w.short.items["x"] = nil
 	}
 }
