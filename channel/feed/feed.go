@@ -1,0 +1,273 @@
+package feed
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"timehub/hub"
+)
+
+const (
+	defaultLimit = 1000
+	retryMin     = 50 * time.Millisecond // after a failure, doubled up to retryMax
+	retryMax     = 5 * time.Second
+	lagMin       = 5 * time.Millisecond // while the horizon is behind the clock
+	lagMax       = time.Second
+)
+
+// Options are the parts of a Feed.
+type Options struct {
+	Source  Source      // required
+	Channel string      // required; display name
+	After   hub.Key     // the cursor: the feed begins with the first key above it; zero: with the first there is
+	Horizon hub.Horizon // the rule by which Source cuts stable answers: how long to sleep until a key is stable
+	Clock   hub.Clock   // nil: time.Now
+	Limit   int         // keys of one Next; 0: 1,000
+	Log     *slog.Logger
+}
+
+// Feed follows one channel. Its methods are for one goroutine at a time. Between two calls, and while it waits, it holds a watch and a few words of
+// memory, and uses no CPU.
+//
+// It goes in key order, skips nothing and repeats nothing: it never steps over an answer that is not whole, nor over a store that does not answer, but
+// tries again, after a pause with jitter, for ever. What it returns as an error is the end: ctx's cause, or that the channel is gone (NotFound, Invalid,
+// Forbidden).
+type Feed struct {
+	opt   Options
+	at    hub.Key
+	wake  <-chan struct{}
+	stop  func()
+	pause time.Duration // the next one after a failure; 0: nothing has failed
+	lag   time.Duration // the next one while the horizon is behind
+}
+
+// New returns a feed that holds a watch on the channel until Close.
+func New(o Options) (*Feed, error) {
+	if o.Source == nil || o.Channel == "" {
+		return nil, errors.New("a feed needs a Source and a Channel")
+	}
+	if o.Clock == nil {
+		o.Clock = time.Now
+	}
+	if o.Limit <= 0 {
+		o.Limit = defaultLimit
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	f := &Feed{opt: o, at: o.After}
+	f.wake, f.stop = o.Source.Watch(o.Channel)
+	return f, nil
+}
+
+// Close ends the watch.
+func (f *Feed) Close() { f.stop() }
+
+// Position is the cursor: everything up to it was returned.
+func (f *Feed) Position() hub.Key { return f.at }
+
+// Seek moves the cursor, forward or back.
+func (f *Feed) Seek(after hub.Key) { f.at = after }
+
+// Next waits until there are stable keys after the cursor, returns the next of them in order, and moves the cursor to the last.
+func (f *Feed) Next(ctx context.Context) ([]hub.Key, error) {
+	for {
+		page, ok, err := f.ask(ctx, true, f.at, hub.MaxKey, f.opt.Limit)
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			continue
+		}
+		if n := len(page.Keys); n > 0 {
+			f.at = page.Keys[n-1]
+			f.lag = 0
+			return page.Keys, nil
+		}
+		if err := f.untilStable(ctx); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// Items reads the items of keys that Next returned, in their order. An item that is no longer there (it has expired, or was deleted) comes as an error of
+// kind NotFound with its Key set, and the next one follows; any other error ends the sequence.
+func (f *Feed) Items(ctx context.Context, keys []hub.Key) iter.Seq2[hub.Sealed, error] {
+	return func(yield func(hub.Sealed, error) bool) {
+		if len(keys) == 0 {
+			return
+		}
+		missing := func(k hub.Key) bool {
+			return yield(hub.Sealed{Key: k}, hub.E(hub.NotFound, "item %s of channel %s is no longer there", k, f.opt.Channel))
+		}
+		q := hub.Query{Channel: f.opt.Channel, From: keys[0], To: keys[len(keys)-1].After(), Stable: true}
+		i := 0
+		for item, err := range f.opt.Source.Items(ctx, q) {
+			if err != nil {
+				yield(hub.Sealed{}, err)
+				return
+			}
+			for i < len(keys) && keys[i].Less(item.Key) {
+				if i++; !missing(keys[i-1]) {
+					return
+				}
+			}
+			if i == len(keys) || keys[i] != item.Key {
+				continue
+			}
+			if i++; !yield(item, nil) {
+				return
+			}
+		}
+		for ; i < len(keys); i++ {
+			if !missing(keys[i]) {
+				return
+			}
+		}
+	}
+}
+
+// Keys reads the stable keys after < key < to, page by page, without moving the cursor.
+func (f *Feed) Keys(ctx context.Context, after, to hub.Key) iter.Seq2[hub.Key, error] {
+	return func(yield func(hub.Key, error) bool) {
+		for {
+			page, ok, err := f.ask(ctx, true, after, to, f.opt.Limit)
+			if err != nil {
+				yield(hub.Key{}, err)
+				return
+			}
+			for _, k := range page.Keys {
+				if !yield(k, nil) {
+					return
+				}
+				after = k
+			}
+			if ok && !page.More && len(page.Keys) < f.opt.Limit {
+				return
+			}
+		}
+	}
+}
+
+// ask asks for the first keys after < key < to. ok is false if there was no whole answer; then it has waited before it returns.
+func (f *Feed) ask(ctx context.Context, stable bool, after, to hub.Key, limit int) (page hub.Page, ok bool, err error) {
+	from := after.After()
+	if after.IsZero() {
+		from = hub.MinKey
+	}
+	page, err = f.opt.Source.Keys(ctx, hub.Query{Channel: f.opt.Channel, From: from, To: to, Limit: limit, Stable: stable})
+	if err == nil && page.Silent > 0 {
+		err = hub.E(hub.Unavailable, "%d stores did not answer", page.Silent)
+	}
+	if err != nil {
+		return hub.Page{}, false, f.failed(ctx, err)
+	}
+	f.recovered()
+	return page, true, nil
+}
+
+// failed waits after a failure that may pass, and returns those that do not.
+func (f *Feed) failed(ctx context.Context, err error) error {
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case hub.Is(err, hub.NotFound), hub.Is(err, hub.Invalid), hub.Is(err, hub.Forbidden):
+		return err
+	}
+	if f.pause == 0 {
+		f.pause = retryMin
+		f.opt.Log.Warn("a channel cannot be followed; trying again", "channel", f.opt.Channel, "err", err)
+	}
+	d := f.pause/2 + rand.N(f.pause)
+	f.pause = min(2*f.pause, retryMax)
+	return f.sleep(ctx, d, nil)
+}
+
+func (f *Feed) recovered() {
+	if f.pause > 0 {
+		f.pause = 0
+		f.opt.Log.Info("a channel is followed again", "channel", f.opt.Channel)
+	}
+}
+
+// untilStable waits until there may be a stable key after the cursor. There was none when it was asked last.
+func (f *Feed) untilStable(ctx context.Context) error {
+	key, found, err := f.pending(ctx)
+	switch {
+	case err != nil:
+		return err
+	case !found:
+		f.lag = 0
+		return f.sleep(ctx, 0, f.wake)
+	}
+	return f.until(ctx, f.stableAt(key))
+}
+
+// pending is the first key after the cursor that is not stable yet. With the rule auto, nothing needs to be known of it: the watch wakes when the
+// horizon passes it.
+func (f *Feed) pending(ctx context.Context) (key hub.Key, found bool, err error) {
+	if f.opt.Horizon.Auto {
+		return hub.Key{}, false, nil
+	}
+	for {
+		page, ok, err := f.ask(ctx, false, f.at, hub.MaxKey, 1)
+		if err != nil {
+			return hub.Key{}, false, err
+		}
+		if !ok {
+			continue
+		}
+		if len(page.Keys) == 0 {
+			return hub.Key{}, false, nil
+		}
+		return page.Keys[0], true, nil
+	}
+}
+
+// stableAt is when a key becomes stable by the clock: a fixed horizon moves in whole seconds and takes in the first millisecond of its own.
+func (f *Feed) stableAt(k hub.Key) time.Time {
+	if f.opt.Horizon.Auto {
+		return k.Time()
+	}
+	t := k.Time().Truncate(time.Second)
+	if t.Before(k.Time()) {
+		t = t.Add(time.Second)
+	}
+	return t.Add(time.Duration(f.opt.Horizon.Seconds) * time.Second)
+}
+
+// until sleeps until an instant of the clock. When that has passed and the horizon still is not there, because a store lags, it waits for a wake-up, or
+// for a moment.
+func (f *Feed) until(ctx context.Context, t time.Time) error {
+	if d := t.Sub(f.opt.Clock()); d > 0 {
+		f.lag = 0
+		return f.sleep(ctx, d, nil)
+	}
+	if f.lag == 0 {
+		f.lag = lagMin
+	}
+	d := f.lag/2 + rand.N(f.lag)
+	f.lag = min(2*f.lag, lagMax)
+	return f.sleep(ctx, d, f.wake)
+}
+
+// sleep waits for d (0: for ever), a wake-up if wake is not nil, or the end of ctx, which is the only error.
+func (f *Feed) sleep(ctx context.Context, d time.Duration, wake <-chan struct{}) error {
+	var timer <-chan time.Time
+	if d > 0 {
+		t := time.NewTimer(d)
+		defer t.Stop()
+		timer = t.C
+	}
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-timer:
+	case <-wake:
+	}
+	return nil
+}
