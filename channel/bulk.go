@@ -16,7 +16,7 @@ type Part struct {
 }
 
 const (
-	bulkChunk    = 256 << 10 // sealed parts share pieces of memory of this size
+	bulkChunk    = 128 << 10 // sealed parts share pieces of memory of this size
 	sealOverhead = 128       // more than what an envelope adds to texts and body
 )
 
@@ -31,25 +31,43 @@ func (s *Service) InsertBulk(ctx context.Context, ch *hub.Channel, creator strin
 	if err != nil {
 		return hub.Key{}, err
 	}
-	sealed := make([][]byte, len(parts))
-	var chunk []byte
-	for i, p := range parts {
-		room := len(p.Body) + len(p.ContentType) + len(creator) + sealOverhead
-		if cap(chunk)-len(chunk) < room {
-			chunk = make([]byte, 0, max(room, bulkChunk))
-		}
-		m := seal.Meta{ContentType: p.ContentType, Creator: creator, Created: now.UnixMilli()}
-		at := len(chunk)
-		whole := s.opt.Sealer.Seal(chunk, m, p.Body)
-		sealed[i] = whole[at:len(whole):len(whole)]
-		chunk = whole // grown or not: a chunk that Seal left behind still holds the parts before this one
-	}
+	sealed, used := s.sealParts(parts, creator, now)
 	key, err := s.opt.Short.WriteBulk(ctx, ch.Name, sealed)
 	if err != nil {
-		return hub.Key{}, fmt.Errorf("write a bulk: %w", err)
+		return hub.Key{}, fmt.Errorf("write a bulk: %w", err) // the store may go on reading the memory
+	}
+	for _, chunk := range used {
+		s.chunks.Put(chunk)
 	}
 	s.meters.inserted(bulkInsert, ch.Name, int64(len(parts)), size, s.opt.Clock().Sub(began))
 	return key, nil
+}
+
+// sealParts seals every part into pieces of memory, most of them from the pool; used are those that can go back to it.
+func (s *Service) sealParts(parts []Part, creator string, now time.Time) (sealed [][]byte, used []*[bulkChunk]byte) {
+	sealed = make([][]byte, len(parts))
+	var free []byte // the rest of the piece at hand: no length, some capacity
+	for i, p := range parts {
+		if room := len(p.Body) + len(p.ContentType) + len(creator) + sealOverhead; cap(free) < room {
+			if room > bulkChunk {
+				free = make([]byte, 0, room)
+			} else {
+				chunk, ok := s.chunks.Get().(*[bulkChunk]byte)
+				if !ok {
+					chunk = new([bulkChunk]byte)
+				}
+				used = append(used, chunk)
+				free = chunk[:0]
+			}
+		}
+		m := seal.Meta{ContentType: p.ContentType, Creator: creator, Created: now.UnixMilli()}
+		out := s.opt.Sealer.Seal(free, m, p.Body)
+		sealed[i] = out[:len(out):len(out)]
+		if len(out) <= cap(free) && &out[0] == &free[:1][0] {
+			free = free[len(out):len(out):cap(free)]
+		} // else Seal has found memory of its own
+	}
+	return sealed, used
 }
 
 func (s *Service) admitBulk(ch *hub.Channel, parts []Part) (size int64, err error) {

@@ -1,4 +1,11 @@
-// Package channel is the write path and the merged query layer: what people do with channels, over a short-term and a long-term store.
+// Package channel is the write path and the merged query layer: everything that people do with channels and their items, over a short-term and a long-term
+// store that it describes here and does not know.
+//
+// Service holds the rules: of configurations (validate.go), of inserts (insert.go, bulk.go, historical.go, large.go), and of who may see what, and when
+// which store is asked (query.go, which states the policy). What is clever is pure: plan, mergeKeys, mergeItems, union, merge, check, protected.
+//
+// It owns one kind of document, Document in the catalog. It speaks no HTTP (channel/rest does), lays nothing out (channel/longterm does), moves nothing between the
+// stores (channel/archive does), starts no goroutine that outlives a call, and keeps no item. DESIGN.md has the decisions and the wrinkles.
 package channel
 
 import (

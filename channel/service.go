@@ -60,6 +60,7 @@ type Service struct {
 	opt     Options
 	meters  meters
 	buffers sync.Pool // *[]byte: sealed bytes of items being written
+	chunks  sync.Pool // *[bulkChunk]byte: the same of bulks
 }
 
 // New checks the options and returns a Service.

@@ -504,3 +504,7 @@ type sink struct{ *channeltest.Short }
 func (*sink) Write(context.Context, string, []byte) (hub.Key, error) {
 	return hub.KeyAt(1, "000000"), nil
 }
+
+func (*sink) WriteBulk(context.Context, string, [][]byte) (hub.Key, error) {
+	return hub.KeyAt(1, "000000"), nil
+}
