@@ -222,11 +222,13 @@ func TestFixedFlow(t *testing.T) {
 		s := newSource(fixed)
 		f := follow(t, s, hub.Key{}, func(o *Options) { o.Limit = 7 })
 		const n = 500
+		done := make(chan struct{})
 		go func() {
 			for i := range n {
 				s.now(fmt.Sprintf("%06d", i))
 				time.Sleep(rand.N(300 * time.Millisecond))
 			}
+			close(done)
 		}()
 		var got []hub.Key
 		for len(got) < n {
@@ -244,6 +246,7 @@ func TestFixedFlow(t *testing.T) {
 			}
 			got = append(got, keys...)
 		}
+		<-done
 		if !slices.Equal(got, s.keys) {
 			t.Error("not what was written")
 		}
@@ -435,11 +438,13 @@ func TestWindowSteady(t *testing.T) {
 		s := newSource(fixed)
 		f := follow(t, s, hub.Key{})
 		const n = 400
+		done := make(chan struct{})
 		go func() {
 			for i := range n {
 				s.now(fmt.Sprintf("%06d", i))
 				time.Sleep(rand.N(20 * time.Second))
 			}
+			close(done)
 		}()
 		var got []hub.Key
 		for len(got) < n {
@@ -457,6 +462,7 @@ func TestWindowSteady(t *testing.T) {
 				got = append(got, k)
 			}
 		}
+		<-done
 		if !slices.Equal(got, s.keys) {
 			t.Error("not what was written")
 		}
