@@ -16,7 +16,8 @@ type cursor struct {
 	base int
 	step int // pages to read next
 
-	pos, end int // what is left: pos ≤ i < end
+	pos, end int   // what is left: pos ≤ i < end
+	stop     bound // in a footer: the walk ends before this key, or with reverse below it
 
 	entry entry  // the current one
 	hash  []byte // its hash; good until the next call of advance
@@ -48,8 +49,14 @@ func (c *cursor) advance() (bool, error) {
 	}
 	c.entry = parseEntry(c.rows[(i-c.base)*entrySize:])
 	var err error
-	c.hash, err = c.foot.hash(c.r, &c.entry)
-	return err == nil, err
+	if c.hash, err = c.foot.hash(c.r, &c.entry); err != nil {
+		return false, err
+	}
+	if d := c.stop.compare(c.entry.ms, c.hash); d >= 0 && !c.reverse || d < 0 && c.reverse {
+		c.pos = c.end
+		return false, nil
+	}
+	return true, nil
 }
 
 // load reads whole pages from entry i on, in the direction of the walk, more each time.
@@ -137,7 +144,7 @@ func (l *Log) cursors(c candidate, channel string, from, to bound, reverse bool)
 	if err != nil {
 		return nil, err
 	}
-	row, err := c.foot.row(f, channel, channelHash(channel))
+	row, err := l.cache.row(c.foot, f, channel)
 	if err != nil || row == nil {
 		return nil, err
 	}
@@ -153,15 +160,18 @@ func (l *Log) cursors(c candidate, channel string, from, to bound, reverse bool)
 	if from.compare(row.last.ms, last) < 0 || to.compare(row.first.ms, first) >= 0 {
 		return nil, nil
 	}
-	if from.compare(row.first.ms, first) < 0 {
-		if cur.pos, err = c.foot.lower(f, row, from); err != nil {
-			return nil, err
+	// One end is searched, the other one is recognized when the walk comes there.
+	cur.stop = to
+	if reverse {
+		cur.stop = from
+		if to.compare(row.last.ms, last) >= 0 {
+			cur.end, err = c.foot.lower(f, l.cache, row, to)
 		}
+	} else if from.compare(row.first.ms, first) < 0 {
+		cur.pos, err = c.foot.lower(f, l.cache, row, from)
 	}
-	if to.compare(row.last.ms, last) >= 0 {
-		if cur.end, err = c.foot.lower(f, row, to); err != nil {
-			return nil, err
-		}
+	if err != nil {
+		return nil, err
 	}
 	err = add(cur)
 	return list, err

@@ -115,7 +115,7 @@ func (l *Log) minuteFast(channel string, minute int64) (d Digest, ok bool) {
 		if err != nil {
 			return d, false
 		}
-		row, err := c.foot.row(f, channel, channelHash(channel))
+		row, err := l.cache.row(c.foot, f, channel)
 		if err != nil {
 			return d, false
 		}

@@ -163,30 +163,37 @@ func (f *footer) hash(r io.ReaderAt, e *entry) ([]byte, error) {
 	return e.hash[:e.hlen], nil
 }
 
-// lower is the position, among all entries, of the first one of a channel at or above the bound: start+count if there is none. It costs one read of
-// fences and one page.
-func (f *footer) lower(r io.ReaderAt, d *dirRow, b bound) (int, error) {
+// lower is the position, among all entries, of the first one of a channel at or above the bound: start+count if there is none. It costs one page, and
+// the fences when they are not in the cache.
+func (f *footer) lower(r io.ReaderAt, cache *cache, d *dirRow, b bound) (int, error) {
 	end := d.start + d.count
 	p0, p1 := d.start/perPage, (end-1)/perPage
 	page := p0
 	if p1 > p0 { // the last page of the channel that begins below the bound; the first page may begin in another channel
-		i, err := f.search(r, secFences, p0+1, p1+1, b)
+		fences, err := cache.fences(f, r)
+		if err != nil {
+			return 0, err
+		}
+		i, err := f.search(r, fences, p0+1, p1+1, b)
 		if err != nil {
 			return 0, err
 		}
 		page = i - 1
 	}
-	return f.search(r, secEntries, max(d.start, page*perPage), min(end, (page+1)*perPage), b)
-}
-
-// search reads the entries from ≤ i < to of a section and returns the first at or above the bound.
-func (f *footer) search(r io.ReaderAt, sec, from, to int, b bound) (int, error) {
-	raw, err := f.read(r, sec, from*entrySize, (to-from)*entrySize)
+	from, to := max(d.start, page*perPage), min(end, (page+1)*perPage)
+	raw, err := f.entriesAt(r, from, to)
 	if err != nil {
 		return 0, err
 	}
+	i, err := f.search(r, raw, 0, to-from, b)
+	return from + i, err
+}
+
+// search returns the first of the entries from ≤ i < to in raw at or above the bound.
+func (f *footer) search(r io.ReaderAt, raw []byte, from, to int, b bound) (int, error) {
+	var err error
 	i := sort.Search(to-from, func(i int) bool {
-		e := parseEntry(raw[i*entrySize:])
+		e := parseEntry(raw[(from+i)*entrySize:])
 		hash, herr := f.hash(r, &e)
 		if herr != nil {
 			err = herr

@@ -25,6 +25,7 @@ type Log struct {
 	prepare  chan struct{} // one token: a new segment is wanted
 	prepared chan prepared // the answer
 	prev     previous      // of Open, then of the committer
+	cache    *cache
 
 	mu          sync.Mutex // never held during a call to the disk
 	segs        []*segment // by sequence; the last one may be active
@@ -77,7 +78,7 @@ func newLog(opt Options) *Log {
 	return &Log{
 		opt: opt, log: opt.Log, metrics: newInstruments(opt.Metrics),
 		wake: make(chan struct{}, 1), sealWake: make(chan struct{}, 1), prepare: make(chan struct{}, 1), prepared: make(chan prepared, 1),
-		lows: map[Stream]Low{}, damage: map[damagedPlace]struct{}{}, free: -1,
+		lows: map[Stream]Low{}, damage: map[damagedPlace]struct{}{}, free: -1, cache: newCache(),
 	}
 }
 

@@ -333,8 +333,9 @@ func (l *Log) remove(s *segment) error {
 	l.buried = len(l.dead) == len(state.dead)
 	l.drop(s)
 	l.swept++
-	before := l.dirFailures
+	before, foot := l.dirFailures, s.foot
 	l.mu.Unlock()
+	l.cache.forget(foot)
 	err := l.opt.Disk.Remove(s.name)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		l.void(s.seq) // tried again

@@ -1,0 +1,80 @@
+package log
+
+import (
+	"io"
+	"sync"
+)
+
+const (
+	cachedRows   = 1024
+	cachedFences = 32 // segments; about 40 KiB each
+)
+
+// cache holds what look-ups in footers read again and again. It is small, and emptied when it is full.
+type cache struct {
+	mu     sync.Mutex // guards all below; never held during a call to the disk
+	rowsOf map[rowKey]*dirRow
+	fence  map[*footer][]byte
+}
+
+type rowKey struct {
+	foot    *footer
+	channel string
+}
+
+func newCache() *cache { return &cache{rowsOf: map[rowKey]*dirRow{}, fence: map[*footer][]byte{}} }
+
+// row is footer.row.
+func (c *cache) row(f *footer, r io.ReaderAt, channel string) (*dirRow, error) {
+	key := rowKey{f, channel}
+	c.mu.Lock()
+	row := c.rowsOf[key]
+	c.mu.Unlock()
+	if row != nil {
+		return row, nil
+	}
+	row, err := f.row(r, channel, channelHash(channel))
+	if err != nil || row == nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	if len(c.rowsOf) >= cachedRows {
+		clear(c.rowsOf)
+	}
+	c.rowsOf[key] = row
+	c.mu.Unlock()
+	return row, nil
+}
+
+// fences returns the first entries of all pages of entries.
+func (c *cache) fences(f *footer, r io.ReaderAt) ([]byte, error) {
+	c.mu.Lock()
+	b := c.fence[f]
+	c.mu.Unlock()
+	if b != nil {
+		return b, nil
+	}
+	b, err := f.read(r, secFences, 0, int(f.sections[secFences].bytes))
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	if len(c.fence) >= cachedFences {
+		clear(c.fence)
+	}
+	c.fence[f] = b
+	c.mu.Unlock()
+	return b, nil
+}
+
+// forget lets go what is known of a footer.
+func (c *cache) forget(f *footer) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.fence, f)
+	for k := range c.rowsOf {
+		if k.foot == f {
+			delete(c.rowsOf, k)
+		}
+	}
+}
