@@ -17,7 +17,6 @@ func (n *Node) drain(ctx context.Context, server *http.Server) error {
 	n.parts.life.stopping.Add(1)
 	delay, wait := n.cfg.Duration("app.shutdown_delay_seconds"), n.cfg.Duration("app.shutdown_wait_seconds")
 	n.log.Info("the hub is stopping", "delay", delay, "wait", wait)
-	server.SetKeepAlivesEnabled(false)
 	if delay > 0 {
 		time.Sleep(delay)
 	}

@@ -32,7 +32,7 @@ import (
 // Env is the world outside a node. The zero value is the real one.
 type Env struct {
 	Clock       hub.Clock                                           // nil: time.Now
-	Rand        *rand.Rand                                          // for keys and hashes; nil: the runtime's. Used under a lock
+	Rand        func() uint64                                       // draws hashes; safe for concurrent use. nil: the runtime's
 	Disk        disk.Disk                                           // the data directory; nil: the folder data.dir
 	Listen      func(network, address string) (net.Listener, error) // nil: net.Listen
 	Bucket      bucket.Bucket                                       // long-term storage; nil: the folder bucket of data.dir
@@ -95,6 +95,9 @@ func fillEnv(env *Env) {
 	if env.Clock == nil {
 		env.Clock = time.Now
 	}
+	if env.Rand == nil {
+		env.Rand = rand.Uint64
+	}
 	if env.Listen == nil {
 		env.Listen = net.Listen
 	}
@@ -108,6 +111,9 @@ func fillEnv(env *Env) {
 		env.Host = "localhost"
 	}
 }
+
+func (e *Env) random32() uint32 { return uint32(e.Rand() >> 32) }
+func (e *Env) random64() uint64 { return e.Rand() }
 
 // closeDisk closes a data directory that we opened ourselves.
 func (n *Node) closeDisk() error {

@@ -3,19 +3,22 @@ package node
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"strings"
 	"time"
 
-	"timehub/hub"
+	"timehub/channel"
+	"timehub/channel/longterm"
+	"timehub/channel/rest"
+	"timehub/hub/bucket"
+	"timehub/hub/catalog"
 	"timehub/hub/coord"
 	"timehub/hub/coord/local"
 	"timehub/hub/metrics"
 	"timehub/hub/metrics/datadog"
 	"timehub/hub/metrics/prom"
+	"timehub/hub/seal"
 	"timehub/spoke"
-	spokelog "timehub/spoke/log"
 )
 
 // parts are the rooms of a node, in the order in which they come to life. Each is set by an actor before it says ready, so those after it see it.
@@ -27,7 +30,13 @@ type parts struct {
 	life     lifeMeters
 
 	coordinator coord.Coordinator
+	bucket      bucket.Bucket
+	sealer      *seal.Sealer
+	longterm    *longterm.Store
+	catalog     *catalog.Catalog[channel.Document]
 	spoke       *spoke.Node
+	service     *channel.Service
+	rest        *rest.Handlers
 
 	closers []io.Closer // what is to be closed when everything has stopped, in reverse
 }
@@ -58,6 +67,7 @@ func (n *Node) add(g *group) {
 	}
 	g.add("listener", stopTime, n.listen(server))
 	g.add("coordination", stopTime, n.coordinate)
+	g.add("long-term", stopTime, n.runLongTerm)
 	g.add("spoke", time.Minute, n.runSpoke)
 	g.add("figures", stopTime, n.sample)
 	g.add("public routes", 0, n.serve(server))
@@ -104,42 +114,4 @@ func (n *Node) coordinate(ctx context.Context, ready func()) error {
 	n.parts.coordinator = c
 	ready()
 	return c.Run(ctx)
-}
-
-// runSpoke recovers the log and takes writes.
-func (n *Node) runSpoke(ctx context.Context, ready func()) error {
-	opt := spoke.Options{
-		Disk: n.disk, Clock: n.env.Clock, Log: n.log.With("component", "spoke"),
-		WriteTimeout: n.cfg.Duration("spoke.write.timeout"), ClockGuard: n.cfg.Duration("app.clock_guard"),
-		Segments: spokelog.Options{Sync: syncMode(n.cfg.Text("spoke.sync")), TTL: n.cfg.Duration("spoke.write.ttlMinutes")},
-	}
-	s, found, err := spoke.Open(ctx, opt)
-	if err != nil {
-		return fmt.Errorf("open Spoke's log: %w", err)
-	}
-	for _, h := range found.Holes {
-		n.log.Error("acknowledged data is damaged", "segment", h.Segment, "offset", h.Offset, "length", h.Length, "from", h.From, "to", h.To)
-	}
-	n.parts.spoke = s
-	n.parts.closers = append(n.parts.closers, s)
-	ready()
-	return s.Run(ctx)
-}
-
-func syncMode(s string) spokelog.SyncMode {
-	switch s {
-	case "interval":
-		return spokelog.Interval
-	case "never":
-		return spokelog.Never
-	}
-	return spokelog.Always
-}
-
-// stability is how stable answers are cut.
-func stability(c Config) hub.Horizon {
-	if c.Text("app.stable_seconds") == "auto" {
-		return hub.Horizon{Auto: true}
-	}
-	return hub.Horizon{Seconds: c.Int("app.stable_seconds")}
 }

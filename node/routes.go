@@ -55,6 +55,7 @@ func (n *Node) routes() (*web.Router, error) {
 	if err != nil {
 		return nil, err
 	}
+	n.parts.rest.Mount(rt)
 	api, err := internalapi.New(n.internalOptions())
 	if err != nil {
 		return nil, fmt.Errorf("make the internal interface: %w", err)
@@ -72,6 +73,9 @@ func (n *Node) internalOptions() internalapi.Options {
 	opt := internalapi.Options{
 		Node: n.name(), Version: n.env.Version, Started: n.started, Clock: n.env.Clock, State: n.State,
 		Properties: n.cfg.Explicit, Shutdown: n.Shutdown, Guarded: n.cfg.Bool("hub.protect.channels"),
+	}
+	if s := n.parts.service; s != nil {
+		opt.Channels = backDoor{s}
 	}
 	if s := n.parts.spoke; s != nil {
 		opt.Reason = func() string {

@@ -83,6 +83,9 @@ func (n *Node) use(rt *web.Router) {
 // serve opens the public routes, and when it is stopped lets those who use them go (spec 06 §4).
 func (n *Node) serve(server *http.Server) func(ctx context.Context, ready func()) error {
 	return func(ctx context.Context, ready func()) error {
+		if err := n.openChannels(); err != nil {
+			return err
+		}
 		rt, err := n.routes()
 		if err != nil {
 			return err

@@ -1,0 +1,149 @@
+package node
+
+import (
+	"context"
+	"fmt"
+
+	"timehub/channel"
+	"timehub/channel/longterm"
+	"timehub/channel/rest"
+	"timehub/hub"
+	"timehub/hub/bucket/dir"
+	"timehub/hub/catalog"
+	"timehub/hub/seal"
+	"timehub/internalapi"
+	"timehub/spoke"
+	spokelog "timehub/spoke/log"
+)
+
+// What the rooms promise each other.
+var (
+	_ channel.ShortTerm    = (*spoke.Node)(nil)
+	_ channel.LongTerm     = (*longterm.Store)(nil)
+	_ channel.Catalog      = (*catalog.Catalog[channel.Document])(nil)
+	_ internalapi.Channels = backDoor{}
+)
+
+const catalogPrefix = ".hub/channels/"
+
+// runLongTerm opens the bucket, what lies in it, and the configurations of channels; then it follows what other nodes change of these.
+func (n *Node) runLongTerm(ctx context.Context, ready func()) error {
+	p := &n.parts
+	p.bucket = n.env.Bucket
+	if p.bucket == nil {
+		b, err := dir.New(dir.Options{Disk: n.disk, Folder: bucketDir})
+		if err != nil {
+			return fmt.Errorf("open long-term storage: %w", err)
+		}
+		p.closers = append(p.closers, b)
+		p.bucket = b
+	}
+	p.sealer = seal.New(seal.Options{})
+	var err error
+	p.longterm, err = longterm.New(longterm.Options{Bucket: p.bucket, Sealer: p.sealer, Temp: n.disk, Folder: tempDir, MaxItem: n.cfg.Bytes("app.maxItemSizeMB") + 1<<20})
+	if err != nil {
+		return fmt.Errorf("open long-term storage: %w", err)
+	}
+	p.catalog, err = catalog.Open[channel.Document](ctx, catalog.Options{
+		Bucket: p.bucket, Prefix: catalogPrefix, Registers: p.coordinator, Register: "catalog/channels", Clock: n.env.Clock, Log: n.log.With("component", "catalog"),
+	})
+	if err != nil {
+		return err
+	}
+	for id, err := range p.catalog.Broken() {
+		n.log.Error("the configuration of a channel cannot be read; the channel is not served", "channel", id, "err", err)
+	}
+	ready()
+	return p.catalog.Run(ctx)
+}
+
+// runSpoke recovers the log and takes writes.
+func (n *Node) runSpoke(ctx context.Context, ready func()) error {
+	opt := spoke.Options{
+		Disk: n.disk, Clock: n.env.Clock, Random: n.env.random32, Log: n.log.With("component", "spoke"),
+		WriteTimeout: n.cfg.Duration("spoke.write.timeout"), ClockGuard: n.cfg.Duration("app.clock_guard"),
+		Segments: spokelog.Options{Sync: syncMode(n.cfg.Text("spoke.sync")), TTL: n.cfg.Duration("spoke.write.ttlMinutes")},
+	}
+	s, found, err := spoke.Open(ctx, opt)
+	if err != nil {
+		return fmt.Errorf("open Spoke's log: %w", err)
+	}
+	for _, h := range found.Holes {
+		n.log.Error("acknowledged data is damaged", "segment", h.Segment, "offset", h.Offset, "length", h.Length, "from", h.From, "to", h.To)
+	}
+	n.parts.spoke = s
+	n.parts.closers = append(n.parts.closers, s)
+	ready()
+	return s.Run(ctx)
+}
+
+func syncMode(s string) spokelog.SyncMode {
+	switch s {
+	case "interval":
+		return spokelog.Interval
+	case "never":
+		return spokelog.Never
+	}
+	return spokelog.Always
+}
+
+// stability is how stable answers are cut.
+func stability(c Config) hub.Horizon {
+	if c.Text("app.stable_seconds") == "auto" {
+		return hub.Horizon{Auto: true}
+	}
+	return hub.Horizon{Seconds: c.Int("app.stable_seconds")}
+}
+
+// openChannels makes the service and its public face over both stores.
+func (n *Node) openChannels() error {
+	p, c := &n.parts, n.cfg
+	service, err := channel.New(channel.Options{
+		Short: p.spoke, Long: p.longterm, Catalog: p.catalog, Sealer: p.sealer,
+		Clock: n.env.Clock, Horizon: stability(c), Birthday: c.Time("app.birthDay"),
+		ProtectChannels: c.Bool("hub.protect.channels"), LargeBytes: c.Bytes("app.large.payload.MB"), MaxItemBytes: c.Bytes("app.maxItemSizeMB"),
+		MaxCount: int(c.Int("app.directionCountLimit")), MaxParts: int(c.Int("app.bulk.maxParts")),
+		Random: n.env.random64, Log: n.log.With("component", "channel"), Metrics: p.metrics,
+	})
+	if err != nil {
+		return fmt.Errorf("make the channel service: %w", err)
+	}
+	p.service = service
+	p.rest, err = rest.New(rest.Options{
+		Service: service, Temp: n.disk, TempDir: tempDir, MaxBulkBytes: 3 * c.Bytes("app.maxPayloadSizeMB"), Clock: n.env.Clock, Log: n.log.With("component", "rest"),
+	})
+	if err != nil {
+		return fmt.Errorf("make the public interface: %w", err)
+	}
+	return nil
+}
+
+// backDoor is what internalapi may do with channels.
+type backDoor struct{ service *channel.Service }
+
+// RefreshChannels implements internalapi.Channels.
+func (d backDoor) RefreshChannels(ctx context.Context) error { return d.service.RefreshChannels(ctx) }
+
+// RemoveChannel implements internalapi.Channels. Who may call it has been asked before.
+func (d backDoor) RemoveChannel(ctx context.Context, name string) error {
+	return d.service.DeleteChannel(ctx, name, channel.Caller{Local: true, Internal: true})
+}
+
+// LastItems implements internalapi.Channels.
+func (d backDoor) LastItems(ctx context.Context) ([]internalapi.LastItem, error) {
+	channels, err := d.service.Channels(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var last []internalapi.LastItem
+	for _, ch := range channels {
+		a, err := d.service.Find(ctx, ch, channel.Search{Kind: channel.Latest, N: 1, Epoch: hub.AllEpochs})
+		if err != nil {
+			return nil, fmt.Errorf("find the last item of %s: %w", ch.Name, err)
+		}
+		if len(a.Keys) > 0 {
+			last = append(last, internalapi.LastItem{Channel: ch.Name, Owner: ch.Owner, Key: a.Keys[len(a.Keys)-1]})
+		}
+	}
+	return last, nil
+}
