@@ -123,6 +123,14 @@ func (h *Hub) Start(more ...string) error {
 	return h.Ready()
 }
 
+// StartEnv is Start with more of an environment.
+func (h *Hub) StartEnv(env []string) error {
+	before := h.opt.Env
+	h.opt.Env = append(before[:len(before):len(before)], env...)
+	defer func() { h.opt.Env = before }()
+	return h.Start()
+}
+
 // Ready waits for /health to answer 200. It fails when the process ends before that, with the end of its log.
 func (h *Hub) Ready() error {
 	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
