@@ -42,10 +42,6 @@ func text(s string) Handler {
 	}
 }
 
-func fails(err error) Handler {
-	return func(http.ResponseWriter, *http.Request) error { return err }
-}
-
 // ask sends one request through rt without a network.
 func ask(rt *Router, method, target string, edit func(*http.Request)) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(method, "/", nil)

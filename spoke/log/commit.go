@@ -42,7 +42,6 @@ type committer struct {
 	buf   []byte
 	base  int64 // offset of buf in the file
 	pend  []named
-	batch []*Batch
 	spare []*Batch // the other slice of Log.queue
 }
 
