@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"html"
 	"net/http"
 	"strings"
 
@@ -130,7 +131,14 @@ func (h *Handlers) getChannel(w http.ResponseWriter, r *http.Request) error {
 
 // deleteChannel is spec 02 §2.6; its content goes behind the answer.
 func (h *Handlers) deleteChannel(w http.ResponseWriter, r *http.Request) error {
-	if err := h.svc.DeleteChannel(r.Context(), web.Param(r, "channel"), callerOf(r)); err != nil {
+	name := web.Param(r, "channel")
+	err := h.svc.DeleteChannel(r.Context(), name, callerOf(r))
+	if hub.Is(err, hub.NotFound) { // a sentence that clients compare
+		gone := hub.E(hub.NotFound, "channel %s not found", html.EscapeString(name)).Because(err)
+		gone.Verbatim = true
+		return gone
+	}
+	if err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusAccepted)
