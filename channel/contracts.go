@@ -21,12 +21,14 @@ import (
 type ShortTerm interface {
 	Writer
 	Read(ctx context.Context, channel string, key hub.Key) (hub.Sealed, error)
-	// Keys and Items answer a query; Page.Horizon is set. A stable query is cut at that horizon.
+	// Keys and Items answer a query; Page.Horizon is set. A stable query is cut at that horizon. Items answers from what the store held at the
+	// first step. An error that is about one item comes with its key: the item may be elsewhere.
 	Keys(ctx context.Context, q hub.Query) (hub.Page, error)
 	Items(ctx context.Context, q hub.Query) iter.Seq2[hub.Sealed, error]
 	// Horizon is the key up to which this node holds everything that was ever acknowledged (ENGINE §5). It never retreats.
 	Horizon(ctx context.Context) (hub.Key, error)
 	// Floor is the key from which on the store holds everything of the channel that was ever written through it; below it, ask long-term.
+	// It rises before anything is removed: a query that began when it stood where it still stands has seen everything above it.
 	Floor(channel string) hub.Key
 	// Watch wakes when the channel has a new key that the horizon has reached. The returned channel holds one token.
 	Watch(channel string) (wake <-chan struct{}, stop func())

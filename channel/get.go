@@ -81,14 +81,15 @@ func readable(ch *hub.Channel, key hub.Key, now, birthday time.Time) bool {
 	return key.Millis() >= c.OldestAllowed(now, birthday).Add(-readGrace).UnixMilli()
 }
 
-// readImmutable asks the short-term store and, below what that surely holds, long-term storage.
+// readImmutable asks the short-term store and, below what that surely holds, long-term storage: also if the short-term store cannot read what it has.
 func (s *Service) readImmutable(ctx context.Context, ch *hub.Channel, key hub.Key) (hub.Sealed, error) {
 	item, err := s.opt.Short.Read(ctx, ch.Name, key)
-	if err == nil || !key.Less(longTermBelow(ch, s.opt.Short.Floor(ch.Name))) {
+	missing := hub.Is(err, hub.NotFound)
+	if err == nil || missing && !key.Less(s.below(ch)) {
 		return item, err
 	}
 	item, longErr := s.opt.Long.Read(ctx, ch, key)
-	if hub.Is(longErr, hub.NotFound) && !hub.Is(err, hub.NotFound) {
+	if longErr != nil && !missing {
 		return item, err // it may be where the short-term store could not look
 	}
 	return item, longErr

@@ -3,7 +3,6 @@ package channel
 import (
 	"context"
 	"fmt"
-	"iter"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -16,7 +15,8 @@ import (
 // The short-term store is always asked: it has what was written lately, and what is not archived yet. Long-term storage is asked too when the search
 // reaches keys that the short-term store does not surely hold: below its floor for the channel, or up to the latest mutable time that the channel
 // ever had, since historical items go straight to long-term. It is not asked when a search from the newest end is satisfied before it gets there.
-// If a store that is needed fails, the query fails; there are no partial answers.
+// If a store that is needed fails, the query fails; there are no partial answers. An item that the short-term store holds damaged is taken from long-term
+// storage if it is there.
 //
 // An answer is cut to what may be seen (spec 02 §3.6): by age or epoch at the lower end, by the horizon at the upper one if it is to be stable. Without
 // that, there is no upper end: every acknowledged item is included.
@@ -199,31 +199,69 @@ func inSearchOrder(legs []leg, reverse bool) []leg {
 	return legs
 }
 
-// legKeys asks the stores of one leg. A search from the newest end with a limit asks the short-term store first and long-term storage only for what
-// is missing; any other asks both at once.
+// risen tells that the short-term store has let go of keys since the query was planned, and returns the leg as it has to be asked for then. below is
+// what longTermBelow said after the store had answered.
+func (l leg) risen(q hub.Query, below hub.Key) (leg, bool) {
+	if l.mutable || q.Tier != hub.AllTiers {
+		return l, false
+	}
+	to := earlier(l.short.to, below)
+	if !later(l.long.to, l.short.from).Less(to) {
+		return l, false
+	}
+	l.long = span{l.short.from, to}
+	return l, true
+}
+
+// below is the key below which immutable items of a channel may lie in long-term storage alone, now.
+func (s *Service) below(ch *hub.Channel) hub.Key {
+	return longTermBelow(ch, s.opt.Short.Floor(ch.Name))
+}
+
+// legKeys asks the stores of one leg, again if the short-term store was swept in between.
 func (s *Service) legKeys(ctx context.Context, ch *hub.Channel, q hub.Query, l leg) (hub.Page, error) {
+	for {
+		page, below, err := s.legKeysOnce(ctx, ch, q, l)
+		again := false
+		if err == nil {
+			l, again = l.risen(q, below)
+		}
+		if !again {
+			return page, err
+		}
+	}
+}
+
+// legKeysOnce asks the stores of one leg. A search from the newest end with a limit asks the short-term store first and long-term storage only for what
+// is missing; any other asks both at once.
+func (s *Service) legKeysOnce(ctx context.Context, ch *hub.Channel, q hub.Query, l leg) (page hub.Page, below hub.Key, err error) {
 	if q.Reverse && q.Limit > 0 && !l.mutable && !l.short.empty() && !l.long.empty() {
 		return s.legKeysDown(ctx, ch, q, l)
 	}
 	var short, long hub.Page
-	g, gctx := errgroup.WithContext(ctx)
+	var g errgroup.Group
 	if !l.long.empty() {
-		g.Go(func() (err error) {
-			long, err = s.longKeys(gctx, ch, q, l.long)
+		ask := func() (err error) {
+			long, err = s.longKeys(ctx, ch, q, l.long)
 			return err
-		})
+		}
+		if l.short.empty() {
+			err = ask()
+			return long, below, err
+		}
+		g.Go(ask)
 	}
-	var err error
 	if !l.short.empty() {
 		short, err = s.shortKeys(ctx, ch, q, l)
+		below = s.below(ch)
 	}
 	if longErr := g.Wait(); err == nil {
 		err = longErr
 	}
 	if err != nil {
-		return hub.Page{}, err
+		return hub.Page{}, below, err
 	}
-	return mergePages(short, long, q), nil
+	return mergePages(short, long, q), below, nil
 }
 
 func mergePages(short, long hub.Page, q hub.Query) hub.Page {
@@ -234,25 +272,28 @@ func mergePages(short, long hub.Page, q hub.Query) hub.Page {
 }
 
 // legKeysDown goes from the newest end downwards.
-func (s *Service) legKeysDown(ctx context.Context, ch *hub.Channel, q hub.Query, l leg) (hub.Page, error) {
+func (s *Service) legKeysDown(ctx context.Context, ch *hub.Channel, q hub.Query, l leg) (page hub.Page, below hub.Key, err error) {
 	short, err := s.shortKeys(ctx, ch, q, l)
 	if err != nil {
-		return hub.Page{}, err
+		return hub.Page{}, below, err
+	}
+	if below = s.below(ch); l.long.to.Less(below) { // the caller would only ask again
+		l, _ = l.risen(q, below)
 	}
 	sure := 0 // keys that nothing of long-term storage can come between
 	for sure < len(short.Keys) && !short.Keys[sure].Less(l.long.to) {
 		sure++
 	}
 	if sure >= q.Limit {
-		return mergePages(short, hub.Page{}, q), nil
+		return mergePages(short, hub.Page{}, q), hub.MinKey, nil
 	}
 	rest := q
 	rest.Limit -= sure
 	long, err := s.longKeys(ctx, ch, rest, l.long)
 	if err != nil {
-		return hub.Page{}, err
+		return hub.Page{}, below, err
 	}
-	return mergePages(short, long, q), nil
+	return mergePages(short, long, q), hub.MinKey, nil
 }
 
 func (s *Service) shortKeys(ctx context.Context, ch *hub.Channel, q hub.Query, l leg) (hub.Page, error) {
@@ -280,87 +321,6 @@ func (s *Service) longKeys(ctx context.Context, ch *hub.Channel, q hub.Query, ke
 		return hub.Page{}, fmt.Errorf("ask long-term storage for keys: %w", err)
 	}
 	return page, nil
-}
-
-// Items is Keys with the items, read as they are consumed. An error is the last thing it yields.
-func (s *Service) Items(ctx context.Context, q hub.Query) iter.Seq2[hub.Sealed, error] {
-	return func(yield func(hub.Sealed, error) bool) {
-		ch, err := s.Channel(ctx, q.Channel)
-		if err == nil {
-			var f frame
-			if f, err = s.frame(ctx, q.Stable); err == nil {
-				s.items(ctx, ch, q, f)(yield)
-				return
-			}
-		}
-		yield(hub.Sealed{}, err)
-	}
-}
-
-func (s *Service) items(ctx context.Context, ch *hub.Channel, q hub.Query, f frame) iter.Seq2[hub.Sealed, error] {
-	q.Channel = ch.Name
-	return func(yield func(hub.Sealed, error) bool) {
-		found := 0
-		for _, l := range inSearchOrder(plan(q, s.view(ch, f)), q.Reverse) {
-			part := q
-			if q.Limit > 0 {
-				part.Limit = q.Limit - found
-			}
-			for item, err := range s.legItems(ctx, ch, part, l) {
-				if err != nil {
-					yield(hub.Sealed{}, fmt.Errorf("read items: %w", err))
-					return
-				}
-				found++
-				if !yield(item, nil) || found == q.Limit {
-					return
-				}
-			}
-		}
-	}
-}
-
-func (s *Service) legItems(ctx context.Context, ch *hub.Channel, q hub.Query, l leg) iter.Seq2[hub.Sealed, error] {
-	var short, long source
-	if !l.short.empty() {
-		short.items = s.shortItems(ctx, ch, q, l)
-	}
-	if !l.long.empty() {
-		lq := q
-		lq.From, lq.To = l.long.from, l.long.to
-		long.items = s.opt.Long.Items(ctx, ch, lq)
-	}
-	if l.mutable {
-		return mergeItems(long, short, q.Reverse)
-	}
-	if q.Reverse && q.Limit > 0 {
-		long.late = &l.long.to
-	}
-	return mergeItems(short, long, q.Reverse)
-}
-
-func (s *Service) shortItems(ctx context.Context, ch *hub.Channel, q hub.Query, l leg) iter.Seq2[hub.Sealed, error] {
-	q.From, q.To = l.short.from, l.short.to
-	var gone goneKeys
-	if l.mutable {
-		gone = s.gone(ctx, ch)
-	}
-	if len(gone) == 0 {
-		return s.opt.Short.Items(ctx, q)
-	}
-	if q.Limit > 0 {
-		q.Limit += len(gone)
-	}
-	return func(yield func(hub.Sealed, error) bool) {
-		for item, err := range s.opt.Short.Items(ctx, q) {
-			if err == nil && gone.has(item.Key) {
-				continue
-			}
-			if !yield(item, err) {
-				return
-			}
-		}
-	}
 }
 
 // Horizon is the key up to which stable answers of the channel reach now.

@@ -1,12 +1,16 @@
 package channel_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"iter"
 	"strings"
 	"testing"
 	"time"
 
 	"timehub/channel"
+	"timehub/channel/channeltest"
 	"timehub/hub"
 )
 
@@ -484,5 +488,122 @@ func TestQueriesByName(t *testing.T) {
 	case <-wake:
 	case <-time.After(10 * time.Second):
 		t.Error("no wake-up")
+	}
+}
+
+// swept is a short-term store that is swept in the moment in which it is asked.
+type swept struct {
+	*channeltest.Short
+	at   hub.Key
+	long *channeltest.Long
+	ch   *hub.Channel
+}
+
+func (s *swept) sweep() {
+	if !s.at.IsZero() {
+		s.long.Archive(s.ch, s.Short.All(s.ch.Name)...)
+		s.Sweep(s.ch.Name, s.at)
+		s.at = hub.Key{}
+	}
+}
+
+func (s *swept) Keys(ctx context.Context, q hub.Query) (hub.Page, error) {
+	s.sweep()
+	return s.Short.Keys(ctx, q)
+}
+
+func (s *swept) Items(ctx context.Context, q hub.Query) iter.Seq2[hub.Sealed, error] {
+	return func(yield func(hub.Sealed, error) bool) {
+		s.sweep()
+		s.Short.Items(ctx, q)(yield)
+	}
+}
+
+func (s *swept) Read(ctx context.Context, ch string, k hub.Key) (hub.Sealed, error) {
+	s.sweep()
+	return s.Short.Read(ctx, ch, k)
+}
+
+func TestSweepDuringAQuery(t *testing.T) {
+	var s *swept
+	h := open(t, func(o *channel.Options) { s = &swept{Short: o.Short.(*channeltest.Short)}; o.Short = s })
+	s.long, s.ch = h.long, h.put("x", ``)
+	var k []hub.Key
+	for i := range 9 {
+		k = append(k, h.insert(s.ch, fmt.Sprint(i)))
+	}
+	sweeps := 0
+	for _, q := range []hub.Query{
+		{From: hub.MinKey, To: hub.MaxKey},
+		{From: hub.MinKey, To: hub.MaxKey, Reverse: true},
+		{From: hub.MinKey, To: hub.MaxKey, Reverse: true, Limit: 9},
+		{From: hub.MinKey, To: hub.MaxKey, Limit: 9},
+		{From: k[0], To: k[8].After()},
+		{From: k[0], To: k[8].After(), Reverse: true, Limit: 12},
+	} {
+		q.Channel = "x"
+		for _, at := range []hub.Key{k[1], k[5], hub.MaxKey} {
+			for _, items := range []bool{true, false} {
+				h.short.Sweep("x", hub.MinKey)
+				if err := h.short.WriteKeyed(ctx, "x", h.long.Both(s.ch)...); err != nil {
+					t.Fatal(err)
+				}
+				h.short.SetFloor("x", k[0])
+				s.at = at
+				n := 0
+				if items {
+					for _, err := range h.Items(ctx, q) {
+						if err != nil {
+							t.Fatal(err)
+						}
+						n++
+					}
+				} else {
+					page, err := h.Keys(ctx, q)
+					if err != nil {
+						t.Fatal(err)
+					}
+					n = len(page.Keys)
+				}
+				sweeps++
+				if n != 9 || !s.at.IsZero() {
+					t.Errorf("%+v, swept to %s, items %v: %d of 9", q, at, items, n)
+				}
+			}
+		}
+	}
+	h.short.Sweep("x", hub.MinKey)
+	if err := h.short.WriteKeyed(ctx, "x", h.long.Both(s.ch)...); err != nil {
+		t.Fatal(err)
+	}
+	s.at = hub.MaxKey
+	if got := h.read(s.ch, k[4], channel.GetOptions{}); got != "4" {
+		t.Errorf("read %q", got)
+	}
+	if sweeps != 36 {
+		t.Error(sweeps)
+	}
+}
+
+func TestDamagedItems(t *testing.T) {
+	h, ch, k := filled(t, ``) // 4 and 5 are in both stores, 6–9 in the log only
+	damaged := errors.New("bad checksum")
+	h.short.Break(k[5], damaged)
+	all := hub.Query{Channel: "x", From: k[4], To: hub.MaxKey}
+	down := all
+	down.Reverse, down.Limit = true, 6
+	if got := h.bodies(ch, h.Items(ctx, all)) + " / " + h.bodies(ch, h.Items(ctx, down)); got != "4 5 6 7 8 9 / 9 8 7 6 5 4" {
+		t.Errorf("items %q", got)
+	}
+	if got := h.read(ch, k[5], channel.GetOptions{}); got != "5" {
+		t.Errorf("read %q", got)
+	}
+	h.short.Break(k[7], damaged)
+	if got := h.bodies(ch, h.Items(ctx, all)) + " / " + h.bodies(ch, h.Items(ctx, down)); got != "4 5 6 ! unavailable / 9 8 ! unavailable" {
+		t.Errorf("items %q", got)
+	}
+	all.Tier = hub.Cache
+	if got := h.bodies(ch, h.Items(ctx, all)); got != "4 ! unavailable" {
+		t.Errorf("the log alone: %q", got)
 	}
 }

@@ -42,6 +42,13 @@ func (l *Long) All(channel string) []hub.Sealed {
 	return slices.Clone(l.single[channel])
 }
 
+// Both lists the items that the layouts of the channel hold.
+func (l *Long) Both(ch *hub.Channel) []hub.Sealed {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.layouts(ch, hub.AllTiers)
+}
+
 // Archive stores items in the layouts of the channel.
 func (l *Long) Archive(ch *hub.Channel, items ...hub.Sealed) {
 	l.mu.Lock()

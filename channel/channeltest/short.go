@@ -24,6 +24,7 @@ type Short struct {
 	hold   *hub.Key
 	fail   error
 	lost   error
+	broken map[hub.Key]error
 	asked  int
 }
 
@@ -35,7 +36,7 @@ func NewShort(clock hub.Clock) *Short {
 	random := uint32(0)
 	return &Short{
 		minter: hub.NewMinter(clock, 0, 0, func() uint32 { random++; return random }),
-		items:  map[string][]hub.Sealed{}, floors: map[string]hub.Key{}, wakes: map[string]map[chan struct{}]bool{},
+		items:  map[string][]hub.Sealed{}, broken: map[hub.Key]error{}, floors: map[string]hub.Key{}, wakes: map[string]map[chan struct{}]bool{},
 	}
 }
 
@@ -44,6 +45,9 @@ func (s *Short) Fail(err error) { s.mu.Lock(); s.fail = err; s.mu.Unlock() }
 
 // Lose lets writes happen and then fail with err; nil: no more.
 func (s *Short) Lose(err error) { s.mu.Lock(); s.lost = err; s.mu.Unlock() }
+
+// Break lets reads of a key fail with err, and Items end with it and the key; nil: no more.
+func (s *Short) Break(key hub.Key, err error) { s.mu.Lock(); s.broken[key] = err; s.mu.Unlock() }
 
 // Hold keeps the horizon at a key; nil lets it go.
 func (s *Short) Hold(at *hub.Key) { s.mu.Lock(); s.hold = at; s.mu.Unlock() }
@@ -148,6 +152,9 @@ func (s *Short) Read(ctx context.Context, channel string, key hub.Key) (hub.Seal
 	if err := s.state(ctx); err != nil {
 		return hub.Sealed{}, err
 	}
+	if err := s.broken[key]; err != nil {
+		return hub.Sealed{}, err
+	}
 	return find(s.items[channel], key)
 }
 
@@ -162,6 +169,17 @@ func (s *Short) Keys(ctx context.Context, q hub.Query) (hub.Page, error) {
 func (s *Short) Items(ctx context.Context, q hub.Query) iter.Seq2[hub.Sealed, error] {
 	return func(yield func(hub.Sealed, error) bool) {
 		hits, _, err := s.query(ctx, q)
+		for i, h := range hits {
+			s.mu.Lock()
+			broken := s.broken[h.Key]
+			s.mu.Unlock()
+			if broken != nil {
+				if each(ctx, hits[:i], nil, yield) {
+					yield(hub.Sealed{Key: h.Key}, broken)
+				}
+				return
+			}
+		}
 		each(ctx, hits, err, yield)
 	}
 }
@@ -257,17 +275,18 @@ func keysOf(items []hub.Sealed) []hub.Key {
 	return keys
 }
 
-func each(ctx context.Context, hits []hub.Sealed, err error, yield func(hub.Sealed, error) bool) {
+func each(ctx context.Context, hits []hub.Sealed, err error, yield func(hub.Sealed, error) bool) (more bool) {
 	for _, i := range hits {
 		if ctx.Err() != nil {
 			yield(hub.Sealed{}, ctx.Err())
-			return
+			return false
 		}
 		if !yield(i, nil) {
-			return
+			return false
 		}
 	}
 	if err != nil {
 		yield(hub.Sealed{}, err)
 	}
+	return err == nil
 }
