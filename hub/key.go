@@ -102,15 +102,24 @@ func (k Key) AppendTo(b []byte) []byte {
 	return append(b, k.hash...)
 }
 
-// Digest is the 64-bit FNV-1a hash of the canonical form. Minutes are compared, between nodes and between tiers, by the number of their distinct keys
-// and the sum of the digests (ENGINE §3, §6).
-func (k Key) Digest() uint64 {
-	var text [64]byte
-	h := uint64(14695981039346656037)
-	for _, c := range k.AppendTo(text[:0]) {
-		h = (h ^ uint64(c)) * 1099511628211
+// Digest is 64 bits of the key. Minutes are compared, between nodes and between tiers, by the number of their distinct keys and the sum of the digests
+// (ENGINE §3, §6). Its values are part of the format of segments.
+func (k Key) Digest() uint64 { return DigestOf(k.ms, k.hash) }
+
+// DigestOf is Digest of the key with this millisecond and hash.
+func DigestOf[T string | []byte](ms int64, hash T) uint64 {
+	h := uint64(14695981039346656037) // FNV-1a
+	for i := 56; i >= 0; i -= 8 {
+		h = (h ^ uint64(byte(ms>>i))) * 1099511628211
 	}
-	return h
+	for i := range len(hash) {
+		h = (h ^ uint64(hash[i])) * 1099511628211
+	}
+	h ^= h >> 33 // FNV's high bits depend on few of the last bytes; sums want all of them
+	h *= 0xff51afd7ed558ccd
+	h ^= h >> 33
+	h *= 0xc4ceb9fe1a85ec53
+	return h ^ h>>33
 }
 
 // AppendTimePath appends yyyy/MM/dd/HH/mm/ss/SSS of an instant in milliseconds since the Unix epoch.

@@ -76,13 +76,13 @@ func newHistory(t *testing.T, seed uint64) *history {
 
 // body is the data of a key: any reader can tell whether it is right.
 func body(k hub.Key) []byte {
-	n := int(KeyHash(k) % 300)
+	n := int(k.Digest() % 300)
 	if n == 7 {
 		n = 9000
 	}
 	b := make([]byte, n)
 	for i := range b {
-		b[i] = byte(KeyHash(k) >> (i % 8 * 8))
+		b[i] = byte(k.Digest() >> (i % 8 * 8))
 	}
 	return b
 }

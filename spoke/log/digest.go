@@ -96,7 +96,7 @@ func (l *Log) Minute(ctx context.Context, channel string, t time.Time) (Digest, 
 	err := l.walk(ctx, channel, from, to, false, func(h *hit) bool {
 		if !h.given {
 			d.Count++
-			d.Sum += keyHash(h.entry.ms, h.hash)
+			d.Sum += hub.DigestOf(h.entry.ms, h.hash)
 		}
 		return true
 	}, nil)

@@ -5,6 +5,8 @@ import (
 	"cmp"
 	"slices"
 	"strings"
+
+	"timehub/hub"
 )
 
 // footerBuilder goes through the channels of a segment and gathers the small sections while the entries are written.
@@ -40,7 +42,7 @@ func (b *footerBuilder) channel(c hashedChannel) {
 	flush := func() {
 		if have && !given {
 			row.count++
-			row.sum += keyHash(last.ms, last.hashIn(b.m.arena))
+			row.sum += hub.DigestOf(last.ms, last.hashIn(b.m.arena))
 		}
 	}
 	for e := range mergedEntries(c.chanIndex, b.m.arena) {

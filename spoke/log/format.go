@@ -310,26 +310,8 @@ func (e *entry) hashIn(arena []byte) []byte {
 	return e.hash[:e.hlen]
 }
 
-// KeyHash is what digests of minutes add up: 64 bits of a key. Its values are part of the format.
-func KeyHash(k hub.Key) uint64 { return keyHash(k.Millis(), k.Hash()) }
-
-func keyHash[T string | []byte](ms int64, hash T) uint64 {
-	h := uint64(14695981039346656037)
-	for i := 56; i >= 0; i -= 8 {
-		h = (h ^ uint64(byte(ms>>i))) * 1099511628211
-	}
-	for i := range len(hash) {
-		h = (h ^ uint64(hash[i])) * 1099511628211
-	}
-	h ^= h >> 33 // FNV's high bits depend on few of the last bytes; sums want all of them
-	h *= 0xff51afd7ed558ccd
-	h ^= h >> 33
-	h *= 0xc4ceb9fe1a85ec53
-	return h ^ h>>33
-}
-
 // Add takes a key into the digest.
 func (d *Digest) Add(k hub.Key) {
 	d.Count++
-	d.Sum += KeyHash(k)
+	d.Sum += k.Digest()
 }

@@ -201,5 +201,5 @@ type Status struct {
 // Digest is the fingerprint of a set of keys.
 type Digest struct {
 	Count int
-	Sum   uint64 // sum of KeyHash
+	Sum   uint64 // sum of the keys' digests
 }
