@@ -2,8 +2,10 @@ package node
 
 import (
 	"context"
+	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"timehub/hub/metrics"
@@ -23,65 +25,89 @@ func newLifeMeters(r metrics.Registry) lifeMeters {
 	}
 }
 
-// requestMeters time requests by method and path template (spec 06 §6).
+// requestMeters time requests by method and path template (spec 06 §6), and by channel where that is asked for.
 type requestMeters struct {
 	api, other, internalChannel, internal metrics.Timing
 	errors                                metrics.Counter
+	byChannel                             bool
+
+	mu    sync.RWMutex // guards known
+	known map[requestKind]metrics.Timing
 }
 
-func newRequestMeters(r metrics.Registry) *requestMeters {
+// requestKind is what requests have in common that are counted together.
+type requestKind struct{ method, pattern, channel string }
+
+// maxRequestKinds bounds the memory: strangers choose the channels' names.
+const maxRequestKinds = 10_000
+
+func newRequestMeters(r metrics.Registry, byChannel bool) *requestMeters {
 	return &requestMeters{
 		api:             r.Timing(metrics.RequestAPI, "", "method", "call", "channel"),
 		other:           r.Timing(metrics.RequestAPIOther, "", "method", "call", "channel"),
 		internalChannel: r.Timing(metrics.RequestInternalC, "", "method", "call"),
 		internal:        r.Timing(metrics.RequestInternal, "", "method", "call"),
 		errors:          r.Counter(metrics.Errors, "", "errorCode", "call", "channel"),
+		byChannel:       byChannel,
+		known:           map[requestKind]metrics.Timing{},
 	}
 }
 
 func (m *requestMeters) observe(o web.Observation) {
-	if o.Pattern == "" {
-		o.Pattern = "unknown"
+	k := requestKind{o.Method, o.Pattern, ""}
+	if k.pattern == "" {
+		k.pattern = "unknown"
 	}
 	switch o.Method { // a stranger's words are no tags
 	case "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS":
 	default:
-		o.Method = "OTHER"
+		k.method = "OTHER"
 	}
-	call := o.Method + " " + o.Pattern
-	switch p := o.Pattern; {
-	case strings.HasPrefix(p, "/internal/channel"):
-		m.internalChannel.With(o.Method, call).Observe(o.Took)
-	case strings.HasPrefix(p, "/internal"):
-		m.internal.With(o.Method, call).Observe(o.Took)
-	case strings.HasPrefix(p, "/channel/") || strings.HasPrefix(p, "/tag/"):
-		m.api.With(o.Method, call, "").Observe(o.Took)
-	default:
-		m.other.With(o.Method, call, "").Observe(o.Took)
+	if m.byChannel && o.Status != http.StatusNotFound {
+		k.channel = o.Channel
 	}
-	if o.Status > 400 && o.Status != 404 {
-		m.errors.With(strconv.Itoa(o.Status), call, "").Add(1)
+	m.mu.RLock()
+	t := m.known[k]
+	m.mu.RUnlock()
+	if t == nil {
+		t = m.timing(k)
+	}
+	t.Observe(o.Took)
+	if o.Status > http.StatusBadRequest && o.Status != http.StatusNotFound {
+		m.errors.With(strconv.Itoa(o.Status), k.method+" "+k.pattern, k.channel).Add(1)
 	}
 }
 
-// sample sets the periodic figures until ctx ends.
+// timing makes the instrument of a kind, and remembers it.
+func (m *requestMeters) timing(k requestKind) metrics.Timing {
+	call := k.method + " " + k.pattern
+	var t metrics.Timing
+	switch p := k.pattern; {
+	case strings.HasPrefix(p, "/internal/channel"):
+		t = m.internalChannel.With(k.method, call)
+	case strings.HasPrefix(p, "/internal"):
+		t = m.internal.With(k.method, call)
+	case strings.HasPrefix(p, "/channel/") || strings.HasPrefix(p, "/tag/"):
+		t = m.api.With(k.method, call, k.channel)
+	default:
+		t = m.other.With(k.method, call, k.channel)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.known) < maxRequestKinds {
+		m.known[k] = t
+	}
+	return t
+}
+
+// sample sets the periodic figures that no room sets by itself, until ctx ends.
 func (n *Node) sample(ctx context.Context, ready func()) error {
 	ready()
-	r := n.parts.metrics
-	openFiles, free := r.Gauge(metrics.OpenFiles, ""), r.Gauge(metrics.DiskFree, "")
-	ttl, segments, size := r.Gauge(metrics.SpokeTTL, ""), r.Gauge(metrics.LogSegments, ""), r.Gauge(metrics.LogSize, "")
-	horizon := r.Gauge(metrics.HorizonAge, "")
+	openFiles, horizon := n.parts.metrics.Gauge(metrics.OpenFiles, ""), n.parts.metrics.Gauge(metrics.HorizonAge, "")
 	every := time.NewTicker(n.cfg.Duration("metrics.seconds"))
 	defer every.Stop()
 	for {
 		openFiles.Set(float64(internalapi.OpenFiles()))
-		if bytes, err := n.disk.Free(); err == nil {
-			free.Set(float64(bytes))
-		}
-		ttl.Set(n.cfg.Duration("spoke.write.ttlMinutes").Minutes())
-		status := n.parts.spoke.Status()
-		segments.Set(float64(status.Segments))
-		size.Set(float64(status.Bytes))
 		if h, err := n.parts.spoke.Horizon(ctx); err == nil {
 			horizon.Set(max(0, n.env.Clock().Sub(h.Time()).Seconds()))
 		}

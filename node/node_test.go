@@ -332,12 +332,20 @@ func TestEarlyRoutes(t *testing.T) {
 	}
 	for path, want := range map[string]int{"/health": 500, "/": 503, "/channel/x": 503, "/internal/deploy": 503} {
 		w := &recorder{header: http.Header{}}
-		r, _ := http.NewRequest("GET", path, nil)
-		rt.ServeHTTP(w, r)
+		rt.ServeHTTP(w, request(t, path))
 		if w.status != want || path == "/health" && !strings.Contains(w.body.String(), "Starting up...") || want == 503 && w.header.Get("Retry-After") == "" {
 			t.Errorf("%s: %d %s", path, w.status, &w.body)
 		}
 	}
+}
+
+func request(t *testing.T, path string) *http.Request {
+	t.Helper()
+	r, err := http.NewRequest("GET", path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
 }
 
 type recorder struct {

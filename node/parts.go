@@ -91,7 +91,7 @@ func (n *Node) openMetrics() error {
 	} else {
 		p.metrics = p.prom
 	}
-	p.requests, p.life = newRequestMeters(p.metrics), newLifeMeters(p.metrics)
+	p.requests, p.life = newRequestMeters(p.metrics, p.datadog != nil), newLifeMeters(p.metrics)
 	p.life.starting.Add(1)
 	return nil
 }

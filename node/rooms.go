@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"timehub/channel"
 	"timehub/channel/longterm"
@@ -38,6 +39,7 @@ func (n *Node) runLongTerm(ctx context.Context, ready func()) error {
 		p.closers = append(p.closers, b)
 		p.bucket = b
 	}
+	p.bucket = meterBucket(p.bucket, p.metrics)
 	p.sealer = seal.New(seal.Options{})
 	var err error
 	p.longterm, err = longterm.New(longterm.Options{Bucket: p.bucket, Sealer: p.sealer, Temp: n.disk, Folder: tempDir, MaxItem: n.cfg.Bytes("app.maxItemSizeMB") + 1<<20})
@@ -62,7 +64,12 @@ func (n *Node) runSpoke(ctx context.Context, ready func()) error {
 	opt := spoke.Options{
 		Disk: n.disk, Clock: n.env.Clock, Random: n.env.random32, Log: n.log.With("component", "spoke"),
 		WriteTimeout: n.cfg.Duration("spoke.write.timeout"), ClockGuard: n.cfg.Duration("app.clock_guard"),
-		Segments: spokelog.Options{Sync: syncMode(n.cfg.Text("spoke.sync")), TTL: n.cfg.Duration("spoke.write.ttlMinutes")},
+		Segments: spokelog.Options{
+			Sync: syncMode(n.cfg.Text("spoke.sync")), TTL: n.cfg.Duration("spoke.write.ttlMinutes"), Metrics: n.parts.metrics,
+		},
+	}
+	if !n.cfg.Bool("spoke.enforceTTL") {
+		opt.Segments.TTL = forEver
 	}
 	s, found, err := spoke.Open(ctx, opt)
 	if err != nil {
@@ -76,6 +83,8 @@ func (n *Node) runSpoke(ctx context.Context, ready func()) error {
 	ready()
 	return s.Run(ctx)
 }
+
+const forEver = 200 * 365 * 24 * time.Hour
 
 func syncMode(s string) spokelog.SyncMode {
 	switch s {

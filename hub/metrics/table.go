@@ -34,9 +34,6 @@ const (
 	RequestInternal  = "request.internal.nonchannel"
 	RequestInternalC = "request.internal.channel"
 	Errors           = "errors"
-	RequestsActive   = "requests.active"
-	ItemsRead        = "items.read"
-	ItemsReadBytes   = "items.read.bytes"
 
 	S3Put             = "s3.put"
 	S3PutBytes        = "s3.put.bytes"
@@ -68,7 +65,6 @@ const (
 	LogFailures      = "spoke.log.failures"
 	LogRefused       = "spoke.log.refused"
 	LogCarried       = "spoke.log.carried"
-	InFlightBytes    = "spoke.inflight.bytes"
 	HorizonAge       = "spoke.horizon.age.seconds"
 	DiskFree         = "disk.free.bytes"
 
@@ -93,9 +89,6 @@ func Table() []Def {
 		{Name: RequestInternalC, Type: TimingType, Tags: internal, Statsd: true, Help: "Requests below /internal/channel."},
 		{Name: RequestInternal, Type: TimingType, Tags: internal, Statsd: true, Help: "Other requests below /internal."},
 		{Name: Errors, Type: CounterType, Tags: []string{"errorCode", "call", "channel"}, Statsd: true, Help: "Answers with a status above 400 other than 404."},
-		{Name: RequestsActive, Type: GaugeType, Help: "Requests being answered now."},
-		{Name: ItemsRead, Type: CounterType, Help: "Item bodies handed to clients, in single and bulk reads."},
-		{Name: ItemsReadBytes, Type: CounterType, Help: "Uncompressed bytes of those bodies."},
 
 		{Name: S3Put, Type: TimingType, Tags: insert, Statsd: true, Help: "Writes to long-term storage, by single, batch or large."},
 		{Name: S3PutBytes, Type: CounterType, Tags: insert, Statsd: true, Help: "Bytes written to long-term storage."},
@@ -127,7 +120,6 @@ func Table() []Def {
 		{Name: LogFailures, Type: CounterType, Help: "Writes and syncs of Spoke's log that failed."},
 		{Name: LogRefused, Type: CounterType, Tags: []string{"reason"}, Help: "Writes that Spoke refused: full disk, too much in flight, failing disk."},
 		{Name: LogCarried, Type: CounterType, Help: "Unconfirmed records that a sweep copied to the active segment."},
-		{Name: InFlightBytes, Type: GaugeType, Help: "Bytes of bodies being written now."},
 		{Name: HorizonAge, Type: GaugeType, Help: "How far the stable horizon is behind the clock."},
 		{Name: DiskFree, Type: GaugeType, Help: "Free bytes of the file system of the data directory."},
 

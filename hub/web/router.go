@@ -191,11 +191,19 @@ func (rt *Router) ServeHTTP(w http.ResponseWriter, outer *http.Request) {
 // done is the end of every request, also of one that is broken off.
 func (x *exchange) done(r *http.Request, start time.Time) {
 	if x.rt.opt.Observe != nil {
-		x.rt.opt.Observe(Observation{r.Method, x.pattern, x.out.status, x.out.size, time.Since(start)})
+		x.rt.opt.Observe(Observation{r.Method, x.pattern, x.subject(r), x.out.status, x.out.size, time.Since(start)})
 	}
 	if x.trace != nil {
 		x.rt.opt.Log.Info("traced request", "trace", x.trace.id, "first", x.trace.first, "took", time.Since(start), "steps", x.trace.Steps())
 	}
+}
+
+// subject is what the path is about, for Observation.
+func (x *exchange) subject(r *http.Request) string {
+	if t := Param(r, "tag"); t != "" {
+		return "tag/" + t
+	}
+	return Param(r, "channel")
 }
 
 func (x *exchange) serve(r *http.Request) error {

@@ -45,6 +45,7 @@ type Options struct {
 type Observation struct {
 	Method  string
 	Pattern string // the route's, "" if none was found
+	Channel string // the path's channel, as it spells it; "tag/{t}" for a tag; "" if it names neither
 	Status  int
 	Bytes   int64 // of the answer's body, before compression
 	Took    time.Duration

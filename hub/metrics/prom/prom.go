@@ -7,6 +7,7 @@
 package prom
 
 import (
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -222,4 +223,11 @@ func (t *timing) With(values ...string) metrics.Timing {
 		}
 		return &timing{one: t.vec.WithLabelValues(v...)}
 	})
+}
+
+// Names lists the metrics that were asked for, under their names in the table.
+func (r *Registry) Names() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Sorted(maps.Keys(r.taken))
 }
