@@ -88,6 +88,14 @@ func (n *named) hashBytes() []byte {
 	return n.entry.hash[:n.hlen]
 }
 
+// recordBytes is the size of all records. Log.mu is held.
+func (s *segment) recordBytes() int64 {
+	if s.foot != nil {
+		return s.foot.bytes
+	}
+	return s.mem.bytes
+}
+
 // overlaps reports whether the segment may hold keys of these milliseconds.
 func (s *segment) overlaps(from, to int64) bool { return s.minMs <= to && from <= s.maxMs }
 

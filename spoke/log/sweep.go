@@ -78,14 +78,14 @@ func (l *Log) mayGo(s *segment) bool {
 func (l *Log) sweep(ctx context.Context, s *segment) (n int, err error) {
 	l.mu.Lock()
 	s.pin()
-	total, bytes := s.records, s.length
+	total, bytes := s.records, s.recordBytes()
 	l.mu.Unlock()
 	defer l.unpin(s)
 	need, needBytes, err := l.needed(ctx, s)
 	if err != nil {
 		return 0, err
 	}
-	if needBytes*2 >= bytes {
+	if needBytes > 0 && needBytes*2 >= bytes {
 		return 0, nil
 	}
 	if len(need) > 0 {
@@ -159,7 +159,7 @@ func (l *Log) mostlyNeeded(s *segment, rows []channelRow) bool {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return bytes*2 >= s.length
+	return bytes > 0 && bytes*2 >= s.recordBytes()
 }
 
 // wanted decides of one record of a segment.
