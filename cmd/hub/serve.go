@@ -56,7 +56,7 @@ order of force; 'hub config' shows them all. SIGTERM and SIGINT stop the hub in 
 			for _, w := range warnings {
 				log.Warn(w)
 			}
-			n, err := node.New(cfg, node.Env{Log: log, Version: version()})
+			n, err := node.New(cfg, node.Env{Log: log, Version: ownVersion()})
 			if err != nil {
 				return coded{err, exitData}
 			}

@@ -8,8 +8,14 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// version is what the build knows about itself: the module's version, or the commit it was built from; "" if neither.
-func version() string {
+// version is set by the linker (-X main.version=…); nothing else writes it.
+var version string
+
+// ownVersion is what the build knows about itself: what the linker was told, the module's version, or the commit it was built from; "" if nothing.
+func ownVersion() string {
+	if version != "" {
+		return version
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return ""
@@ -35,7 +41,7 @@ func (a *app) versionCommand() *cobra.Command {
 		Short: "Print the version of this program",
 		Args:  args(0, 0),
 		RunE: func(*cobra.Command, []string) error {
-			v := version()
+			v := ownVersion()
 			if v == "" {
 				v = "local"
 			}
