@@ -209,7 +209,7 @@ func keyOf(name []byte) (hub.Key, bool) {
 	return k, string(k.AppendTo(text[:0])) == string(name)
 }
 
-// walk yields the entries with from ≤ key < to, newest first with reverse. name and meta are valid until the next one.
+// walk yields the entries with from ≤ key < to, newest first with reverse. What name and meta alias is never written again.
 func (d *directory) walk(ctx context.Context, r ranger, from, to hub.Key, reverse bool) iter.Seq2[entry, error] {
 	return func(yield func(entry, error) bool) {
 		if d.entries != nil {

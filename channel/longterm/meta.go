@@ -35,7 +35,8 @@ func metaOf(m seal.Meta) itemMeta {
 		im.ContentType = hubType
 	}
 	if im.ContentType == hubType {
-		im.Large = &m.Large
+		large := m.Large
+		im.Large = &large
 	}
 	return im
 }

@@ -70,7 +70,6 @@ func (s *Store) Items(ctx context.Context, ch *hub.Channel, q hub.Query) iter.Se
 				}
 				return
 			}
-			r.entry.name, r.entry.meta = append([]byte(nil), r.entry.name...), append([]byte(nil), r.entry.meta...)
 			group = append(group, r)
 			size += r.size()
 			left--

@@ -177,7 +177,9 @@ func (s *Store) open(dst []byte, item hub.Sealed) (seal.Envelope, []byte, error)
 
 // sealed makes an item of what an object says of it.
 func (s *Store) sealed(key hub.Key, m itemMeta, body []byte) hub.Sealed {
-	return hub.Sealed{Key: key, Data: s.sealer.SealRaw(nil, m.sealMeta(key, body), body)}
+	meta := m.sealMeta(key, body)
+	dst := make([]byte, 0, 48+len(meta.ContentType)+len(meta.Creator)+len(body))
+	return hub.Sealed{Key: key, Data: s.sealer.SealRaw(dst, meta, body)}
 }
 
 // Read finds one item: in the layouts of the channel's storage first, then in the other, for a storage can be changed. NotFound if there is none.

@@ -13,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"timehub/channel"
 	"timehub/channel/longterm"
 	"timehub/hub"
 	"timehub/hub/bucket"
@@ -21,8 +20,6 @@ import (
 	"timehub/hub/disk"
 	"timehub/hub/seal"
 )
-
-var _ channel.LongTerm = (*longterm.Store)(nil)
 
 var ctx = context.Background()
 

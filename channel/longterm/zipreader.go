@@ -214,6 +214,10 @@ func (e *zentry) localData(b []byte) (int, error) {
 	if string(b[lenLocal:lenLocal+name]) != string(e.name) {
 		return 0, corrupt("entry %s has another name in place", e.name)
 	}
+	// The directory's meta has no checksum; that in place tells whether it was damaged.
+	if x := b[lenLocal+name : lenLocal+name+extra]; extra > 0 && x[0] == '{' && !bytes.Equal(x[:bytes.LastIndexByte(x, '}')+1], e.meta) {
+		return 0, corrupt("entry %s has other meta in place", e.name)
+	}
 	return lenLocal + name + extra, nil
 }
 

@@ -63,9 +63,10 @@ type ZipWriter struct {
 	entries uint64
 	comment string
 	deflate *flate.Writer
-	pool    *sync.Pool // where deflate goes afterwards; may be nil
-	buf     []byte     // the name of the entry at hand
-	entry   []byte     // its part of the central directory
+	pool    *sync.Pool                    // where deflate goes afterwards; may be nil
+	buf     []byte                        // the name of the entry at hand
+	entry   []byte                        // its part of the central directory
+	fixed   [lenEnd64 + lenLocator64]byte // a record at hand
 	meta    metaText
 	err     error
 }
@@ -156,7 +157,7 @@ func (z *ZipWriter) begin(ms int64) begun {
 	if z.err == nil && (name > math.MaxUint16 || len(meta) > maxMeta) {
 		z.err = hub.E(hub.TooLarge, "the key or the content type of an item does not fit into a zip: %d and %d bytes", name, len(meta))
 	}
-	var h [lenLocal]byte
+	h := z.record(lenLocal)
 	le := binary.LittleEndian
 	le.PutUint32(h[0:], sigLocal)
 	le.PutUint16(h[4:], 20)
@@ -165,12 +166,18 @@ func (z *ZipWriter) begin(ms int64) begun {
 	le.PutUint32(h[10:], e.date)
 	le.PutUint16(h[26:], uint16(name))
 	le.PutUint16(h[28:], uint16(len(meta)))
-	z.write(h[:])
+	z.write(h)
 	z.write(z.buf)
 	z.write(meta)
 	e.data = z.at
 	z.deflate.Reset((*counter)(z))
 	return e
+}
+
+// record returns zeroed memory for a record of n bytes, valid until the next one.
+func (z *ZipWriter) record(n int) []byte {
+	clear(z.fixed[:n])
+	return z.fixed[:n]
 }
 
 // counter is the ZipWriter as the compressor sees it.
@@ -202,12 +209,12 @@ func (z *ZipWriter) end(e begun, size int64) error {
 		return z.err
 	}
 	le := binary.LittleEndian
-	var d [16]byte
+	d := z.record(16)
 	le.PutUint32(d[0:], sigDescriptor)
 	le.PutUint32(d[4:], e.crc)
 	le.PutUint32(d[8:], uint32(packed))
 	le.PutUint32(d[12:], uint32(size))
-	z.write(d[:])
+	z.write(d)
 
 	far := e.offset >= math.MaxUint32
 	extra := 0
@@ -217,7 +224,7 @@ func (z *ZipWriter) end(e begun, size int64) error {
 	if len(z.meta.text) > 0 {
 		extra += 4 + len(z.meta.text)
 	}
-	var h [lenCentral]byte
+	h := append(z.entry[:0], make([]byte, lenCentral)...)
 	version := uint16(20)
 	if far {
 		version = 45
@@ -228,11 +235,13 @@ func (z *ZipWriter) end(e begun, size int64) error {
 	le.PutUint16(h[8:], entryFlags)
 	le.PutUint16(h[10:], methodDeflate)
 	le.PutUint32(h[12:], e.date)
-	copy(h[16:28], d[4:16])
+	le.PutUint32(h[16:], e.crc)
+	le.PutUint32(h[20:], uint32(packed))
+	le.PutUint32(h[24:], uint32(size))
 	le.PutUint16(h[28:], uint16(len(z.buf)))
 	le.PutUint16(h[30:], uint16(extra))
 	le.PutUint32(h[42:], uint32(min(e.offset, math.MaxUint32)))
-	all := append(append(z.entry[:0], h[:]...), z.buf...)
+	all := append(h, z.buf...)
 	if far {
 		all = le.AppendUint16(all, blockZip64)
 		all = le.AppendUint16(all, 8)
@@ -259,7 +268,7 @@ func (z *ZipWriter) Close() error {
 	}
 	le := binary.LittleEndian
 	if z.entries >= math.MaxUint16 || start >= math.MaxUint32 || length >= math.MaxUint32 {
-		var e [lenEnd64 + lenLocator64]byte
+		e := z.record(lenEnd64 + lenLocator64)
 		le.PutUint32(e[0:], sigEnd64)
 		le.PutUint64(e[4:], lenEnd64-12)
 		le.PutUint16(e[12:], 45)
@@ -271,16 +280,16 @@ func (z *ZipWriter) Close() error {
 		le.PutUint32(e[56:], sigLocator64)
 		le.PutUint64(e[64:], uint64(start+length))
 		le.PutUint32(e[72:], 1)
-		z.write(e[:])
+		z.write(e)
 	}
-	var e [lenEnd]byte
+	e := z.record(lenEnd)
 	le.PutUint32(e[0:], sigEnd)
 	le.PutUint16(e[8:], uint16(min(z.entries, math.MaxUint16)))
 	le.PutUint16(e[10:], uint16(min(z.entries, math.MaxUint16)))
 	le.PutUint32(e[12:], uint32(min(length, math.MaxUint32)))
 	le.PutUint32(e[16:], uint32(min(start, math.MaxUint32)))
 	le.PutUint16(e[20:], uint16(len(z.comment)))
-	z.write(e[:])
+	z.write(e)
 	z.write([]byte(z.comment))
 	if z.err == nil {
 		z.err = z.out.Flush()
