@@ -1,7 +1,6 @@
 package rest
 
 import (
-	"net/http"
 	"strconv"
 	"strings"
 
@@ -22,9 +21,9 @@ func appendTag(b []byte, m seal.Meta, coding string) []byte {
 	return append(b, '"')
 }
 
-// matchesNone reports whether If-None-Match names the tag: the client has these bytes already.
-func matchesNone(h http.Header, tag string) bool {
-	for _, line := range h["If-None-Match"] {
+// matchesNone reports whether the lines of If-None-Match name the tag: the client has these bytes already.
+func matchesNone(lines []string, tag string) bool {
+	for _, line := range lines {
 		for rest := line; rest != ""; {
 			rest = strings.TrimLeft(rest, " \t,")
 			if strings.HasPrefix(rest, "*") {

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/http"
 	"strconv"
-	"time"
 
 	"timehub/channel"
 	"timehub/hub"
@@ -49,10 +48,9 @@ func (h *Handlers) serve(w http.ResponseWriter, r *http.Request, f channel.Found
 	}
 	v := choose(r, f)
 	hd := w.Header()
-	h.itemHeaders(hd, r, f, contentType, tagged)
-	hd["Etag"] = []string{v.tag}
-	if matchesNone(r.Header, v.tag) {
-		delete(hd, "Content-Type")
+	tag := h.itemHeaders(hd, r, f, contentType, v.coding, tagged)
+	if hd := r.Header["If-None-Match"]; len(hd) > 0 && matchesNone(hd, tag) {
+		delete(w.Header(), "Content-Type")
 		w.WriteHeader(http.StatusNotModified)
 		return nil
 	}
@@ -72,45 +70,80 @@ func (h *Handlers) serve(w http.ResponseWriter, r *http.Request, f channel.Found
 		return h.copyBody(w, r, f, v.from, v.to-v.from)
 	}
 	if v.form == identity {
-		hd["Accept-Ranges"] = []string{"bytes"}
-		if f.Meta.Size >= 0 {
-			hd["Content-Length"] = []string{strconv.FormatInt(f.Meta.Size, 10)}
+		hd["Accept-Ranges"] = acceptRanges[:1:1]
+		if length := hd["Content-Length"]; f.Meta.Size < 0 && length != nil {
+			delete(hd, "Content-Length")
 		}
+	} else {
+		delete(hd, "Content-Length")
 	}
 	return h.copyBody(w, r, f, 0, f.Meta.Size)
 }
 
-// itemHeaders are those of spec 02 §3.1 and of caches.
-func (h *Handlers) itemHeaders(hd http.Header, r *http.Request, f channel.Found, contentType string, tagged bool) {
-	self := web.Base(r) + web.Path(r)
-	query := web.Query(r)
-	hd["Content-Type"] = []string{contentType}
-	hd["Creation-Date"] = []string{string(appendISO(nil, f.Key))}
-	hd["Link"] = []string{"<" + self + "/previous" + query + ">;rel=\"previous\"", "<" + self + "/next" + query + ">;rel=\"next\""}
-	hd["Cache-Control"] = []string{h.caching(f)}
-	if tagged {
-		return
+// acceptRanges is shared by all answers: it is never changed in place.
+var acceptRanges = []string{"bytes"}
+
+// itemHeaders sets those of spec 02 §3.1 and of caches, with the length of the identity form, and returns the ETag. All values are cut from one string:
+// a read of a small item costs less than its headers otherwise.
+func (h *Handlers) itemHeaders(hd http.Header, r *http.Request, f channel.Found, contentType, coding string, tagged bool) string {
+	buf := h.buffer()
+	defer h.giveBack(buf)
+	b, base, path, query := *buf, web.Base(r), web.Path(r), web.Query(r)
+	var ends [6]int
+	for i, rel := range [...]string{"previous", "next"} {
+		b = append(append(append(b, '<'), base...), path...)
+		b = append(append(append(b, '/'), rel...), query...)
+		b = append(append(append(b, ">;rel=\""...), rel...), '"')
+		ends[i] = len(b)
 	}
-	hd["X-Item-Length"] = []string{strconv.FormatInt(f.Meta.Size, 10)}
-	if f.Meta.Large {
-		hd["X-Largeitem"] = []string{"true"}
+	b = appendISO(b, f.Key)
+	ends[2] = len(b)
+	b = h.appendCaching(b, f)
+	ends[3] = len(b)
+	b = strconv.AppendInt(b, f.Meta.Size, 10)
+	ends[4] = len(b)
+	b = appendTag(b, f.Meta, coding)
+	ends[5] = len(b)
+	*buf = b
+	text := string(b)
+	lines := make([]string, 7)
+	from := 0
+	for i, to := range ends {
+		lines[i], from = text[from:to], to
 	}
+	lines[6] = contentType
+	hd["Link"] = lines[0:2:2]
+	hd["Creation-Date"] = lines[2:3:3]
+	hd["Cache-Control"] = lines[3:4:4]
+	hd["Content-Length"] = lines[4:5:5]
+	hd["Etag"] = lines[5:6:6]
+	hd["Content-Type"] = lines[6:7:7]
+	if !tagged {
+		hd["X-Item-Length"] = lines[4:5:5]
+		if f.Meta.Large {
+			hd["X-Largeitem"] = []string{"true"}
+		}
+	}
+	return lines[5]
 }
 
-const year = 365 * 24 * 3600
+const (
+	dayMillis = 24 * 3600 * 1000
+	year      = 365 * 24 * 3600
+)
 
-// caching says how long a copy of the item may be kept: to its expiry, at most a year. A mutable item can be replaced at any time.
-func (h *Handlers) caching(f channel.Found) string {
+// appendCaching says how long a copy of the item may be kept: to its expiry, at most a year. A mutable item can be replaced at any time.
+func (h *Handlers) appendCaching(b []byte, f channel.Found) []byte {
 	ch := f.Channel
 	if ch.Historical() && !f.Key.Time().After(ch.MutableTime) {
-		return "no-cache"
+		return append(b, "no-cache"...)
 	}
 	age := int64(year)
 	if !ch.Historical() && ch.TTLDays > 0 && ch.TTLDays < 100*365 {
-		left := f.Key.Time().AddDate(0, 0, int(ch.TTLDays)).Sub(h.opt.Clock()) / time.Second
-		age = max(0, min(age, int64(left)))
+		left := (f.Key.Millis() + ch.TTLDays*dayMillis - h.opt.Clock().UnixMilli()) / 1000
+		age = max(0, min(age, left))
 	}
-	return "immutable, max-age=" + strconv.FormatInt(age, 10)
+	return strconv.AppendInt(append(b, "immutable, max-age="...), age, 10)
 }
 
 // measure counts the bytes of an item of which nobody noted the length.
@@ -144,11 +177,10 @@ func (h *Handlers) copyBody(w http.ResponseWriter, r *http.Request, f channel.Fo
 	if !f.Meta.Large && f.Meta.Size >= 0 && f.Meta.Size <= inMemory {
 		buf := h.buffer()
 		defer h.giveBack(buf)
-		b, err := h.svc.Body(*buf, f)
+		b, err := h.hot.body(h.svc, buf, &f)
 		if err != nil {
 			return err
 		}
-		*buf = b
 		_, _ = w.Write(b[offset : offset+n])
 		return nil
 	}
@@ -200,17 +232,17 @@ const (
 // version is the representation chosen for a request.
 type version struct {
 	form     form
-	tag      string
+	coding   string
 	from, to int64
 }
 
 // choose picks the representation: a range of the identity form if one is asked for, else what Accept-Encoding prefers.
 func choose(r *http.Request, f channel.Found) version {
-	v := version{tag: string(appendTag(nil, f.Meta, ""))}
-	if asked := r.Header.Get("Range"); asked != "" && f.Meta.Size >= 0 {
-		if only := r.Header.Get("If-Range"); only == "" || only == v.tag {
+	var v version
+	if asked := r.Header["Range"]; len(asked) == 1 && f.Meta.Size >= 0 {
+		if only := r.Header.Get("If-Range"); only == "" || only == string(appendTag(nil, f.Meta, "")) {
 			var ok bool
-			if v.from, v.to, ok = parseRange(asked, f.Meta.Size); ok {
+			if v.from, v.to, ok = parseRange(asked[0], f.Meta.Size); ok {
 				v.form = part
 				if v.from >= v.to {
 					v.form = unsatisfied
@@ -223,7 +255,7 @@ func choose(r *http.Request, f channel.Found) version {
 	if coding == web.Identity {
 		return v
 	}
-	v.form, v.tag = encoded, string(appendTag(nil, f.Meta, coding.String()))
+	v.form, v.coding = encoded, coding.String()
 	if coding == web.Zstd && f.Envelope.Codec == seal.Zstd && !f.Meta.Large && len(f.Envelope.Encoded) > 0 {
 		v.form = frame
 	}

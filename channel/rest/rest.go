@@ -48,7 +48,9 @@ type Options struct {
 type Handlers struct {
 	opt     Options
 	svc     *channel.Service
+	paths   table
 	flight  budget
+	hot     hot
 	bodies  sync.Pool // *[]byte: small bodies
 	answers sync.Pool // *[]byte: answers being made
 }
@@ -81,6 +83,7 @@ func New(opt Options) (*Handlers, error) {
 	}
 	h := &Handlers{opt: opt, svc: opt.Service}
 	h.flight.max = opt.InFlight
+	h.paths = h.newTable()
 	return h, nil
 }
 
@@ -122,42 +125,66 @@ func (h *Handlers) resolve(r *http.Request, rest string) (web.Methods, any, erro
 		return nil, nil, err
 	}
 	tagged := web.Param(r, "tag") != ""
-	m := h.methods(p, tagged)
+	m := h.paths.methods(p, tagged)
 	if m == nil {
 		return nil, nil, hub.E(hub.NotFound, "no such path: %s", web.Path(r))
 	}
 	return m, p, nil
 }
 
-func (h *Handlers) methods(p hub.Path, tagged bool) web.Methods {
+// table holds the methods of every sort of time path, made once.
+type table struct {
+	verbs                                                map[hub.Verb]web.Methods
+	item, taggedItem, moment, period, one, many, seconds web.Methods
+}
+
+func (h *Handlers) newTable() table {
+	t := table{
+		item:       web.Methods{"GET": h.item, "POST": web.JSONOnly(h.insertAt), "DELETE": h.deleteAt},
+		taggedItem: web.Methods{"GET": h.taggedItem},
+		moment:     web.Methods{"GET": h.toSecond, "POST": web.JSONOnly(h.insertAt)},
+		period:     web.Methods{"GET": h.period},
+		one:        web.Methods{"GET": h.neighbour},
+		many:       web.Methods{"GET": h.neighbours},
+		seconds:    web.Methods{"GET": web.JSONOnly(h.seconds)},
+		verbs:      map[hub.Verb]web.Methods{},
+	}
+	for verb, handler := range h.opt.Verbs {
+		t.verbs[verb] = web.Methods{"GET": handler}
+	}
+	return t
+}
+
+// methods is nil for a path that spec 02 §11 does not have.
+func (t *table) methods(p hub.Path, tagged bool) web.Methods {
 	switch p.Verb {
 	case hub.Websocket, hub.Events:
-		if v := h.opt.Verbs[p.Verb]; v != nil && !tagged {
-			return web.Methods{"GET": v}
+		if tagged {
+			return nil
 		}
-		return nil
+		return t.verbs[p.Verb]
 	case hub.Next, hub.Previous:
 		switch {
-		case p.Unit == hub.Second && !tagged:
-			return web.Methods{"GET": web.JSONOnly(h.seconds)}
-		case p.Unit == hub.Second:
+		case p.Unit == hub.Second && tagged:
 			return nil
+		case p.Unit == hub.Second:
+			return t.seconds
 		case p.HasN:
-			return web.Methods{"GET": h.neighbours}
+			return t.many
 		}
-		return web.Methods{"GET": h.neighbour}
+		return t.one
 	}
 	switch {
 	case p.Unit == hub.ItemUnit && tagged:
-		return web.Methods{"GET": h.taggedItem}
+		return t.taggedItem
 	case p.Unit == hub.ItemUnit:
-		return web.Methods{"GET": h.item, "POST": web.JSONOnly(h.insertAt), "DELETE": h.deleteAt}
+		return t.item
 	case p.Unit == hub.Millisecond && tagged:
 		return nil
 	case p.Unit == hub.Millisecond:
-		return web.Methods{"GET": h.toSecond, "POST": web.JSONOnly(h.insertAt)}
+		return t.moment
 	}
-	return web.Methods{"GET": h.period}
+	return t.period
 }
 
 // channel is the configuration of the channel in the path.

@@ -1,0 +1,53 @@
+package rest
+
+import (
+	"sync/atomic"
+
+	"timehub/channel"
+	"timehub/hub"
+	"timehub/hub/seal"
+)
+
+// hot keeps the opened bodies of small items that are read again and again, as new ones are by everybody who follows a channel: unpacking is the dearest
+// part of such a read. A body is kept when it is read the second time in a row in its place, so that reading through a channel costs nothing. It holds
+// at most hotPlaces × hotBytes and needs no lock.
+type hot struct{ places [hotPlaces]hotPlace }
+
+const (
+	hotPlaces = 256
+	hotBytes  = 16 << 10
+)
+
+type hotPlace struct {
+	seen atomic.Uint64 // the item read last
+	kept atomic.Pointer[hotItem]
+}
+
+type hotItem struct {
+	channel string
+	key     hub.Key
+	digest  uint32
+	body    []byte // never changed
+}
+
+func (i *hotItem) is(f *channel.Found) bool {
+	return i.digest == f.Meta.Digest && int64(len(i.body)) == f.Meta.Size && i.key == f.Key && i.channel == f.Channel.Name
+}
+
+// body returns the body of an item, which must not be changed: a kept one, or one that is opened into buf.
+func (h *hot) body(svc *channel.Service, buf *[]byte, f *channel.Found) ([]byte, error) {
+	cache := f.Envelope.Codec == seal.Zstd && f.Meta.Size <= hotBytes
+	place := &h.places[f.Meta.Digest%hotPlaces]
+	if kept := place.kept.Load(); cache && kept != nil && kept.is(f) {
+		return kept.body, nil
+	}
+	b, err := svc.Body(*buf, *f)
+	if err != nil {
+		return nil, err
+	}
+	*buf = b
+	if id := uint64(f.Key.Millis())<<20 ^ uint64(f.Meta.Digest); cache && place.seen.Swap(id) == id {
+		place.kept.Store(&hotItem{f.Channel.Name, f.Key, f.Meta.Digest, append(make([]byte, 0, len(b)), b...)})
+	}
+	return b, nil
+}
