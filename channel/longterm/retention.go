@@ -3,15 +3,24 @@ package longterm
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"timehub/hub"
 	"timehub/hub/bucket"
 )
 
-// DeleteBefore removes what a channel has below key: items, large bodies, and the zips and indexes of minutes that end at or before it. A minute that key lies
-// within stays whole; its older items are for the query layer to hide. Only names that parse as the channel's own are touched. It returns the number of
+// largeMargin is the most that may lie between the key of a large body and that of its item, which is minted once the body is stored (spec 01 §1.6). Within it
+// a body below a limit may belong to an item above it.
+const largeMargin = 24 * time.Hour
+
+// DeleteBefore removes what a channel has below key: items, and the zips and indexes of minutes that end at or before it. A minute that key lies within stays
+// whole; its older items are for the query layer to hide. Large bodies go a day later than their items, for their keys are older. Only names that parse as the channel's own are touched. It returns the number of
 // objects removed. It works through the names in order, page by page, removing as it goes: after an error or a crash, call it again.
 func (s *Store) DeleteBefore(ctx context.Context, ch *hub.Channel, key hub.Key) (int, error) {
+	return s.deleteBefore(ctx, ch, key, hub.KeyAt(max(key.Millis()-largeMargin.Milliseconds(), hub.MinKey.Millis()), key.Hash()))
+}
+
+func (s *Store) deleteBefore(ctx context.Context, ch *hub.Channel, key, body hub.Key) (int, error) {
 	total := 0
 	minute := minuteText(key.Time()) // zips of earlier minutes go
 	for _, part := range []struct {
@@ -23,7 +32,7 @@ func (s *Store) DeleteBefore(ctx context.Context, ch *hub.Channel, key hub.Key) 
 		{indexRoot(ch), minute, isMinute},
 		{zipRoot(ch), minute, isMinute},
 		// Bodies last: until then an item that is still there can be read.
-		{largeRoot(ch), key.String(), isKey},
+		{largeRoot(ch), body.String(), isKey},
 	} {
 		n, err := s.deletePart(ctx, part.root, part.end, part.own)
 		total += n
@@ -34,12 +43,12 @@ func (s *Store) DeleteBefore(ctx context.Context, ch *hub.Channel, key hub.Key) 
 	return total, nil
 }
 
-// DeleteAll is DeleteBefore for a channel that was deleted; a zero key means everything.
+// DeleteAll is DeleteBefore for a channel that was deleted, bodies included; a zero key means everything. Nothing at or above the key is touched.
 func (s *Store) DeleteAll(ctx context.Context, ch *hub.Channel, before hub.Key) (int, error) {
 	if before.IsZero() {
 		before = hub.MaxKey
 	}
-	n, err := s.DeleteBefore(ctx, ch, before)
+	n, err := s.deleteBefore(ctx, ch, before, before)
 	if err != nil || before != hub.MaxKey {
 		return n, err
 	}

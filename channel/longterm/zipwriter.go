@@ -121,8 +121,12 @@ func (z *ZipWriter) plain(name string, ms int64, body []byte) error {
 }
 
 func (z *ZipWriter) add(ms int64, body []byte) error {
-	if int64(len(body)) > maxEntry && z.err == nil {
+	if z.err != nil {
+		return z.err
+	}
+	if int64(len(body)) > maxEntry {
 		z.err = hub.E(hub.TooLarge, "an item of %d bytes does not fit into a zip", len(body))
+		return z.err
 	}
 	e := z.begin(ms)
 	if z.err == nil {
@@ -133,6 +137,9 @@ func (z *ZipWriter) add(ms int64, body []byte) error {
 }
 
 func (z *ZipWriter) stream(ms int64, body io.Reader) error {
+	if z.err != nil {
+		return z.err
+	}
 	e := z.begin(ms)
 	size := int64(0)
 	if z.err == nil {
