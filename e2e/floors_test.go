@@ -51,9 +51,10 @@ var floors = map[string]string{
 	"hub/client":            "hub/web github.com/cenkalti/backoff/v5",
 	"hub/auth":              "hub/web",
 
-	"spoke/log":   "hub/disk",
-	"spoke":       "spoke/log hub/disk hub/web hub/coord",
-	"internalapi": "hub/web hub/coord hub/bucket hub/catalog hub/client hub/auth",
+	"spoke/log":        "hub/disk spoke/log/format",
+	"spoke/log/format": "",
+	"spoke":            "spoke/log hub/disk hub/web hub/coord",
+	"internalapi":      "hub/web hub/coord hub/bucket hub/catalog hub/client hub/auth",
 
 	"channel":             "hub/seal hub/catalog hub/coord",
 	"channel/longterm":    "hub/bucket hub/seal hub/disk " + compress,

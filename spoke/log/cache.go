@@ -3,6 +3,8 @@ package log
 import (
 	"io"
 	"sync"
+
+	"timehub/spoke/log/format"
 )
 
 const (
@@ -13,19 +15,21 @@ const (
 // cache holds what look-ups in footers read again and again. It is small, and emptied when it is full.
 type cache struct {
 	mu     sync.Mutex // guards all below; never held during a call to the disk
-	rowsOf map[rowKey]*dirRow
-	fence  map[*footer][]byte
+	rowsOf map[rowKey]*format.DirRow
+	fence  map[*format.Footer][]byte
 }
 
 type rowKey struct {
-	foot    *footer
+	foot    *format.Footer
 	channel string
 }
 
-func newCache() *cache { return &cache{rowsOf: map[rowKey]*dirRow{}, fence: map[*footer][]byte{}} }
+func newCache() *cache {
+	return &cache{rowsOf: map[rowKey]*format.DirRow{}, fence: map[*format.Footer][]byte{}}
+}
 
 // row is footer.row.
-func (c *cache) row(f *footer, r io.ReaderAt, channel string) (*dirRow, error) {
+func (c *cache) row(f *format.Footer, r io.ReaderAt, channel string) (*format.DirRow, error) {
 	key := rowKey{f, channel}
 	c.mu.Lock()
 	row := c.rowsOf[key]
@@ -33,7 +37,7 @@ func (c *cache) row(f *footer, r io.ReaderAt, channel string) (*dirRow, error) {
 	if row != nil {
 		return row, nil
 	}
-	row, err := f.row(r, channel, channelHash(channel))
+	row, err := f.Row(r, channel, format.ChannelHash(channel))
 	if err != nil || row == nil {
 		return nil, err
 	}
@@ -47,14 +51,14 @@ func (c *cache) row(f *footer, r io.ReaderAt, channel string) (*dirRow, error) {
 }
 
 // fences returns the first entries of all pages of entries.
-func (c *cache) fences(f *footer, r io.ReaderAt) ([]byte, error) {
+func (c *cache) fences(f *format.Footer, r io.ReaderAt) ([]byte, error) {
 	c.mu.Lock()
 	b := c.fence[f]
 	c.mu.Unlock()
 	if b != nil {
 		return b, nil
 	}
-	b, err := f.read(r, secFences, 0, int(f.sections[secFences].bytes))
+	b, err := f.Fences(r)
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +72,7 @@ func (c *cache) fences(f *footer, r io.ReaderAt) ([]byte, error) {
 }
 
 // forget lets go what is known of a footer.
-func (c *cache) forget(f *footer) {
+func (c *cache) forget(f *format.Footer) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.fence, f)

@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"time"
 
-	"timehub/hub"
 	"timehub/hub/disk"
+	"timehub/spoke/log/format"
 )
 
 const (
@@ -40,7 +40,7 @@ type committer struct {
 
 	buf   []byte
 	base  int64 // offset of buf in the file
-	pend  []named
+	pend  []format.Named
 	spare []*Batch // the other slice of Log.queue
 }
 
@@ -149,17 +149,17 @@ func (c *committer) group(list []*Batch) error {
 	s, l := c.active, c.l
 	c.buf, c.base, c.pend = c.buf[:0], s.length, c.pend[:0]
 	if !c.linked {
-		c.buf, c.base = c.link(s).append(c.buf), headSize
+		c.buf, c.base = c.link(s).Append(c.buf), format.HeadSize
 	}
 	lows := l.opt.Lows()
-	if len(lows) > maxLows {
-		return fmt.Errorf("%d lows in a group: at most %d are possible", len(lows), maxLows)
+	if len(lows) > format.MaxLows {
+		return fmt.Errorf("%d lows in a group: at most %d are possible", len(lows), format.MaxLows)
 	}
-	g := group{salt: s.salt, seq: c.groups + 1, lows: uint16(len(lows))}
+	g := format.Group{Salt: s.salt, Seq: c.groups + 1, Lows: uint16(len(lows))}
 	at := len(c.buf) // of the header in buf, until that is flushed
-	c.buf = append(c.buf, make([]byte, groupHead)...)
+	c.buf = append(c.buf, make([]byte, format.GroupHead)...)
 	for _, low := range lows {
-		c.buf = appendLow(c.buf, low)
+		c.buf = format.AppendLow(c.buf, low)
 	}
 	header := c.buf[at:]
 	flushed := false
@@ -177,11 +177,11 @@ func (c *committer) group(list []*Batch) error {
 		}
 	}
 	end := c.base + int64(len(c.buf))
-	g.length = uint32(end - s.length)
+	g.Length = uint32(end - s.length)
 	if !flushed {
-		header = c.buf[at : at+groupHead+len(lows)*lowSize]
+		header = c.buf[at : at+format.GroupHead+len(lows)*format.LowSize]
 	}
-	g.put(header)
+	g.Put(header)
 	err := c.flush()
 	if err == nil && flushed {
 		_, err = c.file.WriteAt(header, s.length)
@@ -201,25 +201,12 @@ func (c *committer) group(list []*Batch) error {
 }
 
 // encode appends a record to the buffer and notes where it lies.
-func (c *committer) encode(r *Record, g *group) {
+func (c *committer) encode(r *Record, g *format.Group) {
 	at := len(c.buf)
 	var crc uint32
-	c.buf, crc = appendRecord(c.buf, r, r.Flags)
-	var four [4]byte
-	le.PutUint32(four[:], crc)
-	g.sum = crcUpdate(g.sum, four[:])
-	g.records++
-	c.pend = append(c.pend, namedEntry(r.Channel, r.Key, r.Flags, c.base+int64(at), len(c.buf)-at))
-}
-
-func namedEntry(channel string, key hub.Key, flags Flags, off int64, size int) named {
-	n := named{channel: channel, entry: entry{ms: key.Millis(), off: uint32(off), size: uint32(size), flags: flags, hlen: uint8(len(key.Hash()))}}
-	if hash := key.Hash(); len(hash) > inlineHash {
-		n.hash = hash
-	} else {
-		copy(n.entry.hash[:], hash)
-	}
-	return n
+	c.buf, crc = format.AppendRecord(c.buf, r, r.Flags)
+	g.Add(crc)
+	c.pend = append(c.pend, format.NewNamed(r.Channel, r.Key.Millis(), r.Key.Hash(), r.Flags, c.base+int64(at), len(c.buf)-at))
 }
 
 func (c *committer) flush() error {
@@ -259,7 +246,7 @@ func (c *committer) publish(end int64, lows []Low) {
 	l.mu.Lock()
 	s.add(c.pend)
 	s.length, s.size, s.closed = end, end, now
-	mergeLows(s.mem.lows, lows)
+	format.MergeLows(s.mem.Lows, lows)
 	l.learn(lows)
 	if l.failures > 0 && !l.broken {
 		l.failures = 0
@@ -275,11 +262,11 @@ func (c *committer) publish(end int64, lows []Low) {
 	}
 }
 
-func (c *committer) count(g *group) {
+func (c *committer) count(g *format.Group) {
 	m := &c.l.metrics
 	m.groups.Add(1)
-	m.records.Add(int64(g.records))
-	m.bytes.Add(int64(g.length))
+	m.records.Add(int64(g.Records))
+	m.bytes.Add(int64(g.Length))
 }
 
 // due is when housekeeping has something to do.

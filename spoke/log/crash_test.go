@@ -66,7 +66,7 @@ func newHistory(t *testing.T, seed uint64) *history {
 			defer h.mu.Unlock()
 			return h.archived[ch], true
 		},
-		Lows: func() []Low { return []Low{{Stream: Stream{1, 1}, Mark: 5}} },
+		Lows: func() []Low { return []Low{{Stream: Stream{Ordinal: 1, Incarnation: 1}, Mark: 5}} },
 	}
 	if os.Getenv("LOG_TRACE") != "" {
 		h.opt.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
@@ -97,7 +97,7 @@ func (h *history) send(l *Log, channel string, n int, done chan<- struct{}) erro
 	for i := range n {
 		k := hub.KeyAt(h.ms, fmt.Sprintf("h%05d", i))
 		s.keys = append(s.keys, k)
-		b.Records = append(b.Records, Record{Channel: channel, Key: k, Stream: Stream{1, uint32(h.gen)}, Data: body(k)})
+		b.Records = append(b.Records, Record{Channel: channel, Key: k, Stream: Stream{Ordinal: 1, Incarnation: uint32(h.gen)}, Data: body(k)})
 	}
 	b.Done = func(err error) {
 		h.mu.Lock()

@@ -1,26 +1,30 @@
 package log
 
-import "io"
+import (
+	"io"
+
+	"timehub/spoke/log/format"
+)
 
 // cursor walks over one sorted run of entries of a channel: a slice of an index in memory, or a range of a footer.
 type cursor struct {
 	seg     *segment
 	reverse bool
 
-	run   []entry // in memory
+	run   []format.Entry // in memory
 	arena []byte
 
 	r    io.ReaderAt // in a footer
-	foot *footer
+	foot *format.Footer
 	rows []byte // raw entries, from base on
 	base int
 	step int // pages to read next
 
-	pos, end int   // what is left: pos ≤ i < end
-	stop     bound // in a footer: the walk ends before this key, or with reverse below it
+	pos, end int          // what is left: pos ≤ i < end
+	stop     format.Bound // in a footer: the walk ends before this key, or with reverse below it
 
-	entry entry  // the current one
-	hash  []byte // its hash; good until the next call of advance
+	entry format.Entry // the current one
+	hash  []byte       // its hash; good until the next call of advance
 }
 
 const maxStep = 16 // pages of entries that a long walk reads at once
@@ -39,20 +43,20 @@ func (c *cursor) advance() (bool, error) {
 	}
 	if c.foot == nil {
 		c.entry = c.run[i]
-		c.hash = c.entry.hashIn(c.arena)
+		c.hash = c.entry.HashIn(c.arena)
 		return true, nil
 	}
-	if i < c.base || i >= c.base+len(c.rows)/entrySize {
+	if i < c.base || i >= c.base+len(c.rows)/format.EntrySize {
 		if err := c.load(i); err != nil {
 			return false, err
 		}
 	}
-	c.entry = parseEntry(c.rows[(i-c.base)*entrySize:])
+	c.entry = format.ParseEntry(c.rows[(i-c.base)*format.EntrySize:])
 	var err error
-	if c.hash, err = c.foot.hash(c.r, &c.entry); err != nil {
+	if c.hash, err = c.foot.Hash(c.r, &c.entry); err != nil {
 		return false, err
 	}
-	if d := c.stop.compare(c.entry.ms, c.hash); d >= 0 && !c.reverse || d < 0 && c.reverse {
+	if d := c.stop.Compare(c.entry.Millis, c.hash); d >= 0 && !c.reverse || d < 0 && c.reverse {
 		c.pos = c.end
 		return false, nil
 	}
@@ -62,23 +66,23 @@ func (c *cursor) advance() (bool, error) {
 // load reads whole pages from entry i on, in the direction of the walk, more each time.
 func (c *cursor) load(i int) error {
 	c.step = min(max(1, c.step*2), maxStep)
-	page := i / perPage
-	from, to := page*perPage, (page+c.step)*perPage
+	page := i / format.PerPage
+	from, to := page*format.PerPage, (page+c.step)*format.PerPage
 	if c.reverse {
-		from, to = (page+1-c.step)*perPage, (page+1)*perPage
+		from, to = (page+1-c.step)*format.PerPage, (page+1)*format.PerPage
 		from, to = max(from, c.pos), min(to, i+1)
 	} else {
 		from, to = max(from, i), min(to, c.end)
 	}
 	var err error
-	c.rows, err = c.foot.entriesAt(c.r, from, to)
+	c.rows, err = c.foot.EntriesAt(c.r, from, to)
 	c.base = from
 	return err
 }
 
 // compare orders the current entries of two cursors.
 func (c *cursor) compare(o *cursor) int {
-	return bound{o.entry.ms, o.hash}.compare(c.entry.ms, c.hash)
+	return format.Bound{Millis: o.entry.Millis, Hash: o.hash}.Compare(c.entry.Millis, c.hash)
 }
 
 // candidate is a segment that may hold keys of a range, as it was when a search began.
@@ -86,14 +90,14 @@ type candidate struct {
 	seg        *segment
 	minMs      int64
 	maxMs      int64
-	main, late []entry // foot == nil
+	main, late []format.Entry // foot == nil
 	arena      []byte
-	foot       *footer
+	foot       *format.Footer
 }
 
 // snapshot pins the segments that may hold keys of the channel between two instants, oldest first.
 func (l *Log) snapshot(channel string, from, to int64) []candidate {
-	hash := channelHash(channel)
+	hash := format.ChannelHash(channel)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var list []candidate
@@ -103,10 +107,10 @@ func (l *Log) snapshot(channel string, from, to int64) []candidate {
 		}
 		c := candidate{seg: s, foot: s.foot, minMs: s.minMs, maxMs: s.maxMs}
 		if s.foot != nil {
-			if _, ok := s.foot.mayHold(hash); !ok {
+			if _, ok := s.foot.MayHold(hash); !ok {
 				continue
 			}
-		} else if c.main, c.late, c.arena = s.mem.runs(channel); c.main == nil {
+		} else if c.main, c.late, c.arena = s.mem.Runs(channel); c.main == nil {
 			continue
 		}
 		s.pin()
@@ -122,7 +126,7 @@ func (l *Log) releaseAll(list []candidate) {
 }
 
 // cursors opens the runs of a candidate for the keys from ≤ key < to, each at its first entry.
-func (l *Log) cursors(c candidate, channel string, from, to bound, reverse bool) ([]*cursor, error) {
+func (l *Log) cursors(c candidate, channel string, from, to format.Bound, reverse bool) ([]*cursor, error) {
 	var list []*cursor
 	add := func(cur *cursor) error {
 		cur.seg, cur.reverse = c.seg, reverse
@@ -133,8 +137,8 @@ func (l *Log) cursors(c candidate, channel string, from, to bound, reverse bool)
 		return err
 	}
 	if c.foot == nil {
-		for _, run := range [2][]entry{c.main, c.late} {
-			if err := add(&cursor{run: run, arena: c.arena, pos: from.lower(run, c.arena), end: to.lower(run, c.arena)}); err != nil {
+		for _, run := range [2][]format.Entry{c.main, c.late} {
+			if err := add(&cursor{run: run, arena: c.arena, pos: from.Lower(run, c.arena), end: to.Lower(run, c.arena)}); err != nil {
 				return nil, err
 			}
 		}
@@ -148,27 +152,28 @@ func (l *Log) cursors(c candidate, channel string, from, to bound, reverse bool)
 	if err != nil || row == nil {
 		return nil, err
 	}
-	cur := &cursor{r: f, foot: c.foot, pos: row.start, end: row.start + row.count}
-	first, err := c.foot.hash(f, &row.first)
+	cur := &cursor{r: f, foot: c.foot, pos: row.Start, end: row.Start + row.Count}
+	first, err := c.foot.Hash(f, &row.First)
 	if err != nil {
 		return nil, err
 	}
-	last, err := c.foot.hash(f, &row.last)
+	last, err := c.foot.Hash(f, &row.Last)
 	if err != nil {
 		return nil, err
 	}
-	if from.compare(row.last.ms, last) < 0 || to.compare(row.first.ms, first) >= 0 {
+	if from.Compare(row.Last.Millis, last) < 0 || to.Compare(row.First.Millis, first) >= 0 {
 		return nil, nil
 	}
+	fences := func() ([]byte, error) { return l.cache.fences(c.foot, f) }
 	// One end is searched, the other one is recognized when the walk comes there.
 	cur.stop = to
 	if reverse {
 		cur.stop = from
-		if to.compare(row.last.ms, last) >= 0 {
-			cur.end, err = c.foot.lower(f, l.cache, row, to)
+		if to.Compare(row.Last.Millis, last) >= 0 {
+			cur.end, err = c.foot.Lower(f, fences, row, to)
 		}
-	} else if from.compare(row.first.ms, first) < 0 {
-		cur.pos, err = c.foot.lower(f, l.cache, row, from)
+	} else if from.Compare(row.First.Millis, first) < 0 {
+		cur.pos, err = c.foot.Lower(f, fences, row, from)
 	}
 	if err != nil {
 		return nil, err

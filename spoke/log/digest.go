@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"timehub/hub"
+	"timehub/spoke/log/format"
 )
 
 // Channels returns every channel with what the log has of it.
@@ -25,9 +26,9 @@ func (l *Log) Channels(ctx context.Context) (map[string]Range, error) {
 		if s.foot != nil {
 			return
 		}
-		for name, c := range s.mem.channels {
-			first, last := c.extent(s.mem.arena)
-			add(name, keyOf(first.ms, first.hashIn(s.mem.arena)), keyOf(last.ms, last.hashIn(s.mem.arena)), len(c.main)+len(c.late))
+		for name, c := range s.mem.Channels {
+			first, last := c.Extent(s.mem.Arena)
+			add(name, format.KeyOf(first.Millis, first.HashIn(s.mem.Arena)), format.KeyOf(last.Millis, last.HashIn(s.mem.Arena)), len(c.Main)+len(c.Late))
 		}
 	})
 	defer l.unpin(segs...)
@@ -38,8 +39,8 @@ func (l *Log) Channels(ctx context.Context) (map[string]Range, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		err := l.directory(s, feet[i], func(d *dirRow, first, last hub.Key) error {
-			add(d.name, first, last, d.count)
+		err := l.directory(s, feet[i], func(d *format.DirRow, first, last hub.Key) error {
+			add(d.Name, first, last, d.Count)
 			return nil
 		})
 		if err != nil {
@@ -50,7 +51,7 @@ func (l *Log) Channels(ctx context.Context) (map[string]Range, error) {
 }
 
 // pinAll pins all segments. visit is called for each under Log.mu; feet are their footers, nil for an index in memory.
-func (l *Log) pinAll(visit func(*segment)) (segs []*segment, feet []*footer) {
+func (l *Log) pinAll(visit func(*segment)) (segs []*segment, feet []*format.Footer) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, s := range l.segs {
@@ -63,21 +64,21 @@ func (l *Log) pinAll(visit func(*segment)) (segs []*segment, feet []*footer) {
 }
 
 // directory visits the channels of a pinned segment with a footer.
-func (l *Log) directory(s *segment, foot *footer, visit func(d *dirRow, first, last hub.Key) error) error {
+func (l *Log) directory(s *segment, foot *format.Footer, visit func(d *format.DirRow, first, last hub.Key) error) error {
 	f, err := l.fileOf(s)
 	if err != nil {
 		return err
 	}
-	err = foot.rows(f, func(d *dirRow) error {
-		first, err := foot.hash(f, &d.first)
+	err = foot.Rows(f, func(d *format.DirRow) error {
+		first, err := foot.Hash(f, &d.First)
 		if err != nil {
 			return err
 		}
-		last, err := foot.hash(f, &d.last)
+		last, err := foot.Hash(f, &d.Last)
 		if err != nil {
 			return err
 		}
-		return visit(d, keyOf(d.first.ms, first), keyOf(d.last.ms, last))
+		return visit(d, format.KeyOf(d.First.Millis, first), format.KeyOf(d.Last.Millis, last))
 	})
 	if err != nil {
 		return l.footerFailed(s, err)
@@ -87,7 +88,7 @@ func (l *Log) directory(s *segment, foot *footer, visit func(d *dirRow, first, l
 
 // Minute returns the digest of a channel's keys, given-up ones excluded, in the minute that holds t.
 func (l *Log) Minute(ctx context.Context, channel string, t time.Time) (Digest, error) {
-	minute := minuteOf(t.UnixMilli())
+	minute := format.MinuteOf(t.UnixMilli())
 	if d, ok := l.minuteFast(channel, minute); ok {
 		return d, nil
 	}
@@ -96,7 +97,7 @@ func (l *Log) Minute(ctx context.Context, channel string, t time.Time) (Digest, 
 	err := l.walk(ctx, channel, from, to, false, func(h *hit) bool {
 		if !h.given {
 			d.Count++
-			d.Sum += hub.DigestOf(h.entry.ms, h.hash)
+			d.Sum += hub.DigestOf(h.entry.Millis, h.hash)
 		}
 		return true
 	}, nil)
@@ -122,13 +123,13 @@ func (l *Log) minuteFast(channel string, minute int64) (d Digest, ok bool) {
 		if row == nil {
 			continue
 		}
-		m, found, err := c.foot.minute(f, row, minute)
-		if err != nil || m.flags != 0 {
+		m, found, err := c.foot.Minute(f, row, minute)
+		if err != nil || m.Flags != 0 {
 			return d, false
 		}
 		if found {
-			d.Count += int(m.count)
-			d.Sum += m.sum
+			d.Count += int(m.Count)
+			d.Sum += m.Sum
 		}
 	}
 	return d, true

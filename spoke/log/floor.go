@@ -6,56 +6,14 @@ import (
 	"io"
 	"io/fs"
 
-	"timehub/hub"
 	"timehub/hub/disk"
+	"timehub/spoke/log/format"
 )
 
 const (
 	floorFile = "floor"
 	floorTemp = "floor.tmp"
 )
-
-// maxDead bounds the list of floorState.
-const maxDead = 4096
-
-// floorState is the content of the file floor. dead are segments that were removed, but may come back after a crash, because the folder could not be
-// synced; nothing in them counts.
-type floorState struct {
-	floor hub.Key
-	dead  []uint64
-}
-
-func (s floorState) append(b []byte) []byte {
-	b = le.AppendUint64(b, floorMagic)
-	b = le.AppendUint64(b, version)
-	b = le.AppendUint64(b, uint64(s.floor.Millis()))
-	b = le.AppendUint32(b, uint32(len(s.dead)))
-	for _, seq := range s.dead {
-		b = le.AppendUint64(b, seq)
-	}
-	b = append(b, byte(len(s.floor.Hash())))
-	b = append(b, s.floor.Hash()...)
-	return le.AppendUint32(b, crcOf(b))
-}
-
-func parseFloor(b []byte) (s floorState, err error) {
-	const fixed = 28 // before the list
-	if len(b) < fixed+5 || le.Uint64(b) != floorMagic || le.Uint32(b[len(b)-4:]) != crcOf(b[:len(b)-4]) {
-		return s, errFormat
-	}
-	if v := le.Uint64(b[8:]); v > version {
-		return s, errVersion{v}
-	}
-	n := int(le.Uint32(b[24:]))
-	if n > maxDead || len(b) < fixed+8*n+5 || len(b) != fixed+8*n+5+int(b[fixed+8*n]) {
-		return s, errFormat
-	}
-	for i := range n {
-		s.dead = append(s.dead, le.Uint64(b[fixed+8*i:]))
-	}
-	s.floor = keyOf(int64(le.Uint64(b[16:])), b[fixed+8*n+1:len(b)-4])
-	return s, nil
-}
 
 // syncDir makes the names in the folder durable. After a failure, names made before may never become durable: who needs one compares dirFailures.
 func (l *Log) syncDir() error {
@@ -88,7 +46,7 @@ func (l *Log) syncName(before int) error {
 }
 
 // writeFloor replaces the file floor; when it returns nil, the new one survives a crash.
-func (l *Log) writeFloor(s floorState) error {
+func (l *Log) writeFloor(s format.FloorState) error {
 	d := l.opt.Disk
 	temp := l.opt.Dir + "/" + floorTemp
 	if err := d.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -99,7 +57,7 @@ func (l *Log) writeFloor(s floorState) error {
 	if err != nil {
 		return fmt.Errorf("create %s: %w", temp, err)
 	}
-	_, err = f.Write(s.append(nil))
+	_, err = f.Write(s.Append(nil))
 	if err == nil {
 		err = f.Sync()
 	}
@@ -113,19 +71,19 @@ func (l *Log) writeFloor(s floorState) error {
 }
 
 // readFloor returns the floor on the disk; an error that is fs.ErrNotExist if there is none, errFormat if it is damaged.
-func readFloor(d disk.Disk, dir string) (s floorState, err error) {
+func readFloor(d disk.Disk, dir string) (s format.FloorState, err error) {
 	name := dir + "/" + floorFile
 	f, err := d.Open(name, false)
 	if err != nil {
 		return s, fmt.Errorf("open %s: %w", name, err)
 	}
 	defer f.Close()
-	b := make([]byte, 512+8*maxDead)
+	b := make([]byte, 512+8*format.MaxDead)
 	n, err := f.ReadAt(b, 0)
 	if err != nil && err != io.EOF {
 		return s, fmt.Errorf("read %s: %w", name, err)
 	}
-	if s, err = parseFloor(b[:n]); err != nil {
+	if s, err = format.ParseFloor(b[:n]); err != nil {
 		return s, fmt.Errorf("%s: %w", name, err)
 	}
 	return s, nil

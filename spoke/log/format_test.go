@@ -2,10 +2,12 @@ package log
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"flag"
 	"fmt"
+	"hash/crc32"
 	"os"
 	"strings"
 	"testing"
@@ -13,6 +15,7 @@ import (
 
 	"timehub/hub"
 	"timehub/hub/disk"
+	"timehub/spoke/log/format"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -47,12 +50,12 @@ func sample(t testing.TB) (disk.Disk, []byte) {
 	d := openDir(t)
 	clock := func() time.Time { return time.UnixMilli(t0) }
 	opt := Options{Disk: d, Clock: clock, Salt: func() uint64 { return 0x1122334455667788 }, Lows: func() []Low {
-		return []Low{{Stream{3, 7}, 2, 12345}, {Stream{4, 1}, 1, 99}}
+		return []Low{{Stream: Stream{Ordinal: 3, Incarnation: 7}, Epoch: 2, Mark: 12345}, {Stream: Stream{Ordinal: 4, Incarnation: 1}, Epoch: 1, Mark: 99}}
 	}}
 	l, _ := start(t, opt)
 	l.mustPut(rec("orders", 1, "first"), rec("orders", 2, "second"))
-	l.mustPut(Record{Channel: "x", Key: key(60_000, strings.Repeat("long", 6)), Stream: Stream{4, 1}, Flags: Replicated, Data: []byte{0, 1, 2}})
-	l.mustPut(Record{Channel: "orders", Key: key(2, "000002"), Stream: Stream{3, 7}, Flags: GivenUp})
+	l.mustPut(Record{Channel: "x", Key: key(60_000, strings.Repeat("long", 6)), Stream: Stream{Ordinal: 4, Incarnation: 1}, Flags: Replicated, Data: []byte{0, 1, 2}})
+	l.mustPut(Record{Channel: "orders", Key: key(2, "000002"), Stream: Stream{Ordinal: 3, Incarnation: 7}, Flags: GivenUp})
 	l.stop()
 	b, err := os.ReadFile(d.Path(segmentName(DefaultDir, 1)))
 	if err != nil {
@@ -63,17 +66,17 @@ func sample(t testing.TB) (disk.Disk, []byte) {
 
 func TestGolden(t *testing.T) {
 	d, b := sample(t)
-	golden(t, "header", b[:dataStart])
-	end := dataStart
-	for n := groupNeed(b[end:], 0x1122334455667788); n > 0; n = groupNeed(b[end:], 0x1122334455667788) {
-		g, err := parseGroup(b[end:], 0x1122334455667788)
+	golden(t, "header", b[:format.DataStart])
+	end := format.DataStart
+	for n := format.GroupNeed(b[end:], 0x1122334455667788); n > 0; n = format.GroupNeed(b[end:], 0x1122334455667788) {
+		g, err := format.ParseGroup(b[end:], 0x1122334455667788)
 		if err != nil {
 			t.Fatal(err)
 		}
-		end += int(g.length)
+		end += int(g.Length)
 	}
-	golden(t, "groups", b[dataStart:end])
-	golden(t, "footer", b[footerStart(int64(end)):])
+	golden(t, "groups", b[format.DataStart:end])
+	golden(t, "footer", b[format.FooterStart(int64(end)):])
 	floor, err := os.ReadFile(d.Path(DefaultDir + "/floor"))
 	if err != nil {
 		t.Fatal(err)
@@ -91,18 +94,18 @@ func TestKeyDigestIsFixed(t *testing.T) {
 
 func TestNewerVersionIsRefused(t *testing.T) {
 	reseal := func(b []byte, size int) {
-		le.PutUint64(b[8:], version+1)
-		le.PutUint32(b[size-4:], crcOf(b[:size-4]))
+		binary.LittleEndian.PutUint64(b[8:], format.Version+1)
+		binary.LittleEndian.PutUint32(b[size-4:], crc32c(b[:size-4]))
 	}
 	for name, change := range map[string]func(d disk.Disk, b []byte){
 		"segment": func(d disk.Disk, b []byte) {
-			reseal(b[:headSize], headSize)
+			reseal(b[:format.HeadSize], format.HeadSize)
 			os.WriteFile(d.Path(segmentName(DefaultDir, 1)), b, 0o644)
 		},
 		"footer": func(d disk.Disk, b []byte) {
-			page := b[len(b)-pageSize:]
-			le.PutUint64(page[8:], version+1)
-			sealPage(page, 1, 0x1122334455667788, le.Uint32(page[pagePayload+16:]))
+			page := b[len(b)-format.PageSize:]
+			binary.LittleEndian.PutUint64(page[8:], format.Version+1)
+			format.SealPage(page, 1, 0x1122334455667788, binary.LittleEndian.Uint32(page[format.PagePayload+16:]))
 			os.WriteFile(d.Path(segmentName(DefaultDir, 1)), b, 0o644)
 		},
 		"floor": func(d disk.Disk, b []byte) {
@@ -185,7 +188,7 @@ func TestBitFlips(t *testing.T) {
 		step = 13
 	}
 	for i := 0; i < len(b); i += step {
-		if i > 600 && i%pageSize > 300 && i%pageSize < pageSize-40 && i%37 != 0 {
+		if i > 600 && i%format.PageSize > 300 && i%format.PageSize < format.PageSize-40 && i%37 != 0 {
 			continue // mostly zeros
 		}
 		c := bytes.Clone(b)
@@ -217,17 +220,17 @@ func TestHole(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.stop()
-	size := (len(b) - dataStart) / 5
+	size := (len(b) - format.DataStart) / 5
 	for _, c := range []struct {
 		name        string
 		at          int
 		keys, holes int
 		cut         bool
 	}{
-		{"header of the third group", dataStart + 2*size + 20, 4, 1, false},
-		{"record of the third group", dataStart + 2*size + groupHead + 60, 4, 1, false},
-		{"header of the last group", dataStart + 4*size + 20, 4, 0, true},
-		{"record of the last group", dataStart + 4*size + groupHead + 60, 4, 0, true},
+		{"header of the third group", format.DataStart + 2*size + 20, 4, 1, false},
+		{"record of the third group", format.DataStart + 2*size + format.GroupHead + 60, 4, 1, false},
+		{"header of the last group", format.DataStart + 4*size + 20, 4, 0, true},
+		{"record of the last group", format.DataStart + 4*size + format.GroupHead + 60, 4, 0, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			d := openDir(t)
@@ -256,17 +259,17 @@ func FuzzScan(f *testing.F) {
 	_, b := sample(f)
 	f.Add(b[:600], false)
 	f.Add(b[:300], true)
-	f.Add(append(bytes.Clone(b[:200]), b[dataStart:500]...), false)
+	f.Add(append(bytes.Clone(b[:200]), b[format.DataStart:500]...), false)
 	f.Fuzz(func(t *testing.T, b []byte, fixed bool) {
 		s := newSegment("d", 1, 0x1122334455667788)
 		sc := scanInto(readerFile{bytes.NewReader(b)}, s, int64(len(b)), fixed)
-		if sc.end > max(int64(len(b)), dataStart) {
-			t.Fatalf("the end is %d of %d", sc.end, len(b))
+		if sc.End > max(int64(len(b)), format.DataStart) {
+			t.Fatalf("the end is %d of %d", sc.End, len(b))
 		}
-		for _, c := range s.mem.channels {
-			for e := range mergedEntries(c, s.mem.arena) {
-				r, err := parseRecord(b[e.off:])
-				if err != nil || r.size != int(e.size) || string(r.channel) != c.name || !bytes.Equal(r.hash, e.hashIn(s.mem.arena)) {
+		for _, c := range s.mem.Channels {
+			for e := range format.MergedEntries(c, s.mem.Arena) {
+				r, err := format.ParseRecord(b[e.Off:])
+				if err != nil || r.Size != int(e.Size) || string(r.Channel) != c.Name || !bytes.Equal(r.Hash, e.HashIn(s.mem.Arena)) {
 					t.Fatalf("entry %+v: %v", e, err)
 				}
 			}
@@ -287,24 +290,24 @@ func (r readerFile) Size() (int64, error)             { return r.Reader.Size(), 
 func FuzzFooter(f *testing.F) {
 	_, b := sample(f)
 	f.Add(b)
-	f.Add(b[len(b)-pageSize:])
+	f.Add(b[len(b)-format.PageSize:])
 	f.Fuzz(func(t *testing.T, b []byte) {
 		b = bytes.Clone(b)
 		reseal(b)
 		r := bytes.NewReader(b)
-		foot, _, err := openFooter(r, int64(len(b)), 1)
+		foot, _, err := format.OpenFooter(r, int64(len(b)), 1)
 		if err != nil {
 			return
 		}
-		c := newCache()
-		_ = foot.rows(r, func(d *dirRow) error {
-			if _, err := foot.lower(r, c, d, boundOf(key(2, "000002"))); err != nil {
+		fences := func() ([]byte, error) { return foot.Fences(r) }
+		_ = foot.Rows(r, func(d *format.DirRow) error {
+			if _, err := foot.Lower(r, fences, d, format.BoundOf(key(2, "000002"))); err != nil {
 				return err
 			}
-			if _, _, err := foot.minute(r, d, minuteOf(t0)); err != nil {
+			if _, _, err := foot.Minute(r, d, format.MinuteOf(t0)); err != nil {
 				return err
 			}
-			_, err := foot.row(r, d.name, channelHash(d.name))
+			_, err := foot.Row(r, d.Name, format.ChannelHash(d.Name))
 			return err
 		})
 	})
@@ -312,8 +315,10 @@ func FuzzFooter(f *testing.F) {
 
 // reseal gives all pages of a footer good CRCs, so that fuzzing gets behind them.
 func reseal(b []byte) {
-	for at := len(b) - pageSize; at >= 0; at -= pageSize {
-		p := b[at : at+pageSize]
-		le.PutUint32(p[pageSize-4:], crcOf(p[:pageSize-4]))
+	for at := len(b) - format.PageSize; at >= 0; at -= format.PageSize {
+		p := b[at : at+format.PageSize]
+		binary.LittleEndian.PutUint32(p[format.PageSize-4:], crc32c(p[:format.PageSize-4]))
 	}
 }
+
+func crc32c(b []byte) uint32 { return crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)) }

@@ -12,6 +12,7 @@ import (
 	"timehub/hub"
 	"timehub/hub/disk"
 	"timehub/hub/metrics"
+	"timehub/spoke/log/format"
 )
 
 // Log is the log of one disk. All methods are safe for concurrent use.
@@ -129,11 +130,11 @@ func (b *Batch) check() error {
 	for i := range b.Records {
 		r := &b.Records[i]
 		switch {
-		case r.Channel == "" || len(r.Channel) > maxName:
-			return hub.E(hub.Invalid, "the name of a channel must have 1 to %d bytes, not %d", maxName, len(r.Channel))
-		case len(r.Key.Hash()) > maxName:
-			return hub.E(hub.Invalid, "the hash of a key must have at most %d bytes, not %d", maxName, len(r.Key.Hash()))
-		case r.Flags&^knownFlags != 0:
+		case r.Channel == "" || len(r.Channel) > format.MaxName:
+			return hub.E(hub.Invalid, "the name of a channel must have 1 to %d bytes, not %d", format.MaxName, len(r.Channel))
+		case len(r.Key.Hash()) > format.MaxName:
+			return hub.E(hub.Invalid, "the hash of a key must have at most %d bytes, not %d", format.MaxName, len(r.Key.Hash()))
+		case r.Flags&^format.KnownFlags != 0:
 			return hub.E(hub.Internal, "record with unknown flags %#x", uint8(r.Flags))
 		case r.Flags&GivenUp != 0 && len(r.Data) > 0:
 			return hub.E(hub.Internal, "the name of a given-up key with data")
@@ -143,8 +144,8 @@ func (b *Batch) check() error {
 		} else {
 			r.Flags &^= MoreFollows
 		}
-		if b.size += recordSize(r); b.size > maxBatch {
-			return hub.E(hub.TooLarge, "one request may write at most %d bytes", maxBatch)
+		if b.size += format.RecordSize(r); b.size > format.MaxBatch {
+			return hub.E(hub.TooLarge, "one request may write at most %d bytes", format.MaxBatch)
 		}
 	}
 	return nil
@@ -179,20 +180,11 @@ func (l *Log) Floor() hub.Key {
 func (l *Log) Lows() []Low {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return sortedLows(l.lows)
+	return format.SortedLows(l.lows)
 }
 
 // learn takes in lows that are on the disk. l.mu is held.
-func (l *Log) learn(lows []Low) { mergeLows(l.lows, lows) }
-
-func mergeLows(all map[Stream]Low, lows []Low) {
-	for _, n := range lows {
-		if old, ok := all[n.Stream]; !ok || old.Mark <= n.Mark {
-			n.Epoch = max(n.Epoch, old.Epoch)
-			all[n.Stream] = n
-		}
-	}
-}
+func (l *Log) learn(lows []Low) { format.MergeLows(l.lows, lows) }
 
 // Status is a snapshot of figures.
 func (l *Log) Status() Status {
@@ -272,6 +264,6 @@ func (l *Log) removeVoids() (bool, error) {
 // bury notes removed segments whose names may come back. l.mu is held.
 func (l *Log) bury(seqs ...uint64) {
 	l.dead = append(l.dead, seqs...)
-	l.dead = l.dead[max(0, len(l.dead)-maxDead):]
+	l.dead = l.dead[max(0, len(l.dead)-format.MaxDead):]
 	l.buried = false
 }

@@ -81,7 +81,7 @@ const t0 = 1_700_000_000_000 // some milliseconds
 func key(ms int, hash string) hub.Key { return hub.KeyAt(t0+int64(ms), hash) }
 
 func rec(channel string, ms int, data string) Record {
-	return Record{Channel: channel, Key: key(ms, fmt.Sprintf("%06d", ms)), Stream: Stream{3, 7}, Data: []byte(data)}
+	return Record{Channel: channel, Key: key(ms, fmt.Sprintf("%06d", ms)), Stream: Stream{Ordinal: 3, Incarnation: 7}, Data: []byte(data)}
 }
 
 // sealAll waits until all segments but the active one have footers.
@@ -129,7 +129,7 @@ func TestAppendReadReopen(t *testing.T) {
 		t.Helper()
 		for i := range 100 {
 			got, err := l.Get(t.Context(), "a", rec("a", i, "").Key)
-			if err != nil || string(got.Data) != fmt.Sprint("data ", i) || got.Stream != (Stream{3, 7}) || got.Flags != MoreFollows {
+			if err != nil || string(got.Data) != fmt.Sprint("data ", i) || got.Stream != (Stream{Ordinal: 3, Incarnation: 7}) || got.Flags != MoreFollows {
 				t.Fatalf("Get %d: %+v, %v", i, got, err)
 			}
 		}

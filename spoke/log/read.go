@@ -10,6 +10,7 @@ import (
 
 	"timehub/hub"
 	"timehub/hub/disk"
+	"timehub/spoke/log/format"
 )
 
 const (
@@ -71,7 +72,7 @@ func (s *search) places(list *[]hit) (given bool, err error) {
 		}
 		for _, cur := range curs {
 			for more := true; more; {
-				if cur.entry.flags&GivenUp != 0 {
+				if cur.entry.Flags&GivenUp != 0 {
 					given = true
 				} else {
 					*list = append(*list, hit{seg: cur.seg, entry: cur.entry})
@@ -86,33 +87,33 @@ func (s *search) places(list *[]hit) (given bool, err error) {
 }
 
 // record reads one record of a pinned segment.
-func (l *Log) record(s *segment, e *entry, channel string, key hub.Key) (Record, error) {
+func (l *Log) record(s *segment, e *format.Entry, channel string, key hub.Key) (Record, error) {
 	f, err := l.fileOf(s)
 	if err != nil {
 		return Record{}, err
 	}
-	buf := make([]byte, e.size)
-	if n, err := f.ReadAt(buf, int64(e.off)); n < len(buf) {
+	buf := make([]byte, e.Size)
+	if n, err := f.ReadAt(buf, int64(e.Off)); n < len(buf) {
 		return Record{}, l.damaged(s, e, channel, key, err)
 	}
 	return l.parse(buf, s, e, channel, key)
 }
 
 // parse checks the record that an entry leads to.
-func (l *Log) parse(buf []byte, s *segment, e *entry, channel string, key hub.Key) (Record, error) {
-	r, err := parseRecord(buf)
-	if err == nil && (r.ms != key.Millis() || string(r.channel) != channel || string(r.hash) != key.Hash()) {
-		err = errFormat
+func (l *Log) parse(buf []byte, s *segment, e *format.Entry, channel string, key hub.Key) (Record, error) {
+	r, err := format.ParseRecord(buf)
+	if err == nil && (r.Millis != key.Millis() || string(r.Channel) != channel || string(r.Hash) != key.Hash()) {
+		err = format.ErrFormat
 	}
 	if err != nil {
 		return Record{}, l.damaged(s, e, channel, key, err)
 	}
-	return Record{Channel: channel, Key: key, Stream: r.stream, Flags: r.flags, Data: r.data}, nil
+	return Record{Channel: channel, Key: key, Stream: r.Stream, Flags: r.Flags, Data: r.Data}, nil
 }
 
 // damaged reports a record that cannot be read, once.
-func (l *Log) damaged(s *segment, e *entry, channel string, key hub.Key, err error) error {
-	place := damagedPlace{s.seq, e.off}
+func (l *Log) damaged(s *segment, e *format.Entry, channel string, key hub.Key, err error) error {
+	place := damagedPlace{s.seq, e.Off}
 	l.mu.Lock()
 	_, known := l.damage[place]
 	if !known && len(l.damage) < damageKept {
@@ -124,9 +125,9 @@ func (l *Log) damaged(s *segment, e *entry, channel string, key hub.Key, err err
 	l.mu.Unlock()
 	if !known {
 		l.metrics.damaged.Add(1)
-		l.log.Error("a record is damaged; it is not served", "segment", s.name, "offset", e.off, "channel", channel, "key", key, "err", err)
+		l.log.Error("a record is damaged; it is not served", "segment", s.name, "offset", e.Off, "channel", channel, "key", key, "err", err)
 	}
-	return fmt.Errorf("read %s of channel %q in %s at %d: %w (%w)", key, channel, s.name, e.off, ErrDamaged, err)
+	return fmt.Errorf("read %s of channel %q in %s at %d: %w (%w)", key, channel, s.name, e.Off, ErrDamaged, err)
 }
 
 type damagedPlace struct {
@@ -196,14 +197,14 @@ type itemBatch struct {
 // placed is a key with the place of its record, and later the bytes there.
 type placed struct {
 	seg   *segment
-	entry entry
+	entry format.Entry
 	key   hub.Key
 	data  []byte
 }
 
 func (b *itemBatch) add(h *hit) {
 	b.hits = append(b.hits, placed{seg: h.seg, entry: h.entry, key: h.key()})
-	b.bytes += int64(h.entry.size)
+	b.bytes += int64(h.entry.Size)
 }
 
 func (b *itemBatch) full() bool { return len(b.hits) >= b.size || b.bytes >= batchBytes }
@@ -241,16 +242,16 @@ func (b *itemBatch) read() error {
 	}
 	slices.SortFunc(b.order, func(i, j int32) int {
 		x, y := &b.hits[i], &b.hits[j]
-		return cmp.Or(cmp.Compare(x.seg.seq, y.seg.seq), cmp.Compare(x.entry.off, y.entry.off))
+		return cmp.Or(cmp.Compare(x.seg.seq, y.seg.seq), cmp.Compare(x.entry.Off, y.entry.Off))
 	})
 	for i := 0; i < len(b.order); {
 		first := &b.hits[b.order[i]]
-		start, end := int64(first.entry.off), int64(first.entry.off)+int64(first.entry.size)
+		start, end := int64(first.entry.Off), int64(first.entry.Off)+int64(first.entry.Size)
 		j := i + 1
 		for ; j < len(b.order); j++ {
 			n := &b.hits[b.order[j]]
-			stop := int64(n.entry.off) + int64(n.entry.size)
-			if n.seg != first.seg || int64(n.entry.off) > end+readGap || stop-start > readSpan {
+			stop := int64(n.entry.Off) + int64(n.entry.Size)
+			if n.seg != first.seg || int64(n.entry.Off) > end+readGap || stop-start > readSpan {
 				break
 			}
 			end = max(end, stop)
@@ -262,8 +263,8 @@ func (b *itemBatch) read() error {
 		buf := readSome(f, start, end)
 		for ; i < j; i++ {
 			h := &b.hits[b.order[i]]
-			at := int64(h.entry.off) - start
-			if stop := at + int64(h.entry.size); stop <= int64(len(buf)) {
+			at := int64(h.entry.Off) - start
+			if stop := at + int64(h.entry.Size); stop <= int64(len(buf)) {
 				h.data = buf[at:stop:stop]
 			}
 		}

@@ -12,6 +12,7 @@ import (
 
 	"timehub/hub"
 	"timehub/hub/disk"
+	"timehub/spoke/log/format"
 )
 
 // Open recovers the log in opt.Dir, making it if there is none. It starts nothing: writes wait for Run. What it returns is on the disk: a group that a
@@ -45,11 +46,11 @@ type segmentFile struct {
 	name    string
 	size    int64
 	file    disk.File
-	head    head
+	head    format.Head
 	headErr error
-	link    link
+	link    format.Link
 	linkErr error
-	fixed   *link // of the successor, if there is one
+	fixed   *format.Link // of the successor, if there is one
 }
 
 func (r *recovery) run(ctx context.Context) error {
@@ -106,20 +107,20 @@ func (r *recovery) list() error {
 		if f.file, err = l.opt.Disk.Open(f.name, false); err != nil {
 			return fmt.Errorf("open segment: %w", err)
 		}
-		b := make([]byte, dataStart)
+		b := make([]byte, format.DataStart)
 		n, _ := f.file.ReadAt(b, 0) // what cannot be read is damage
-		if f.head, f.headErr = parseHead(b[:n]); isVersion(f.headErr) {
+		if f.head, f.headErr = format.ParseHead(b[:n]); isVersion(f.headErr) {
 			return fmt.Errorf("segment %s: %w", f.name, f.headErr)
 		}
-		f.link, f.linkErr = parseLink(b[min(n, headSize):n])
-		if f.headErr == nil && f.head.seq != seq {
-			f.headErr = errFormat
+		f.link, f.linkErr = format.ParseLink(b[min(n, format.HeadSize):n])
+		if f.headErr == nil && f.head.Seq != seq {
+			f.headErr = format.ErrFormat
 		}
 		if f.headErr == nil {
-			r.sealed = max(r.sealed, f.head.sealed)
+			r.sealed = max(r.sealed, f.head.Sealed)
 		}
-		if f.linkErr == nil && (f.link.seq != seq || f.headErr == nil && f.link.salt != f.head.salt) {
-			f.linkErr = errFormat
+		if f.linkErr == nil && (f.link.Seq != seq || f.headErr == nil && f.link.Salt != f.head.Salt) {
+			f.linkErr = format.ErrFormat
 		}
 	}
 	l.nextSeq++
@@ -127,7 +128,7 @@ func (r *recovery) list() error {
 }
 
 func isVersion(err error) bool {
-	var v errVersion
+	var v format.VersionError
 	return errors.As(err, &v)
 }
 
@@ -137,8 +138,8 @@ func (r *recovery) readFloor() error {
 	s, err := readFloor(l.opt.Disk, l.opt.Dir)
 	switch {
 	case err == nil:
-		l.floor, l.dead, l.buried = s.floor, s.dead, true
-		for _, seq := range s.dead {
+		l.floor, l.dead, l.buried = s.Floor, s.Dead, true
+		for _, seq := range s.Dead {
 			r.dead[seq] = true
 			l.nextSeq = max(l.nextSeq, seq+1)
 		}
@@ -146,13 +147,13 @@ func (r *recovery) readFloor() error {
 	case isVersion(err):
 		return err
 	case errors.Is(err, fs.ErrNotExist) && len(r.files) == 0:
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, errFormat):
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, format.ErrFormat):
 		l.log.Error("the floor of the log is lost: long-term storage is asked for everything before this start", "err", err)
 	default:
 		return err
 	}
 	l.floor = hub.First(l.opt.Clock())
-	return l.writeFloor(floorState{floor: l.floor})
+	return l.writeFloor(format.FloorState{Floor: l.floor})
 }
 
 // voids removes the files that the links of later ones say hold nothing, and those that were never used; it tells each file what its successor
@@ -169,20 +170,20 @@ func (r *recovery) voids() error {
 			continue
 		}
 		for _, o := range r.files {
-			if o.seq > f.link.prevSeq && o.seq < f.seq {
+			if o.seq > f.link.PrevSeq && o.seq < f.seq {
 				void[o.seq] = true
 			}
 		}
-		if p := bySeq[f.link.prevSeq]; p != nil {
-			if p.headErr != nil || uint32(p.head.salt) == uint32(f.link.prevSalt) {
+		if p := bySeq[f.link.PrevSeq]; p != nil {
+			if p.headErr != nil || uint32(p.head.Salt) == uint32(f.link.PrevSalt) {
 				p.fixed = &f.link
 			}
-		} else if f.link.prevSeq != 0 && f.link.prevLast > l.floor.Millis() {
-			r.hole(Hole{Segment: f.link.prevSeq, Length: f.link.prevLength, From: l.floor, To: hub.Last(time.UnixMilli(f.link.prevLast))})
+		} else if f.link.PrevSeq != 0 && f.link.PrevLast > l.floor.Millis() {
+			r.hole(Hole{Segment: f.link.PrevSeq, Length: f.link.PrevLength, From: l.floor, To: hub.Last(time.UnixMilli(f.link.PrevLast))})
 		}
 	}
 	for _, f := range r.files { // made and never used
-		if f.linkErr != nil && f.size <= dataStart && f.fixed == nil {
+		if f.linkErr != nil && f.size <= format.DataStart && f.fixed == nil {
 			void[f.seq] = true
 		}
 	}
@@ -214,26 +215,26 @@ func (r *recovery) hole(h Hole) {
 func (r *recovery) segment(f *segmentFile) error {
 	l := r.l
 	s := newSegment(l.opt.Dir, f.seq, 0)
-	foot, lows, err := openFooter(f.file, f.size, f.seq)
+	foot, lows, err := format.OpenFooter(f.file, f.size, f.seq)
 	if isVersion(err) {
 		return err
 	}
 	if err == nil && f.seq > r.sealed { // it may not be on the disk
-		if err := rewrite(l.opt.Disk, f.name, f.size-pageSize, f.size); err != nil {
+		if err := rewrite(l.opt.Disk, f.name, f.size-format.PageSize, f.size); err != nil {
 			return err
 		}
 	}
-	if err == nil && (f.headErr != nil || foot.salt == f.head.salt) && (f.fixed == nil || f.fixed.prevLength == foot.length) {
-		s.salt, s.length, s.size, s.mem, s.foot = foot.salt, foot.length, f.size, nil, foot
-		s.records, s.minMs, s.maxMs, s.last, s.closed = int(foot.records), foot.minMs, foot.maxMs, foot.last, foot.closed
+	if err == nil && (f.headErr != nil || foot.Salt == f.head.Salt) && (f.fixed == nil || f.fixed.PrevLength == foot.Length) {
+		s.salt, s.length, s.size, s.mem, s.foot = foot.Salt, foot.Length, f.size, nil, foot
+		s.records, s.minMs, s.maxMs, s.last, s.closed = int(foot.Records), foot.MinMs, foot.MaxMs, foot.Last, foot.Closed
 		r.take(f, s, lows)
 		return nil
 	}
 	switch {
 	case f.headErr == nil:
-		s.salt = f.head.salt
+		s.salt = f.head.Salt
 	case f.linkErr == nil:
-		s.salt = f.link.salt
+		s.salt = f.link.Salt
 	default:
 		r.unreadable(f)
 		return nil
@@ -252,74 +253,68 @@ func (r *recovery) scanSegment(f *segmentFile, s *segment) error {
 	l := r.l
 	limit := f.size
 	if f.fixed != nil {
-		limit = f.fixed.prevLength
+		limit = f.fixed.PrevLength
 	}
 	res := scanInto(f.file, s, limit, f.fixed != nil)
 	r.found.Scanned++
-	s.length, s.size = res.end, f.size
+	s.length, s.size = res.End, f.size
 	if s.records > 0 {
 		s.closed = s.maxMs
 	}
-	for _, d := range res.damage {
-		r.hole(Hole{Segment: f.seq, Offset: d.off, Length: d.length, From: l.floor, To: s.last})
+	for _, d := range res.Damage {
+		r.hole(Hole{Segment: f.seq, Offset: d.Off, Length: d.Length, From: l.floor, To: s.last})
 	}
 	if limit > f.size {
 		r.hole(Hole{Segment: f.seq, Offset: f.size, Length: limit - f.size, From: l.floor, To: hub.MaxKey})
 	}
 	if f.fixed == nil {
-		if cut := f.size - res.end; cut > 0 {
+		if cut := f.size - res.End; cut > 0 {
 			r.found.Cut += cut
 			l.log.Warn("the end of a segment was not finished before the last stop; it is cut", "segment", f.name, "bytes", cut)
 		}
-		if s.records == 0 && len(res.damage) == 0 && f.linkErr != nil {
+		if s.records == 0 && len(res.Damage) == 0 && f.linkErr != nil {
 			l.voids = append(l.voids, f.seq) // its first group was not finished; a link alone has to stay
 			return nil
 		}
-		if err := rewrite(l.opt.Disk, f.name, headSize, dataStart); err != nil {
+		if err := rewrite(l.opt.Disk, f.name, format.HeadSize, format.DataStart); err != nil {
 			return err
 		}
-		if res.lastGroup > 0 {
-			if err := rewrite(l.opt.Disk, f.name, res.lastGroup, res.end); err != nil {
+		if res.LastGroup > 0 {
+			if err := rewrite(l.opt.Disk, f.name, res.LastGroup, res.End); err != nil {
 				return err
 			}
 		}
 	}
-	r.take(f, s, sortedLows(s.mem.lows))
+	r.take(f, s, format.SortedLows(s.mem.Lows))
 	l.sealLater(s)
 	return nil
 }
 
 // scanInto reads the groups of a file into the index of a segment.
-func scanInto(f disk.File, s *segment, limit int64, fixed bool) scanned {
-	var list []named
+func scanInto(f disk.File, s *segment, limit int64, fixed bool) format.Scanned {
+	var list []format.Named
 	var intern = map[string]string{}
-	sc := scan{r: f, salt: s.salt, limit: limit, fixed: fixed}
-	sc.visit = func(r raw, off int64) {
-		if off+int64(r.size) > math.MaxUint32 {
+	sc := format.Scan{R: f, Salt: s.salt, Limit: limit, Fixed: fixed}
+	sc.Visit = func(r format.Raw, off int64) {
+		if off+int64(r.Size) > math.MaxUint32 {
 			return
 		}
-		name, ok := intern[string(r.channel)]
+		name, ok := intern[string(r.Channel)]
 		if !ok {
-			name = string(r.channel)
+			name = string(r.Channel)
 			intern[name] = name
 		}
-		n := named{channel: name, entry: entry{ms: r.ms, off: uint32(off), size: uint32(r.size), flags: r.flags, hlen: uint8(len(r.hash))}}
-		if len(r.hash) > inlineHash {
-			n.hash = string(r.hash)
-		} else {
-			copy(n.entry.hash[:], r.hash)
-		}
-		list = append(list, n)
+		list = append(list, format.NewNamed(name, r.Millis, r.Hash, r.Flags, off, r.Size))
 	}
-	sc.keep = func(g group, _ int64, lows []Low, ok bool) {
+	sc.Keep = func(g format.Group, _ int64, lows []Low, ok bool) {
 		if ok {
 			s.add(list)
-			mergeLows(s.mem.lows, lows)
+			format.MergeLows(s.mem.Lows, lows)
 		}
 		clear(list)
 		list = list[:0]
 	}
-	return sc.run()
+	return sc.Run()
 }
 
 // rewrite writes a link, the last group or the trailer of a file again, as it was read, and syncs it: it may be in the memory of the system only, and after a failed
@@ -330,7 +325,7 @@ func rewrite(d disk.Disk, name string, from, to int64) (err error) {
 		return fmt.Errorf("open for writing: %w", err)
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	buf := make([]byte, scanWindow)
+	buf := make([]byte, format.ScanWindow)
 	for from < to {
 		b := buf[:min(int64(len(buf)), to-from)]
 		if n, err := f.ReadAt(b, from); n < len(b) {
@@ -373,7 +368,7 @@ func (r *recovery) finish() error {
 	if _, err := l.removeVoids(); err != nil {
 		return fmt.Errorf("remove an empty segment: %w", err)
 	}
-	r.found.Lows = sortedLows(l.lows)
+	r.found.Lows = format.SortedLows(l.lows)
 	r.found.Holes = slices.Clone(l.holes)
 	r.found.Took = time.Since(r.start)
 	l.log.Info("the log is open", "segments", r.found.Segments, "records", r.found.Records, "scanned", r.found.Scanned, "cut", r.found.Cut,
@@ -400,15 +395,15 @@ func (l *Log) rebuild(s *segment) error {
 	if first {
 		s.foot, s.mem, s.failed = nil, fresh.mem, true
 		s.records, s.minMs, s.maxMs, s.last = fresh.records, fresh.minMs, fresh.maxMs, fresh.last
-		l.damageCount += int64(1 + len(res.damage))
-		for _, d := range res.damage {
-			l.holes = append(l.holes, Hole{Segment: s.seq, Offset: d.off, Length: d.length, From: l.floor, To: s.last})
+		l.damageCount += int64(1 + len(res.Damage))
+		for _, d := range res.Damage {
+			l.holes = append(l.holes, Hole{Segment: s.seq, Offset: d.Off, Length: d.Length, From: l.floor, To: s.last})
 		}
 	}
 	l.mu.Unlock()
 	if first {
-		l.metrics.damaged.Add(int64(1 + len(res.damage)))
-		l.log.Error("the footer of a segment is damaged; the segment was scanned", "segment", s.name, "holes", len(res.damage))
+		l.metrics.damaged.Add(int64(1 + len(res.Damage)))
+		l.log.Error("the footer of a segment is damaged; the segment was scanned", "segment", s.name, "holes", len(res.Damage))
 	}
 	return nil
 }

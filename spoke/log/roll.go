@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"timehub/hub/disk"
+	"timehub/spoke/log/format"
 )
 
 // room makes sure that there is an active segment with room for a group; false if ctx ended before there was one.
@@ -33,7 +34,7 @@ func (c *committer) room(ctx context.Context, size int64, records int) bool {
 		}
 	}
 	if c.next == nil { // the disk makes trouble: go on here as long as that is possible
-		return c.active.length+size <= maxSegment-maxBatch || c.reopen(ctx, c.retire())
+		return c.active.length+size <= format.MaxSegment-format.MaxBatch || c.reopen(ctx, c.retire())
 	}
 	return c.roll() || c.reopen(ctx, false)
 }
@@ -97,7 +98,7 @@ func (c *committer) fault(err error) {
 	l.failed("a write to the log failed; a new segment is begun", fmt.Errorf("%s: %w", s.name, err))
 	l.mu.Lock()
 	s.failed = true
-	if s.records > 0 || s.length > dataStart {
+	if s.records > 0 || s.length > format.DataStart {
 		c.prev = previous{s.seq, s.salt, s.length, s.maxMs}
 	} else {
 		l.drop(s)
@@ -168,7 +169,7 @@ func (c *committer) open(clean bool) error {
 	p := *c.next
 	c.next = nil
 	if !clean {
-		_, err := p.file.WriteAt(c.link(p.seg).append(nil), headSize)
+		_, err := p.file.WriteAt(c.link(p.seg).Append(nil), format.HeadSize)
 		if err == nil {
 			err = p.file.Sync()
 		}
@@ -184,6 +185,8 @@ func (c *committer) open(clean bool) error {
 	return nil
 }
 
-func (c *committer) link(s *segment) link {
-	return link{s.seq, s.salt, c.prev.seq, c.prev.salt, c.prev.length, c.prev.last}
+func (c *committer) link(s *segment) format.Link {
+	return format.Link{
+		Seq: s.seq, Salt: s.salt, PrevSeq: c.prev.seq, PrevSalt: c.prev.salt, PrevLength: c.prev.length, PrevLast: c.prev.last,
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"timehub/hub/disk"
+	"timehub/spoke/log/format"
 )
 
 const (
@@ -83,7 +84,7 @@ func (l *Log) newFile() prepared {
 	if err != nil {
 		return prepared{err: fmt.Errorf("create segment %s: %w", s.name, err)}
 	}
-	_, err = f.WriteAt(head{seq, s.salt, l.opt.Clock().UnixMilli(), sealed}.append(nil), 0)
+	_, err = f.WriteAt(format.Head{Seq: seq, Salt: s.salt, Created: l.opt.Clock().UnixMilli(), Sealed: sealed}.Append(nil), 0)
 	if err == nil {
 		err = f.Sync()
 	}
@@ -189,7 +190,7 @@ func (l *Log) seal(s *segment) error {
 	return nil
 }
 
-func (l *Log) sealFile(f disk.File, s *segment, length int64) (*footer, int64, error) {
+func (l *Log) sealFile(f disk.File, s *segment, length int64) (*format.Footer, int64, error) {
 	size, err := f.Size()
 	if err == nil && size > length { // a torn tail, or a footer that was not finished
 		err = f.Truncate(length)
@@ -197,7 +198,9 @@ func (l *Log) sealFile(f disk.File, s *segment, length int64) (*footer, int64, e
 	if err != nil {
 		return nil, 0, fmt.Errorf("cut segment %s: %w", s.name, err)
 	}
-	return writeFooter(f, s, length)
+	return format.WriteFooter(f, s.mem, format.Trailer{
+		Seq: s.seq, Salt: s.salt, Length: length, MinMs: s.minMs, MaxMs: s.maxMs, Closed: s.closed, Last: s.last,
+	})
 }
 
 // watch looks at the free space and shows the gauges.

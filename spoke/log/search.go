@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"timehub/hub"
+	"timehub/spoke/log/format"
 )
 
 // search is a k-way merge over the segments that may hold a channel's keys of a range, in either direction. A segment is opened when the merge comes
@@ -15,7 +16,7 @@ import (
 type search struct {
 	l        *Log
 	channel  string
-	from, to bound
+	from, to format.Bound
 	reverse  bool
 	pinned   []candidate
 	waiting  []candidate // in the order in which the search comes to them
@@ -26,17 +27,17 @@ type search struct {
 // hit is a key that was found, with one place where its record lies. Its hash is good until the next call of next.
 type hit struct {
 	seg   *segment
-	entry entry
+	entry format.Entry
 	hash  []byte
 	given bool  // its name was given up
 	flags Flags // of all records of the key
 }
 
-func (h *hit) key() hub.Key { return keyOf(h.entry.ms, h.hash) }
+func (h *hit) key() hub.Key { return format.KeyOf(h.entry.Millis, h.hash) }
 
 // search begins a search for from ≤ key < to; close it.
 func (l *Log) search(channel string, from, to hub.Key, reverse bool) *search {
-	s := &search{l: l, channel: channel, from: boundOf(from), to: boundOf(to), reverse: reverse}
+	s := &search{l: l, channel: channel, from: format.BoundOf(from), to: format.BoundOf(to), reverse: reverse}
 	if from.Less(to) {
 		s.pinned = l.snapshot(channel, from.Millis(), to.Millis())
 	}
@@ -63,14 +64,14 @@ func (s *search) next() (h hit, ok bool, err error) {
 	top := s.head()
 	s.key = append(s.key[:0], top.hash...)
 	h = hit{seg: top.seg, entry: top.entry, hash: s.key}
-	key := bound{top.entry.ms, s.key}
+	key := format.Bound{Millis: top.entry.Millis, Hash: s.key}
 	data := false
 	keep := s.active[:0]
 	for _, c := range s.active {
 		more := true
-		for more && key.compare(c.entry.ms, c.hash) == 0 {
-			h.flags |= c.entry.flags
-			if c.entry.flags&GivenUp != 0 {
+		for more && key.Compare(c.entry.Millis, c.hash) == 0 {
+			h.flags |= c.entry.Flags
+			if c.entry.Flags&GivenUp != 0 {
 				h.given = true
 			} else if !data {
 				h.seg, h.entry, data = c.seg, c.entry, true
@@ -103,7 +104,7 @@ func (s *search) approach() error {
 	for len(s.waiting) > 0 {
 		w := s.waiting[0]
 		if len(s.active) > 0 {
-			if ms := s.head().entry.ms; !s.reverse && w.minMs > ms || s.reverse && w.maxMs < ms {
+			if ms := s.head().entry.Millis; !s.reverse && w.minMs > ms || s.reverse && w.maxMs < ms {
 				return nil
 			}
 		}
@@ -151,7 +152,7 @@ func (s *search) each(ctx context.Context, visit func(*hit) bool) (last *hub.Key
 		}
 		h, ok, err := s.next()
 		if err != nil && n > 0 {
-			k := keyOf(seen.entry.ms, hash)
+			k := format.KeyOf(seen.entry.Millis, hash)
 			return &k, err
 		}
 		if err != nil || !ok {
@@ -169,7 +170,7 @@ var errAgain = errors.New("the index of a segment was rebuilt")
 
 // footerFailed turns the error of a search that met a damaged footer into errAgain, if the segment could be scanned instead.
 func (l *Log) footerFailed(s *segment, err error) error {
-	var bad errFooter
+	var bad format.FooterError
 	if !errors.As(err, &bad) {
 		return err
 	}

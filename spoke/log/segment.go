@@ -3,7 +3,6 @@ package log
 import (
 	"bytes"
 	"cmp"
-	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -11,6 +10,7 @@ import (
 
 	"timehub/hub"
 	"timehub/hub/disk"
+	"timehub/spoke/log/format"
 )
 
 const (
@@ -24,14 +24,14 @@ type segment struct {
 	name      string // path on the disk
 
 	// Guarded by Log.mu.
-	refs    int       // readers, the sealer, the committer
-	file    disk.File // nil: not open
-	removed bool      // unlinked: the last reader closes
-	length  int64     // bytes that are acknowledged: data starts of groups only below it
-	size    int64     // bytes of the file, footer included
-	mem     *memIndex // the index, until foot is there
-	foot    *footer   // nil: no footer yet
-	failed  bool      // a write or a sync failed: never written again by this process
+	refs    int            // readers, the sealer, the committer
+	file    disk.File      // nil: not open
+	removed bool           // unlinked: the last reader closes
+	length  int64          // bytes that are acknowledged: data starts of groups only below it
+	size    int64          // bytes of the file, footer included
+	mem     *format.Index  // the index, until foot is there
+	foot    *format.Footer // nil: no footer yet
+	failed  bool           // a write or a sync failed: never written again by this process
 	records int
 	minMs   int64 // of all keys; minMs > maxMs: no records
 	maxMs   int64
@@ -42,7 +42,7 @@ type segment struct {
 func newSegment(dir string, seq, salt uint64) *segment {
 	return &segment{
 		seq: seq, salt: salt, name: segmentName(dir, seq),
-		length: dataStart, size: dataStart, mem: newMemIndex(), minMs: math.MaxInt64, maxMs: math.MinInt64,
+		length: format.DataStart, size: format.DataStart, mem: format.NewIndex(), minMs: math.MaxInt64, maxMs: math.MinInt64,
 	}
 }
 
@@ -61,39 +61,31 @@ func parseSegmentName(name string) (uint64, bool) {
 }
 
 // add takes the records of a group into the index.
-func (s *segment) add(list []named) {
+func (s *segment) add(list []format.Named) {
 	if len(list) == 0 {
 		return
 	}
 	top := &list[0]
 	for i := range list {
 		n := &list[i]
-		s.minMs, s.maxMs = min(s.minMs, n.ms), max(s.maxMs, n.ms)
-		if c := cmp.Compare(n.ms, top.ms); c > 0 || c == 0 && bytes.Compare(n.hashBytes(), top.hashBytes()) > 0 {
+		s.minMs, s.maxMs = min(s.minMs, n.Millis), max(s.maxMs, n.Millis)
+		if c := cmp.Compare(n.Millis, top.Millis); c > 0 || c == 0 && bytes.Compare(n.HashBytes(), top.HashBytes()) > 0 {
 			top = n
 		}
 	}
-	if k := keyOf(top.ms, top.hashBytes()); s.records == 0 || s.last.Less(k) {
+	if k := format.KeyOf(top.Millis, top.HashBytes()); s.records == 0 || s.last.Less(k) {
 		s.last = k
 	}
 	s.records += len(list)
-	s.mem.add(list)
-}
-
-// hashBytes is the hash of an entry that is not yet in an index.
-func (n *named) hashBytes() []byte {
-	if n.hlen > inlineHash {
-		return []byte(n.hash)
-	}
-	return n.entry.hash[:n.hlen]
+	s.mem.Add(list)
 }
 
 // recordBytes is the size of all records. Log.mu is held.
 func (s *segment) recordBytes() int64 {
 	if s.foot != nil {
-		return s.foot.bytes
+		return s.foot.Bytes
 	}
-	return s.mem.bytes
+	return s.mem.Bytes
 }
 
 // overlaps reports whether the segment may hold keys of these milliseconds.
@@ -149,5 +141,3 @@ func (l *Log) adopt(s *segment, f disk.File) {
 	s.file = f
 	l.open++
 }
-
-var errShort = errors.New("the file ends before it should")

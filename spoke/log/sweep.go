@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"timehub/hub"
+	"timehub/spoke/log/format"
 )
 
 // carryBytes is how much of a segment that is emptied is copied in one batch.
@@ -126,7 +127,7 @@ func (l *Log) needed(ctx context.Context, s *segment) (list []placed, bytes int6
 			wanted, err := l.wanted(s, row.name, &p, archived)
 			if err == nil && wanted {
 				list = append(list, p)
-				bytes += int64(h.entry.size)
+				bytes += int64(h.entry.Size)
 			}
 			return err
 		})
@@ -142,7 +143,7 @@ func (l *Log) givenUp() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, s := range l.segs {
-		if s.foot != nil && s.foot.flags&GivenUp != 0 || s.foot == nil && s.mem.flags&GivenUp != 0 {
+		if s.foot != nil && s.foot.Flags&GivenUp != 0 || s.foot == nil && s.mem.Flags&GivenUp != 0 {
 			return true
 		}
 	}
@@ -164,7 +165,7 @@ func (l *Log) mostlyNeeded(s *segment, rows []channelRow) bool {
 
 // wanted decides of one record of a segment.
 func (l *Log) wanted(s *segment, channel string, p *placed, archived hub.Key) (bool, error) {
-	flags := p.entry.flags
+	flags := p.entry.Flags
 	if flags&GivenUp == 0 && !archived.Less(p.key) && (flags&Late == 0 || l.opt.LateConfirmed(channel, p.key)) {
 		return false, nil
 	}
@@ -204,17 +205,17 @@ func (l *Log) channelsOf(s *segment) ([]channelRow, error) {
 		l.mu.Lock()
 		foot, mem := s.foot, s.mem
 		if foot == nil { // failed, so nobody changes it any more
-			for name, c := range mem.channels {
-				first, last := c.extent(mem.arena)
-				rows = append(rows, channelRow{name, keyOf(first.ms, first.hashIn(mem.arena)), keyOf(last.ms, last.hashIn(mem.arena)), c.flags, c.bytes})
+			for name, c := range mem.Channels {
+				first, last := c.Extent(mem.Arena)
+				rows = append(rows, channelRow{name, format.KeyOf(first.Millis, first.HashIn(mem.Arena)), format.KeyOf(last.Millis, last.HashIn(mem.Arena)), c.Flags, c.Bytes})
 			}
 		}
 		l.mu.Unlock()
 		if foot == nil {
 			return rows, nil
 		}
-		err := l.directory(s, foot, func(d *dirRow, first, last hub.Key) error {
-			rows = append(rows, channelRow{d.name, first, last, d.flags, d.bytes})
+		err := l.directory(s, foot, func(d *format.DirRow, first, last hub.Key) error {
+			rows = append(rows, channelRow{d.Name, first, last, d.Flags, d.Bytes})
 			return nil
 		})
 		if !errors.Is(err, errAgain) {
@@ -229,10 +230,10 @@ func (l *Log) own(s *segment, channel string, from, to hub.Key, visit func(*hit)
 		l.mu.Lock()
 		c := candidate{seg: s, foot: s.foot, minMs: s.minMs, maxMs: s.maxMs}
 		if c.foot == nil {
-			c.main, c.late, c.arena = s.mem.runs(channel)
+			c.main, c.late, c.arena = s.mem.Runs(channel)
 		}
 		l.mu.Unlock()
-		curs, err := l.cursors(c, channel, boundOf(from), boundOf(to), false)
+		curs, err := l.cursors(c, channel, format.BoundOf(from), format.BoundOf(to), false)
 		var next hub.Key
 		for _, cur := range curs {
 			for more := true; more && err == nil; {
@@ -259,7 +260,7 @@ func (l *Log) own(s *segment, channel string, from, to hub.Key, visit func(*hit)
 func (l *Log) carry(ctx context.Context, s *segment, need []placed) error {
 	for len(need) > 0 {
 		var batch Batch
-		for size := 0; len(need) > 0 && (size == 0 || size+int(need[0].entry.size) <= carryBytes); need = need[1:] {
+		for size := 0; len(need) > 0 && (size == 0 || size+int(need[0].entry.Size) <= carryBytes); need = need[1:] {
 			r, err := l.placedRecord(s, &need[0])
 			if errors.Is(err, ErrDamaged) {
 				continue // reported; what cannot be read cannot be kept
@@ -267,7 +268,7 @@ func (l *Log) carry(ctx context.Context, s *segment, need []placed) error {
 			if err != nil {
 				return err
 			}
-			size += int(need[0].entry.size)
+			size += int(need[0].entry.Size)
 			r.Flags |= Carried
 			batch.Records = append(batch.Records, r)
 		}
@@ -301,13 +302,13 @@ func (l *Log) placedRecord(s *segment, p *placed) (Record, error) {
 	if err != nil {
 		return Record{}, err
 	}
-	buf := make([]byte, p.entry.size)
-	n, rerr := f.ReadAt(buf, int64(p.entry.off))
-	r, err := parseRecord(buf[:max(n, 0)])
+	buf := make([]byte, p.entry.Size)
+	n, rerr := f.ReadAt(buf, int64(p.entry.Off))
+	r, err := format.ParseRecord(buf[:max(n, 0)])
 	if err != nil {
 		return Record{}, l.damaged(s, &p.entry, "", p.key, errors.Join(err, rerr))
 	}
-	return Record{Channel: string(r.channel), Key: p.key, Stream: r.stream, Flags: r.flags, Data: r.data}, nil
+	return Record{Channel: string(r.Channel), Key: p.key, Stream: r.Stream, Flags: r.Flags, Data: r.Data}, nil
 }
 
 // remove takes a segment out of the log: first the floor, then the file. A reader that has it open goes on reading.
@@ -320,7 +321,7 @@ func (l *Log) remove(s *segment) error {
 	if up := floorAbove(s.last); s.records > 0 && floor.Less(up) {
 		floor = up
 	}
-	state := floorState{floor: floor, dead: slices.Clone(l.dead)}
+	state := format.FloorState{Floor: floor, Dead: slices.Clone(l.dead)}
 	stale := l.floor.Less(floor) || !l.buried && len(l.dead) > 0
 	l.mu.Unlock()
 	if stale {
@@ -330,7 +331,7 @@ func (l *Log) remove(s *segment) error {
 	}
 	l.mu.Lock()
 	l.floor = floor
-	l.buried = len(l.dead) == len(state.dead)
+	l.buried = len(l.dead) == len(state.Dead)
 	l.drop(s)
 	l.swept++
 	before, foot := l.dirFailures, s.foot
@@ -351,7 +352,7 @@ func (l *Log) remove(s *segment) error {
 
 // floorAbove is the smallest floor above a key.
 func floorAbove(k hub.Key) hub.Key {
-	if len(k.Hash()) >= maxName {
+	if len(k.Hash()) >= format.MaxName {
 		return hub.KeyAt(k.Millis()+1, "")
 	}
 	return k.After()

@@ -11,6 +11,7 @@ import (
 	"timehub/hub"
 	"timehub/hub/disk"
 	"timehub/hub/metrics"
+	"timehub/spoke/log/format"
 )
 
 // ErrLost is given to Batch.Done when the records are surely not in the log, now or after any restart.
@@ -22,41 +23,28 @@ var ErrClosed = errors.New("the log was closed before the records were safe")
 // ErrDamaged is in the chain of the error for a record that is in the log and cannot be read: it is absent, never wrong.
 var ErrDamaged = errors.New("the record is damaged on this disk")
 
-// Stream is a writer: one start of a node on a disk (ENGINE §4).
-type Stream struct {
-	Ordinal     uint16
-	Incarnation uint32
-}
-
-// Low says that everything of a stream at or below Mark is decided, as of an epoch. It is logged with each group.
-type Low struct {
-	Stream Stream
-	Epoch  uint64
-	Mark   hub.Mark
-}
-
-// Flags say how a record came here and what it means.
-type Flags uint8
+// The words of the log that are part of its bytes.
+type (
+	// Stream is a writer: one start of a node on a disk (ENGINE §4).
+	Stream = format.Stream
+	// Low says that everything of a stream at or below Mark is decided, as of an epoch. It is logged with each group.
+	Low = format.Low
+	// Flags say how a record came here and what it means.
+	Flags = format.Flags
+	// Record is one item of a channel, or with GivenUp the name of one. The log keeps Data as it is and never looks inside.
+	Record = format.Record
+	// Digest is the fingerprint of a set of keys.
+	Digest = format.Digest
+)
 
 // The flags of a record; the other bits are zero in this version.
 const (
-	GivenUp     Flags = 1 << iota // a name without data: it hides the key in every read, wherever the data lies
-	Late                          // came at or below the horizon; confirmed one by one
-	Carried                       // copied here from a segment that was emptied
-	Replicated                    // came with a key of its own
-	MoreFollows                   // the next record belongs to the same request
-
-	knownFlags = GivenUp | Late | Carried | Replicated | MoreFollows
+	GivenUp     = format.GivenUp     // a name without data: it hides the key in every read, wherever the data lies
+	Late        = format.Late        // came at or below the horizon; confirmed one by one
+	Carried     = format.Carried     // copied here from a segment that was emptied
+	Replicated  = format.Replicated  // came with a key of its own
+	MoreFollows = format.MoreFollows // the next record belongs to the same request
 )
-
-// Record is one item of a channel, or with GivenUp the name of one. The log keeps Data as it is and never looks inside.
-type Record struct {
-	Channel string // 1 to 255 bytes
-	Key     hub.Key
-	Stream  Stream
-	Flags   Flags
-	Data    []byte
-}
 
 // Batch holds the records of one request: they are kept or dropped together. Enqueue sets MoreFollows on all but the last. Nothing in it, and none of
 // the bytes that it refers to, may be changed before Done is called.
@@ -122,7 +110,7 @@ func (o Options) withDefaults() (Options, error) {
 	if o.Sync > Never {
 		return o, fmt.Errorf("spoke log: no such sync mode: %d", o.Sync)
 	}
-	if o.SegmentBytes > maxSegment-maxBatch || o.SegmentBytes < 0 || o.SegmentRecords < 0 || o.SegmentAge < 0 || o.TTL < 0 {
+	if o.SegmentBytes > format.MaxSegment-format.MaxBatch || o.SegmentBytes < 0 || o.SegmentRecords < 0 || o.SegmentAge < 0 || o.TTL < 0 {
 		return o, errors.New("spoke log: a limit of segments is out of range")
 	}
 	o.Dir = cmp.Or(o.Dir, DefaultDir)
@@ -196,10 +184,4 @@ type Status struct {
 	Unfootered int   // segments whose index is held in memory
 	Carried    int64 // records copied by sweeps since the start
 	Swept      int64 // segments removed by sweeps since the start
-}
-
-// Digest is the fingerprint of a set of keys.
-type Digest struct {
-	Count int
-	Sum   uint64 // sum of the keys' digests
 }

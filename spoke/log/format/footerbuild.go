@@ -1,4 +1,4 @@
-package log
+package format
 
 import (
 	"bytes"
@@ -12,7 +12,7 @@ import (
 // footerBuilder goes through the channels of a segment and gathers the small sections while the entries are written.
 type footerBuilder struct {
 	p       *pageWriter
-	m       *memIndex
+	m       *Index
 	order   []hashedChannel
 	entries int
 	scratch []byte
@@ -29,32 +29,32 @@ func (a hashedChannel) compare(b hashedChannel) int {
 	if a.hash != b.hash {
 		return cmp.Compare(a.hash, b.hash)
 	}
-	return strings.Compare(a.name, b.name)
+	return strings.Compare(a.Name, b.Name)
 }
 
-// channel writes the entries of a channel.
+// Channel writes the entries of a channel.
 func (b *footerBuilder) channel(c hashedChannel) {
 	start, minutes := b.entries, len(b.minutes)/minuteRowSize
 	var row minuteRow
-	var last entry
+	var last Entry
 	given := false // whether a name of last's key was seen; names sort with their data
 	have := false
 	flush := func() {
 		if have && !given {
-			row.count++
-			row.sum += hub.DigestOf(last.ms, last.hashIn(b.m.arena))
+			row.Count++
+			row.Sum += hub.DigestOf(last.Millis, last.HashIn(b.m.Arena))
 		}
 	}
-	for e := range mergedEntries(c.chanIndex, b.m.arena) {
+	for e := range MergedEntries(c.chanIndex, b.m.Arena) {
 		b.scratch = e.append(b.scratch[:0])
-		if b.entries%perPage == 0 {
+		if b.entries%PerPage == 0 {
 			b.fences = append(b.fences, b.scratch...)
 		}
 		b.p.write(secEntries, b.scratch)
 		b.entries++
-		if same := have && e.ms == last.ms && bytes.Equal(e.hashIn(b.m.arena), last.hashIn(b.m.arena)); !same {
+		if same := have && e.Millis == last.Millis && bytes.Equal(e.HashIn(b.m.Arena), last.HashIn(b.m.Arena)); !same {
 			flush()
-			if minute := minuteOf(e.ms); !have || minute != row.minute {
+			if minute := MinuteOf(e.Millis); !have || minute != row.minute {
 				if have {
 					b.minutes = row.append(b.minutes)
 				}
@@ -62,22 +62,22 @@ func (b *footerBuilder) channel(c hashedChannel) {
 			}
 			last, given, have = *e, false, true
 		}
-		row.flags |= e.flags &^ MoreFollows
-		given = given || e.flags&GivenUp != 0
+		row.Flags |= e.Flags &^ MoreFollows
+		given = given || e.Flags&GivenUp != 0
 	}
 	flush()
 	b.minutes = row.append(b.minutes)
-	first, end := c.extent(b.m.arena)
+	first, end := c.Extent(b.m.Arena)
 	d := b.directory
 	d = le.AppendUint32(d, uint32(len(b.names)))
-	d = append(d, byte(len(c.name)), byte(c.flags), 0, 0)
+	d = append(d, byte(len(c.Name)), byte(c.Flags), 0, 0)
 	d = le.AppendUint32(d, uint32(start))
 	d = le.AppendUint32(d, uint32(b.entries-start))
 	d = le.AppendUint32(d, uint32(minutes))
 	d = le.AppendUint32(d, uint32(len(b.minutes)/minuteRowSize-minutes))
-	d = le.AppendUint64(d, uint64(c.bytes))
+	d = le.AppendUint64(d, uint64(c.Bytes))
 	b.directory = end.append(first.append(d))
-	b.names = append(b.names, c.name...)
+	b.names = append(b.names, c.Name...)
 }
 
 func (b *footerBuilder) blob(sec int, data []byte) {
@@ -86,14 +86,14 @@ func (b *footerBuilder) blob(sec int, data []byte) {
 }
 
 func lowsBytes(lows map[Stream]Low) (b []byte) {
-	for _, l := range sortedLows(lows) {
-		b = appendLow(b, l)
+	for _, l := range SortedLows(lows) {
+		b = AppendLow(b, l)
 	}
 	return b
 }
 
-// sortedLows lists lows by stream.
-func sortedLows(lows map[Stream]Low) []Low {
+// SortedLows lists lows by stream.
+func SortedLows(lows map[Stream]Low) []Low {
 	list := make([]Low, 0, len(lows))
 	for _, l := range lows {
 		list = append(list, l)
