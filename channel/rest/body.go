@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -48,10 +49,7 @@ type payload struct {
 func (p *payload) Close() {
 	p.h.flight.give(p.taken)
 	p.taken = 0
-	if p.pooled != nil {
-		giveBack(&p.h.bodies, p.pooled)
-		p.pooled = nil
-	}
+	p.unpool()
 	if p.file != nil {
 		_ = p.file.Close() // nobody needs what is in it any more
 		if err := p.h.opt.Temp.Remove(p.name); err != nil {
@@ -93,7 +91,7 @@ func (h *Handlers) receive(r *http.Request, limit int64, property string, spool 
 func (p *payload) fill(body io.Reader, announced int64, coded bool, limit int64, property string, spool bool) error {
 	first := int64(4 << 10)
 	if announced >= 0 && !coded {
-		first = announced
+		first = min(announced, trusted)
 	}
 	if spool {
 		first = min(first, p.h.opt.Small)
@@ -119,11 +117,24 @@ func (p *payload) fill(body io.Reader, announced int64, coded bool, limit int64,
 		if spool && p.size >= p.h.opt.Small {
 			return p.spill(web.Limit(body, limit-p.size, property), limit, property)
 		}
-		if err := p.grow(min(2*int64(cap(p.bytes)), limit+1)); err != nil {
+		most := limit + 1
+		if announced >= 0 && !coded {
+			most = min(most, announced+1)
+		}
+		if spool {
+			most = min(most, p.h.opt.Small+1)
+		}
+		if err := p.grow(min(4*int64(cap(p.bytes)), max(most, p.size+1))); err != nil {
 			return err
 		}
 	}
 }
+
+// trusted is how much memory a Content-Length alone gets; more is given as bytes arrive.
+const trusted = 128 << 10
+
+// smallBody is the size up to which buffers of bodies have a pool of their own, so that a thousand small inserts do not hold a thousand large buffers.
+const smallBody = 16 << 10
 
 // grow makes room for n bytes in all.
 func (p *payload) grow(n int64) error {
@@ -131,22 +142,35 @@ func (p *payload) grow(n int64) error {
 		return err
 	}
 	p.taken = n
-	if n <= keepBuffer && p.bytes == nil {
-		p.pooled = lend(&p.h.bodies)
-		if int64(cap(*p.pooled)) < n {
-			*p.pooled = make([]byte, 0, n)
-		}
-		p.bytes = (*p.pooled)[:0]
+	old := p.bytes
+	if n > keepBuffer {
+		p.bytes = append(make([]byte, 0, n), old...)
+		p.unpool()
 		return nil
 	}
-	bigger := make([]byte, len(p.bytes), n)
-	copy(bigger, p.bytes)
-	p.bytes = bigger
+	next := lend(p.h.pool(n))
+	if int64(cap(*next)) < n {
+		*next = make([]byte, 0, n)
+	}
+	*next = append(*next, old...)
+	p.bytes = *next
+	p.unpool()
+	p.pooled = next
+	return nil
+}
+
+func (h *Handlers) pool(n int64) *sync.Pool {
+	if n <= smallBody {
+		return &h.bodies
+	}
+	return &h.bigBodies
+}
+
+func (p *payload) unpool() {
 	if p.pooled != nil {
-		giveBack(&p.h.bodies, p.pooled)
+		giveBack(p.h.pool(int64(cap(*p.pooled))), p.pooled, keepBuffer)
 		p.pooled = nil
 	}
-	return nil
 }
 
 // spill moves what has come to a file and reads the rest into it.

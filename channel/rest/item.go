@@ -167,7 +167,7 @@ func headOnly(w http.ResponseWriter) error {
 }
 
 // inMemory is the size up to which a body is made in one piece.
-const inMemory = keepBuffer
+const inMemory = 1 << 20
 
 // copyBody writes n bytes (n < 0: all) of the body from offset.
 func (h *Handlers) copyBody(w http.ResponseWriter, r *http.Request, f channel.Found, offset, n int64) error {

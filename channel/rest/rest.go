@@ -51,8 +51,9 @@ type Handlers struct {
 	paths   table
 	flight  budget
 	hot     hot
-	bodies  sync.Pool // *[]byte: small bodies
 	answers sync.Pool // *[]byte: answers being made
+	// *[]byte: bodies that arrive, up to smallBody and up to keepBuffer
+	bodies, bigBodies sync.Pool
 }
 
 // New checks the options and returns the face; Mount makes it reachable.
@@ -204,12 +205,15 @@ func lend(p *sync.Pool) *[]byte {
 	return &b
 }
 
-const keepBuffer = 1 << 20
+const (
+	keepBuffer = 1 << 20   // buffers of bodies up to here wait for the next request
+	keepAnswer = 256 << 10 // buffers of answers
+)
 
-func (h *Handlers) giveBack(b *[]byte) { giveBack(&h.answers, b) }
+func (h *Handlers) giveBack(b *[]byte) { giveBack(&h.answers, b, keepAnswer) }
 
-func giveBack(p *sync.Pool, b *[]byte) {
-	if cap(*b) <= keepBuffer {
+func giveBack(p *sync.Pool, b *[]byte, most int) {
+	if cap(*b) <= most {
 		p.Put(b)
 	}
 }

@@ -1,10 +1,13 @@
 package rest
 
 import (
+	"bufio"
 	"bytes"
 	"compress/gzip"
 	"fmt"
 	"io"
+	"net"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -164,6 +167,59 @@ func TestBodiesThatAreNotSmallLieOnTheDisk(t *testing.T) {
 	}
 	if n := w.h.flight.used.Load(); n != 0 {
 		t.Errorf("%d bytes are still counted as in flight", n)
+	}
+}
+
+func TestABodyThatIsCutStoresNothing(t *testing.T) {
+	w := newWorld(t, nil)
+	w.put("x", "")
+	w.put("old", `{"mutableTime":"2021-01-01"}`)
+	s := httptest.NewServer(w.rt)
+	for _, target := range []string{"/channel/x", "/channel/old/2020/01/01/01/01/01/001/abc", "/channel/x/bulk", "/provider"} {
+		for _, rest := range []string{"Content-Length: 400000\r\n\r\n--b\r\n\r\nx\r\n--b--", "Transfer-Encoding: chunked\r\n\r\n10\r\n--b\r\n\r\nx\r\n--b--\r\n"} {
+			c, err := net.Dial("tcp", s.Listener.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: x\r\nchannelName: x\r\nContent-Type: multipart/mixed;boundary=b\r\n%s", target, rest)
+			_ = c.(*net.TCPConn).CloseWrite()
+			resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if b, _ := io.ReadAll(resp.Body); resp.StatusCode != 400 {
+				t.Errorf("%s: %d %s", target, resp.StatusCode, b)
+			}
+			c.Close()
+		}
+	}
+	s.Close()
+	if n := w.count(); n != 0 {
+		t.Errorf("%d items were stored", n)
+	}
+	if n := w.h.flight.used.Load(); n != 0 {
+		t.Errorf("%d bytes are still counted as in flight", n)
+	}
+}
+
+func TestBodiesOfEverySizeArriveWhole(t *testing.T) {
+	w := newWorld(t, func(so *channel.Options, ro *Options) { ro.InFlight = 1 << 30 })
+	w.put("x", "")
+	for _, size := range []int{4095, 4096, 4097, smallBody - 1, smallBody, smallBody + 1, trusted - 1, trusted, trusted + 1, keepBuffer - 1, keepBuffer, 5<<20 + 3} {
+		body := make([]byte, size)
+		for i := range body {
+			body[i] = byte(i * i >> 3)
+		}
+		for _, length := range []int64{int64(size), -1} {
+			r := httptest.NewRequest("POST", "/channel/x", bytes.NewReader(body))
+			r.ContentLength = length
+			rec := httptest.NewRecorder()
+			w.rt.ServeHTTP(rec, r)
+			got := w.get(strings.TrimPrefix(rec.Header().Get("Location"), "http://example.com"))
+			if rec.Code != 201 || got.body != string(body) {
+				t.Errorf("%d bytes, length %d: %d, %d bytes came back", size, length, rec.Code, len(got.body))
+			}
+		}
 	}
 }
 
