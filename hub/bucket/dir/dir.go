@@ -33,6 +33,7 @@ type Bucket struct {
 	serial  atomic.Uint64 // of temporary files
 	turn    chan struct{} // holds a token while a goroutine of this process has the lock file, or tries for it
 	syncs   rounds
+	doubts  doubts
 	buffers sync.Pool // *[copySize]byte
 }
 
@@ -54,6 +55,7 @@ func New(opt Options) (*Bucket, error) {
 	b := &Bucket{
 		disk: opt.Disk, folder: opt.Folder, blobs: opt.Folder + "/blobs", tmp: opt.Folder + "/tmp/" + id, turn: make(chan struct{}, 1),
 		syncs:   rounds{sync: opt.Disk.SyncDir, open: map[string]*round{}, busy: map[string]*round{}},
+		doubts:  doubts{folders: map[string]bool{}},
 		buffers: sync.Pool{New: func() any { return new([copySize]byte) }},
 	}
 	if err := errors.Join(b.disk.MkdirAll(b.blobs), b.disk.MkdirAll(opt.Folder+"/tmp")); err != nil {

@@ -37,8 +37,9 @@ import (
 // all its users; (d) a file's inode, size and times together are not repeated under one name. Of (d) little is missing: it would take a replacement of a
 // replacement of the same length within one tick of the file system's clock, and somebody who holds the version of the first.
 //
-// A known hole: processes that share a mount do not tell each other about folders that they removed. If one removes a folder that became empty, a second
-// makes it again, a third puts into it and the machine with the disk crashes before the second has synced the parent, the third's answered put is lost.
+// Known holes. A delete whose sync failed, tried again, can be answered although a crash would bring the blob back. And processes that share a mount do not
+// tell each other about folders that they removed: if one removes a folder that became empty, a second makes it again, a third puts into it and the machine
+// with the disk crashes before the second has synced the parent, the third's answered put is lost.
 
 // Put implements bucket.Bucket.
 func (b *Bucket) Put(ctx context.Context, name string, body io.Reader, size int64, opt bucket.PutOptions) (bucket.Info, error) {
@@ -120,18 +121,90 @@ func (b *Bucket) install(ctx context.Context, temp, name string, opt bucket.PutO
 		if errors.Is(err, fs.ErrNotExist) && ctx.Err() == nil && try < installTries {
 			continue // a delete found the folder empty and was quicker
 		}
-		if err != nil && !hub.Is(err, hub.Conflict) {
+		switch {
+		case hub.Is(err, hub.Conflict):
+			// Whoever put what is there may be, or have died, between 4 and 6, and a Conflict says that it is durable.
+			return disk.Info{}, errors.Join(b.settle(ctx, target, folder), err)
+		case err != nil:
+			b.prune(folder) // a folder that was made, but not durably, is to be made anew
 			return disk.Info{}, err
 		}
-		if err := b.disk.MkdirAll(folder); err != nil && !errors.Is(err, fs.ErrNotExist) { // deleted again: by a call that came later
-			return disk.Info{}, err
-		}
-		// After a Conflict too: whoever put what is there may have died, or be, between 4 and 6.
-		if err := b.syncs.do(ctx, folder); err != nil {
-			return disk.Info{}, err
-		}
-		return put, err
+		return put, b.settle(ctx, "", folder)
 	}
+}
+
+// settle makes the names in a folder durable: steps 5 and 6. target, if not "", is a file that somebody else has renamed.
+func (b *Bucket) settle(ctx context.Context, target, folder string) error {
+	if err := b.disk.MkdirAll(folder); err != nil && !errors.Is(err, fs.ErrNotExist) { // deleted again: by a call that came later
+		return err
+	}
+	if target != "" && b.doubts.has(folder) {
+		if err := b.rewrite(ctx, target); err != nil {
+			return err
+		}
+	}
+	err := b.syncs.do(ctx, folder)
+	if err != nil {
+		b.doubts.add(folder)
+	}
+	return err
+}
+
+// rewrite renames a copy of a file over it. After a failed sync of a folder, one that succeeds proves nothing of the names that were changed before: on Linux
+// they count as written. A new rename is a new change.
+func (b *Bucket) rewrite(ctx context.Context, target string) error {
+	unlock, err := b.lock(ctx)
+	if err != nil {
+		return err
+	}
+	temp := fmt.Sprintf("%s/%d", b.tmp, b.serial.Add(1))
+	err = func() error {
+		f, err := b.disk.Open(target, false)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		size, err := f.Size()
+		if err != nil {
+			return err
+		}
+		if err := b.spool(ctx, temp, io.NewSectionReader(f, 0, size), size); err != nil {
+			return err
+		}
+		return b.disk.Rename(temp, target)
+	}()
+	if err = errors.Join(err, unlock()); errors.Is(err, fs.ErrNotExist) {
+		err = nil // deleted
+	}
+	if err != nil {
+		b.disk.Remove(temp)
+	}
+	return err
+}
+
+// doubts are the folders of which a sync has failed; there is no end to a doubt.
+type doubts struct {
+	mu      sync.Mutex // guards the fields
+	folders map[string]bool
+	all     bool // too many to tell
+}
+
+const maxDoubts = 10_000
+
+func (d *doubts) add(folder string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.folders) >= maxDoubts {
+		d.all = true
+		return
+	}
+	d.folders[folder] = true
+}
+
+func (d *doubts) has(folder string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.all || d.folders[folder]
 }
 
 func (b *Bucket) rename(ctx context.Context, temp, target, name string, opt bucket.PutOptions) (put disk.Info, err error) {
