@@ -91,7 +91,7 @@ func (a *app) open(given []string) (body io.ReadCloser, size int64, name string,
 // hintChannel says how a channel that is missing can be made.
 func hintChannel(channel string, err error) error {
 	if hub.Is(err, hub.NotFound) {
-		return hub.E(hub.NotFound, "there is no channel %s; make it with: hub channel create %s", channel, channel).Because(nil)
+		return hub.E(hub.NotFound, "there is no channel %s; make it with: hub channel create %s", channel, channel)
 	}
 	return err
 }
