@@ -141,3 +141,23 @@ func BenchmarkRead(b *testing.B) {
 		}
 	})
 }
+
+// BenchmarkOpenTail is a start after a kill: one segment of 64 MiB without a footer.
+func BenchmarkOpenTail(b *testing.B) {
+	l, _ := start(b, Options{Disk: openDir(b), Sync: Never})
+	data := make([]byte, 1024)
+	for i := 0; i < 60_000; i += 1000 {
+		var recs []Record
+		for k := range 1000 {
+			recs = append(recs, Record{Channel: "channel", Key: key(i+k, "abc123"), Data: data})
+		}
+		l.mustPut(recs...)
+	}
+	for b.Loop() {
+		o, r, err := Open(b.Context(), l.opt)
+		if err != nil || r.Records != 60_000 || r.Scanned != 1 {
+			b.Fatal(r, err)
+		}
+		o.Close()
+	}
+}

@@ -248,7 +248,7 @@ func TestHole(t *testing.T) {
 			l.mustPut(rec("a", 100, "after"))
 			l.stop()
 			l, r = start(t, Options{Disk: d})
-			if k, _ := l.keys("a", hub.MinKey, hub.MaxKey, 0, false); len(k) != c.keys+1 || r.Scanned != 0 {
+			if k, _ := l.keys("a", hub.MinKey, hub.MaxKey, 0, false); len(k) != c.keys+1 || r.Scanned != 0 || len(r.Holes) != c.holes {
 				t.Fatalf("%d keys after a restart, %+v", len(k), r)
 			}
 		})

@@ -227,6 +227,9 @@ func (r *recovery) segment(f *segmentFile) error {
 	if err == nil && (f.headErr != nil || foot.Salt == f.head.Salt) && (f.fixed == nil || f.fixed.PrevLength == foot.Length) {
 		s.salt, s.length, s.size, s.mem, s.foot = foot.Salt, foot.Length, f.size, nil, foot
 		s.records, s.minMs, s.maxMs, s.last, s.closed = int(foot.Records), foot.MinMs, foot.MaxMs, foot.Last, foot.Closed
+		for _, d := range foot.Holes {
+			r.hole(holeOf(f.seq, d))
+		}
 		r.take(f, s, lows)
 		return nil
 	}
@@ -261,11 +264,11 @@ func (r *recovery) scanSegment(f *segmentFile, s *segment) error {
 	if s.records > 0 {
 		s.closed = s.maxMs
 	}
-	for _, d := range res.Damage {
-		r.hole(Hole{Segment: f.seq, Offset: d.Off, Length: d.Length, From: l.floor, To: s.last})
-	}
 	if limit > f.size {
-		r.hole(Hole{Segment: f.seq, Offset: f.size, Length: limit - f.size, From: l.floor, To: hub.MaxKey})
+		s.mem.AddHole(format.Damage{Off: f.size, Length: limit - f.size})
+	}
+	for _, d := range s.mem.Holes {
+		r.hole(holeOf(f.seq, d))
 	}
 	if f.fixed == nil {
 		if cut := f.size - res.End; cut > 0 {
@@ -314,7 +317,23 @@ func scanInto(f disk.File, s *segment, limit int64, fixed bool) format.Scanned {
 		clear(list)
 		list = list[:0]
 	}
-	return sc.Run()
+	res := sc.Run()
+	for _, d := range res.Damage {
+		s.mem.AddHole(d)
+	}
+	return res
+}
+
+// holeOf is damage as it is reported.
+func holeOf(seq uint64, d format.Damage) Hole {
+	h := Hole{Segment: seq, Offset: d.Off, Length: d.Length, From: hub.MinKey, To: hub.MaxKey}
+	if d.From > h.From.Millis() {
+		h.From = hub.KeyAt(d.From, "")
+	}
+	if d.To < h.To.Millis() {
+		h.To = hub.Last(time.UnixMilli(d.To))
+	}
+	return h
 }
 
 // rewrite writes a link, the last group or the trailer of a file again, as it was read, and syncs it: it may be in the memory of the system only, and after a failed
@@ -396,8 +415,10 @@ func (l *Log) rebuild(s *segment) error {
 		s.foot, s.mem, s.failed = nil, fresh.mem, true
 		s.records, s.minMs, s.maxMs, s.last = fresh.records, fresh.minMs, fresh.maxMs, fresh.last
 		l.damageCount += int64(1 + len(res.Damage))
-		for _, d := range res.Damage {
-			l.holes = append(l.holes, Hole{Segment: s.seq, Offset: d.Off, Length: d.Length, From: l.floor, To: s.last})
+		for _, d := range fresh.mem.Holes {
+			if !slices.Contains(foot.Holes, d) {
+				l.holes = append(l.holes, holeOf(s.seq, d))
+			}
 		}
 	}
 	l.mu.Unlock()

@@ -18,6 +18,7 @@ const (
 
 	dirRowSize    = 32 + 2*EntrySize
 	minuteRowSize = 32
+	holeRowSize   = 32
 	trailerHead   = 96 // bytes of the trailer before the table of sections
 )
 
@@ -30,6 +31,7 @@ const (
 	secNames            // names of the channels
 	secDirectory        // a row for each channel, by (hash, name)
 	secFilter           // the hashes of the rows of the directory
+	secHoles            // what could not be read when the segment was scanned
 	secLows             // what the groups of the segment said, the latest of each stream
 	sections
 )
@@ -101,7 +103,7 @@ func parseTrailer(b []byte) (*Trailer, error) {
 	t.Last = KeyOf(int64(le.Uint64(b[88:])), rest[:b[81]])
 	n := t.count(secDirectory, dirRowSize)
 	if n < 0 || t.count(secFilter, 4) != n || t.count(secEntries, EntrySize) != int(t.Records) || t.count(secMinutes, minuteRowSize) < 0 ||
-		t.count(secLows, LowSize) < 0 || t.count(SecFences, EntrySize) != int(pagesOf(t.Sections[secEntries].Bytes)) {
+		t.count(secLows, LowSize) < 0 || t.count(secHoles, holeRowSize) < 0 || t.count(SecFences, EntrySize) != int(pagesOf(t.Sections[secEntries].Bytes)) {
 		return nil, ErrFormat
 	}
 	return t, nil
@@ -292,10 +294,15 @@ func WriteFooter(f footerFile, m *Index, t Trailer) (*Footer, int64, error) {
 		raw = le.AppendUint32(raw, c.hash)
 	}
 	b.blob(secFilter, raw)
+	var holes []byte
+	for _, d := range m.Holes {
+		holes = appendDamage(holes, d)
+	}
+	b.blob(secHoles, holes)
 	b.blob(secLows, lowsBytes(m.Lows))
 	end, err := p.finish(f.Sync)
 	if err != nil {
 		return nil, end, fmt.Errorf("write the footer: %w", err)
 	}
-	return &Footer{Trailer: p.t, filter: filter}, end, nil
+	return &Footer{Trailer: p.t, filter: filter, Holes: m.Holes}, end, nil
 }

@@ -10,6 +10,7 @@ import (
 // Footer is what is kept in memory of a sealed segment's footer; the rest is read when it is needed.
 type Footer struct {
 	Trailer
+	Holes  []Damage
 	filter []uint32 // hashes of the channels, in the order of the directory
 }
 
@@ -50,6 +51,13 @@ func OpenFooter(r io.ReaderAt, size int64, seq uint64) (*Footer, []Low, error) {
 	}
 	if !slices.IsSorted(f.filter) {
 		return nil, nil, FooterError{ErrFormat}
+	}
+	raw, err = f.Read(r, secHoles, 0, int(t.Sections[secHoles].Bytes))
+	if err != nil {
+		return nil, nil, err
+	}
+	for ; len(raw) >= holeRowSize; raw = raw[holeRowSize:] {
+		f.Holes = append(f.Holes, parseDamage(raw))
 	}
 	raw, err = f.Read(r, secLows, 0, int(t.Sections[secLows].Bytes))
 	if err != nil {

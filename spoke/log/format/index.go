@@ -3,6 +3,7 @@ package format
 import (
 	"bytes"
 	"cmp"
+	"math"
 	"slices"
 	"sort"
 	"strings"
@@ -19,6 +20,36 @@ type Index struct {
 	Bytes    int64 // of all records
 	Flags    Flags // of any record
 	Lows     map[Stream]Low
+	Holes    []Damage // what a scan could not read
+}
+
+// AddHole notes damage, between the records that lie around it.
+func (m *Index) AddHole(d Damage) {
+	before, after := int64(-1), int64(math.MaxInt64)
+	d.From, d.To = math.MinInt64, math.MaxInt64
+	for _, c := range m.Channels {
+		for e := range MergedEntries(c, m.Arena) {
+			switch off := int64(e.Off); {
+			case off < d.Off && off > before:
+				before, d.From = off, e.Millis
+			case off > d.Off && off < after:
+				after, d.To = off, e.Millis
+			}
+		}
+	}
+	m.Holes = append(m.Holes, d)
+}
+
+func appendDamage(b []byte, d Damage) []byte {
+	for _, v := range [...]int64{d.Off, d.Length, d.From, d.To} {
+		b = le.AppendUint64(b, uint64(v))
+	}
+	return b
+}
+
+func parseDamage(b []byte) Damage {
+	at := func(i int) int64 { return int64(le.Uint64(b[8*i:])) }
+	return Damage{at(0), at(1), at(2), at(3)}
 }
 
 // chanIndex holds the entries of one channel: main is sorted and grows at its end; late, sorted as well, takes what comes out of order and is replaced,

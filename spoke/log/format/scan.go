@@ -22,15 +22,18 @@ type Scan struct {
 	bufOff int64
 }
 
-// Damage is a range of bytes that is no valid group or record.
-type damage struct{ Off, Length int64 }
+// Damage is a range of bytes of a segment that is no valid group or record. The keys that were there probably lie between the milliseconds From and To.
+type Damage struct {
+	Off, Length int64
+	From, To    int64
+}
 
 // Scanned is what a scan found.
 type Scanned struct {
 	End       int64  // end of the last group that counts
 	LastGroup int64  // where that one begins; 0: none
 	groups    uint64 // sequence of the last group that counts
-	Damage    []damage
+	Damage    []Damage
 }
 
 // Run reads from dataStart on.
@@ -43,12 +46,12 @@ func (s *Scan) Run() Scanned {
 			next := s.search(off+1, res.groups)
 			if next < 0 {
 				if s.Fixed {
-					res.Damage = append(res.Damage, damage{off, s.Limit - off})
+					res.Damage = append(res.Damage, Damage{Off: off, Length: s.Limit - off})
 					res.End = s.Limit
 				}
 				return res
 			}
-			res.Damage = append(res.Damage, damage{off, next - off})
+			res.Damage = append(res.Damage, Damage{Off: off, Length: next - off})
 			off = next
 			continue
 		}
@@ -93,7 +96,7 @@ func (s *Scan) group(off int64, after uint64) (Group, []Low, bool) {
 }
 
 // Records visits the good records of a group and returns what is not good.
-func (s *Scan) records(g Group, at int64) (bad []damage) {
+func (s *Scan) records(g Group, at int64) (bad []Damage) {
 	end := at + int64(g.Length)
 	off := at + GroupHead + int64(g.Lows)*LowSize
 	count, sum := uint32(0), uint32(0)
@@ -103,7 +106,7 @@ func (s *Scan) records(g Group, at int64) (bad []damage) {
 		r, err := s.record(off, end)
 		if err != nil {
 			next := s.resume(off, end)
-			bad = append(bad, damage{off, next - off})
+			bad = append(bad, Damage{Off: off, Length: next - off})
 			off = next
 			continue
 		}
@@ -114,10 +117,10 @@ func (s *Scan) records(g Group, at int64) (bad []damage) {
 		off += int64(r.Size)
 	}
 	if off < end {
-		bad = append(bad, damage{off, end - off})
+		bad = append(bad, Damage{Off: off, Length: end - off})
 	}
 	if len(bad) == 0 && (count != g.Records || sum != g.Sum || last&MoreFollows != 0) {
-		bad = append(bad, damage{at, GroupHead})
+		bad = append(bad, Damage{Off: at, Length: GroupHead})
 	}
 	return bad
 }
