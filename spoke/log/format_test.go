@@ -127,7 +127,7 @@ func TestNewerVersionIsRefused(t *testing.T) {
 // TestBitFlips changes each byte of a log, one at a time, and cuts it at each length: what is served must be right, and what is missing of a segment
 // that somebody vouches for must be reported.
 func TestBitFlips(t *testing.T) {
-	d, b := sample(t)
+	d, _ := sample(t)
 	l, _ := start(t, Options{Disk: d}) // a successor, which fixes the length
 	l.mustPut(rec("y", 100_000, "successor"))
 	l.stop()
