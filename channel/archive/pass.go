@@ -1,0 +1,313 @@
+package archive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"timehub/hub"
+	"timehub/hub/coord"
+)
+
+const (
+	chunkItems = 256     // single items between two moves of the cursor
+	chunkBytes = 1 << 20 // and their bytes, at most, unless one item is greater
+	passChunks = 4       // chunks, or minutes, of one channel before the others have their turn
+	openRetry  = 20 * time.Millisecond
+	openMax    = time.Second
+)
+
+// pass archives one channel as far as it is decided what belongs to it.
+//
+// SINGLE: every item up to the horizon, then the cursor stands at the horizon. BATCH: every minute that the horizon has passed, then the cursor stands at the
+// end of that minute. BOTH: the cursor is that of BATCH, and how far the single items are is kept beside it.
+func (j *Jobs) pass(ctx context.Context, st *state, fence uint64) outcome {
+	ch, err := j.live(ctx, st.name)
+	if err != nil {
+		return outcome{err: err}
+	}
+	if ch == nil {
+		j.vanished(st.name)
+		return outcome{gone: true}
+	}
+	if err := j.load(ctx, st, fence); err != nil {
+		return outcome{err: err}
+	}
+	at := st.cursor.Position().Key
+	if !st.last.IsZero() && !at.Less(st.last) && !ch.Replicated() {
+		j.reached(st.name, at, time.Time{}) // nothing new since the last start
+		return outcome{}
+	}
+	horizon, err := j.opt.Short.Horizon(ctx)
+	if err != nil {
+		return outcome{err: fmt.Errorf("read the horizon: %w", err)}
+	}
+	if ch.Replicated() {
+		j.look(st.name, func(v *view) { v.check++ })
+		if horizon, err = j.lastKey(ctx, ch.Name); err != nil || horizon.IsZero() {
+			return outcome{err: err}
+		}
+	}
+	p := &run{j: j, ch: ch, cursor: st.cursor, horizon: horizon, budget: passChunks}
+	o := p.all(ctx)
+	if errors.Is(o.err, coord.ErrReset) {
+		st.cursor = nil // moved by hand: begin where it stands now
+		return outcome{more: true}
+	}
+	return o
+}
+
+// load opens the cursor. Its first move takes it, so that a quiet channel costs no write.
+func (j *Jobs) load(ctx context.Context, st *state, fence uint64) error {
+	if st.cursor != nil {
+		return nil
+	}
+	c, err := j.archived.Load(ctx, st.name, fence)
+	if err != nil {
+		return err
+	}
+	st.cursor = c
+	j.look(st.name, func(v *view) { v.at, v.gone = c.Position().Key, false })
+	return nil
+}
+
+// lastKey takes the place of the horizon for a replicated channel, whose keys are as old as their source says.
+func (j *Jobs) lastKey(ctx context.Context, name string) (hub.Key, error) {
+	q := query(name, hub.MinKey, hub.MaxKey, 1)
+	q.Reverse = true
+	page, err := j.keys(ctx, q)
+	if err != nil || len(page.Keys) == 0 {
+		return hub.Key{}, err
+	}
+	return page.Keys[0], nil
+}
+
+// run is one pass over one channel.
+type run struct {
+	j       *Jobs
+	ch      *hub.Channel
+	cursor  *coord.Cursor
+	horizon hub.Key
+	budget  int
+	moved   bool // the cursor has
+}
+
+// all does what the storage of the channel asks for. The states: singles, minutes, rest.
+func (p *run) all(ctx context.Context) outcome {
+	if p.ch.Storage.Singles() {
+		if more, err := p.singles(ctx); more || err != nil {
+			return p.left(outcome{more: more, err: err}, p.singlesDone())
+		}
+	}
+	if p.ch.Storage.Batches() {
+		return p.minutes(ctx)
+	}
+	return p.left(outcome{}, p.horizon)
+}
+
+// left notes how far the channel is and passes the outcome on. Unless that is success, something above done may be left.
+func (p *run) left(o outcome, done hub.Key) outcome {
+	o.moved = p.moved
+	at := p.cursor.Position().Key
+	if !o.more && o.err == nil && o.due.IsZero() {
+		p.j.reached(p.ch.Name, at, time.Time{})
+		return o
+	}
+	p.j.look(p.ch.Name, func(v *view) {
+		v.at = at
+		switch {
+		case v.oldest.IsZero():
+			v.oldest = p.j.opt.Clock()
+		case !done.IsZero() && v.oldest.Before(done.Time()):
+			v.oldest = done.Time()
+		}
+	})
+	return o
+}
+
+// singlesDone is how far the single items are archived.
+func (p *run) singlesDone() hub.Key {
+	at := p.cursor.Position()
+	if p.ch.Storage.Batches() {
+		if k, err := hub.ParseKey(string(at.Payload)); err == nil && at.Key.Less(k) {
+			return k
+		}
+	}
+	return at.Key
+}
+
+// didSingles moves the cursor, or the position beside it.
+func (p *run) didSingles(to hub.Key) error {
+	if !p.ch.Storage.Batches() {
+		return p.cursor.Move(to, nil)
+	}
+	at := p.cursor.Position()
+	return p.cursor.Move(at.Key, []byte(to.String()))
+}
+
+// singles puts the items up to the horizon, chunk by chunk.
+func (p *run) singles(ctx context.Context) (more bool, err error) {
+	for ; p.budget > 0; p.budget-- {
+		from := above(p.singlesDone())
+		if !from.Less(p.horizon.After()) {
+			return false, nil
+		}
+		last, whole, err := p.chunk(ctx, from, p.horizon.After())
+		if whole {
+			last = p.horizon
+		}
+		if !last.IsZero() {
+			if err := p.didSingles(last); err != nil {
+				return false, err
+			}
+			p.moved = true
+			p.j.look(p.ch.Name, func(v *view) { v.at = p.cursor.Position().Key })
+		}
+		if whole || err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// chunk puts some items at the same time and returns the last key up to which all are archived, also with an error; the zero Key if there is none. whole:
+// that was everything.
+func (p *run) chunk(ctx context.Context, from, to hub.Key) (last hub.Key, whole bool, err error) {
+	var puts errgroup.Group
+	var failed atomic.Bool
+	var done [chunkItems]bool
+	var keys []hub.Key
+	size := 0
+	whole = true
+	for item, readErr := range p.j.items(ctx, p.ch.Name, from, to) {
+		if err = readErr; err != nil {
+			break
+		}
+		i := len(keys)
+		if i == 0 {
+			p.begins(item.Key)
+		}
+		keys = append(keys, item.Key)
+		puts.Go(func() error {
+			err := p.j.putSingle(ctx, p.ch, item)
+			done[i] = err == nil
+			if err != nil {
+				failed.Store(true)
+			}
+			return err
+		})
+		if size += len(item.Data); len(keys) == chunkItems || size >= chunkBytes || failed.Load() {
+			whole = false
+			break
+		}
+	}
+	if putErr := puts.Wait(); putErr != nil {
+		err = putErr
+	}
+	for i, k := range keys {
+		if !done[i] {
+			break
+		}
+		last = k
+	}
+	return last, whole && err == nil, err
+}
+
+// begins notes the first item that is not archived.
+func (p *run) begins(k hub.Key) {
+	p.j.look(p.ch.Name, func(v *view) { v.oldest = k.Time() })
+}
+
+// putSingle puts one item, when there is room for one more.
+func (j *Jobs) putSingle(ctx context.Context, ch *hub.Channel, item hub.Sealed) error {
+	select {
+	case j.puts <- struct{}{}:
+		defer func() { <-j.puts }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	err := j.opt.Long.PutSingle(ctx, ch, item)
+	if hub.Is(err, hub.Conflict) && ch.Historical() && !item.Key.Time().After(ch.MutableTime) {
+		return nil // a mutable item was overwritten since: long-term storage is right
+	}
+	if err != nil {
+		return fmt.Errorf("archive item %s of channel %s: %w", item.Key, ch.Name, err)
+	}
+	j.meters.items.Add(1)
+	j.meters.bytes.Add(int64(len(item.Data)))
+	return nil
+}
+
+// minutes puts the minutes that the horizon has passed.
+func (p *run) minutes(ctx context.Context) outcome {
+	for ; p.budget > 0; p.budget-- {
+		at := p.cursor.Position()
+		key, found, err := p.j.first(ctx, p.ch.Name, above(at.Key), p.horizon.After())
+		if err != nil {
+			return p.left(outcome{err: err}, at.Key)
+		}
+		if !found {
+			// Whatever is there up to the horizon shall never be archived; let the sweep have it.
+			if err := p.cursor.Move(p.horizon, at.Payload); err != nil {
+				return p.left(outcome{err: err}, at.Key)
+			}
+			return p.left(outcome{}, p.horizon)
+		}
+		p.begins(key)
+		w := hub.WindowAt(key.Time(), hub.Minute)
+		if !p.closed(w) {
+			return p.left(outcome{due: p.j.afterEnd(w), eager: p.ch.Storage.Singles()}, hub.Key{})
+		}
+		n, err := p.j.putMinute(ctx, p.ch, w)
+		if err != nil {
+			return p.left(outcome{err: err}, hub.Key{})
+		}
+		p.j.meters.items.Add(int64(n))
+		if err := p.cursor.Move(w.To(), at.Payload); err != nil {
+			return p.left(outcome{err: err}, hub.Key{})
+		}
+		p.moved = true
+		p.j.look(p.ch.Name, func(v *view) { v.at = w.To() })
+	}
+	return p.left(outcome{more: true}, p.cursor.Position().Key)
+}
+
+// closed reports whether a minute will not grow any more. One of a replicated channel still can; then it is put again.
+func (p *run) closed(w hub.Window) bool {
+	if p.ch.Replicated() {
+		return !p.j.opt.Clock().Before(w.End())
+	}
+	return !p.horizon.Less(w.To())
+}
+
+// afterEnd is when to look at a minute that is not closed: soon after its end, not all channels at once.
+func (j *Jobs) afterEnd(w hub.Window) time.Time {
+	now := j.opt.Clock()
+	if d := w.End().Sub(now); d > 0 {
+		return w.End().Add(around(openRetry))
+	}
+	// The clock is past the end and the horizon is not: it is held by a write, for a moment, or by a peer, for longer.
+	late := now.Sub(w.End())
+	return now.Add(around(min(max(openRetry, late/4), openMax)))
+}
+
+// putMinute archives all that the short-term store has of a minute.
+func (j *Jobs) putMinute(ctx context.Context, ch *hub.Channel, w hub.Window) (int, error) {
+	n, err := j.opt.Long.PutMinute(ctx, ch, w.Start, j.items(ctx, ch.Name, w.From(), w.To()))
+	if err != nil {
+		return 0, fmt.Errorf("archive minute %s of channel %s: %w", w, ch.Name, err)
+	}
+	return n, nil
+}
+
+// above is the smallest key above a cursor.
+func above(at hub.Key) hub.Key {
+	if at.IsZero() {
+		return hub.MinKey
+	}
+	return at.After()
+}

@@ -1,0 +1,75 @@
+package archive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"timehub/hub"
+)
+
+// lenience is how long expired items stay: reads of single items are served for 15 minutes after their time (spec 04 §6.1).
+const lenience = time.Hour
+
+// retainRound applies the limits of every channel. One that fails does not keep the others from it.
+func (j *Jobs) retainRound(ctx context.Context, _ uint64) error {
+	all, err := j.opt.Channels.Channels(ctx)
+	if err != nil {
+		return fmt.Errorf("list the channels: %w", err)
+	}
+	var failed []error
+	for _, ch := range all {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if _, err := j.Retain(ctx, ch); err != nil {
+			failed = append(failed, err)
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// Retain removes what is over the limits of one channel from long-term storage, and returns the number of objects removed: by ttlDays, what has expired more
+// than an hour ago; by maxItems, what is strictly older than the maxItems-th newest item. A channel that keeps for ever, or has a mutable epoch, has no limits.
+// A minute's zip goes when all of it may.
+func (j *Jobs) Retain(ctx context.Context, ch *hub.Channel) (int, error) {
+	before, err := j.expired(ctx, ch)
+	if err != nil || before.IsZero() {
+		return 0, err
+	}
+	n, err := j.opt.Long.DeleteBefore(ctx, ch, before)
+	j.meters.deleted.Add(int64(n))
+	if err != nil {
+		return n, fmt.Errorf("remove what has expired of channel %s: %w", ch.Name, err)
+	}
+	if n > 0 {
+		j.opt.Log.Info("removed what is over the limits of a channel", "channel", ch.Name, "before", before, "objects", n)
+	}
+	return n, nil
+}
+
+// expired is the key below which a channel keeps nothing; the zero Key if it keeps everything.
+func (j *Jobs) expired(ctx context.Context, ch *hub.Channel) (before hub.Key, err error) {
+	if ch.KeepForever || ch.Historical() {
+		return hub.Key{}, nil
+	}
+	if ch.TTLDays > 0 {
+		before = hub.First(ch.OldestAllowed(j.opt.Clock(), time.UnixMilli(0)).Add(-lenience))
+		if since := hub.KeyAt(ch.Since, ""); ch.Since > 0 && before.Less(since) {
+			before = hub.Key{} // only what the clean-up removes lies there
+		}
+	}
+	if ch.MaxItems <= 0 {
+		return before, nil
+	}
+	q := hub.Query{Channel: ch.Name, From: hub.MinKey, To: hub.MaxKey, Limit: int(ch.MaxItems), Reverse: true}
+	page, err := j.keys(ctx, q)
+	if err != nil {
+		return hub.Key{}, fmt.Errorf("find the newest %d items of channel %s: %w", ch.MaxItems, ch.Name, err)
+	}
+	if n := len(page.Keys); int64(n) == ch.MaxItems && before.Less(page.Keys[n-1]) {
+		before = page.Keys[n-1]
+	}
+	return before, nil
+}
