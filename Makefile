@@ -54,7 +54,7 @@ unit:
 e2e:
 	$(GO) test -count=1 -timeout 18m ./e2e
 
-bench: build
+bench:
 	$(GO) run ./bench $(BENCH)
 
 # Every fuzz target for FUZZTIME each.
