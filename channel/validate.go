@@ -92,6 +92,7 @@ func merge(base *hub.Channel, p ChannelPatch, create bool, protect bool) (*hub.C
 		c.Storage = hub.Storage(strings.ToUpper(strings.TrimSpace(p.Storage.or(""))))
 	}
 	normalise(c)
+	c.Mixed = c.Mixed || !create && c.Storage != base.Storage
 	return c, nil
 }
 

@@ -134,6 +134,32 @@ func TestCheckNames(t *testing.T) {
 	}
 }
 
+// A channel remembers that its items may lie in two layouts, for ever: nothing moves them.
+func TestStorageChangesAreRemembered(t *testing.T) {
+	parse := func(text string) ChannelPatch {
+		p, err := ParsePatch([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	made, err := merge(blank("x", time.Now(), false), parse(`{"storage":"SINGLE"}`), true, false)
+	if err != nil || made.Mixed {
+		t.Fatalf("%+v %v", made, err)
+	}
+	same, err := merge(made, parse(`{"storage":"single","ttlDays":3}`), false, false)
+	if err != nil || same.Mixed {
+		t.Fatalf("%+v %v", same, err)
+	}
+	changed, err := merge(same, parse(`{"storage":"BATCH"}`), false, false)
+	if err != nil || !changed.Mixed {
+		t.Fatalf("%+v %v", changed, err)
+	}
+	if again, err := merge(changed, parse(`{"owner":"me"}`), false, false); err != nil || !again.Mixed {
+		t.Errorf("%+v %v", again, err)
+	}
+}
+
 func TestUpdates(t *testing.T) {
 	for _, c := range []struct {
 		name, old, patch string

@@ -35,6 +35,7 @@ type Channel struct {
 	Tags                      []string  `json:"tags,omitempty"`       // sorted, without duplicates, with the built-in ones
 	ReplicationSource         string    `json:"replicationSource,omitempty"`
 	Storage                   Storage   `json:"storage"`
+	Mixed                     bool      `json:"mixed,omitempty"` // the storage was changed: items may lie in the other layout too
 	Protect                   bool      `json:"protect,omitempty"`
 	AllowZeroBytes            bool      `json:"allowZeroBytes"`
 	SecondaryMetricsReporting bool      `json:"secondaryMetricsReporting,omitempty"`

@@ -166,8 +166,8 @@ func (s *Store) readSingles(ctx context.Context, ch *hub.Channel, all []ref, yie
 
 // refs finds the items of a query in the order of its search, each once: if a key lies in both layouts, the zip's counts.
 func (s *Store) refs(ctx context.Context, ch *hub.Channel, q hub.Query) iter.Seq2[ref, error] {
-	batches := ch.Storage.Batches() && q.Tier.Long() && q.Tier != hub.LongTermSingle
-	singles := ch.Storage.Singles() && q.Tier.Long() && q.Tier != hub.LongTermBatch
+	batches := (ch.Storage.Batches() || ch.Mixed) && q.Tier.Long() && q.Tier != hub.LongTermSingle
+	singles := (ch.Storage.Singles() || ch.Mixed) && q.Tier.Long() && q.Tier != hub.LongTermBatch
 	switch {
 	case !q.From.Less(q.To):
 		return func(func(ref, error) bool) {}

@@ -219,6 +219,18 @@ func TestReadsAfterAStorageChange(t *testing.T) {
 			}
 		}
 	}
+	all := hub.Query{From: hub.MinKey, To: hub.MaxKey}
+	for _, storage := range []hub.Storage{hub.Single, hub.Batch, hub.Both} {
+		changed := &hub.Channel{Name: "orders", Storage: storage, Mixed: true}
+		if got := w.keys(changed, all); !slices.Equal(got, []hub.Key{a.Key, b.Key}) {
+			t.Errorf("%s after a change: %v", storage, got)
+		}
+		q := all
+		q.Tier = hub.LongTermBatch
+		if got := w.keys(changed, q); !slices.Equal(got, []hub.Key{b.Key}) {
+			t.Errorf("%s after a change, batches only: %v", storage, got)
+		}
+	}
 }
 
 func TestWriteReplaces(t *testing.T) {
