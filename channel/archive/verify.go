@@ -82,8 +82,11 @@ func (j *Jobs) verifyRange(ctx context.Context, ch *hub.Channel, from, to hub.Ke
 			return nil
 		}
 		w := hub.WindowAt(key.Time(), hub.Minute)
-		if err == nil && !ch.Replicated() && to.Less(w.To()) {
-			return nil // not all of it is archived yet
+		if err == nil && !ch.Replicated() {
+			var all bool
+			if all, err = j.allArchived(ctx, ch.Name, to, w); err == nil && !all {
+				return nil // the next round has it
+			}
 		}
 		if err == nil {
 			err = j.verifyMinute(ctx, ch, w)
@@ -99,6 +102,23 @@ func (j *Jobs) verifyRange(ctx context.Context, ch *hub.Channel, from, to hub.Ke
 		}
 		compared, from = true, w.To()
 	}
+}
+
+// allArchived reports whether everything of a minute is, given how far the channel is archived. The cursor of a channel with single items stops at the
+// horizon it saw last, in the middle of a minute.
+func (j *Jobs) allArchived(ctx context.Context, name string, to hub.Key, w hub.Window) (bool, error) {
+	if !to.Less(w.To()) {
+		return true, nil
+	}
+	horizon, err := j.opt.Short.Horizon(ctx)
+	if err != nil {
+		return false, fmt.Errorf("read the horizon: %w", err)
+	}
+	if horizon.Less(w.To()) {
+		return false, nil
+	}
+	_, found, err := j.first(ctx, name, to.After(), w.To())
+	return !found, err
 }
 
 // verifyMinute compares a minute in each layout of the channel's storage and archives what is missing. It returns nil when nothing is missing any more.
