@@ -188,9 +188,6 @@ func (c Config) listen(address string) error {
 
 // consistent checks what no property can check alone.
 func (c Config) consistent() error {
-	if c.Int("app.maxItemSizeMB") < c.Int("app.large.payload.MB") && c.settings["app.large.payload.MB"].Explicit() {
-		return fmt.Errorf("app.large.payload.MB is %d: it must not be above app.maxItemSizeMB, %d", c.Int("app.large.payload.MB"), c.Int("app.maxItemSizeMB"))
-	}
 	z, single := c.settings["zookeeper.connection"], c.settings["runSingleZookeeperInternally"]
 	if z.Explicit() && !c.settings["hub.type"].Explicit() && single.Value == "" {
 		return errors.New("zookeeper.connection is set and hub.type is not, which asks for a cluster: this version is a single node; remove it, or set hub.type=test")

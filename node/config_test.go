@@ -57,8 +57,8 @@ func TestTable(t *testing.T) {
 	for name, file := range map[string]string{
 		"single": "hub.type=test\napp.name=hub\napp.environment=single\nzookeeper.connection=localhost:2181\nrunSingleZookeeperInternally=singleNode\n" +
 			"app.url=http://localhost:8080/\nhttp.bind_port=8080\nspoke.enforceTTL=true\nchannel.enforceTTL=false\napp.stable_seconds=2\napp.shutdown_delay_seconds=0\n" +
-			"hub.protect.channels=false\napp.runNtpMonitor=false\nmetrics.enable=false\napp.large.payload.MB=1000\nstorage.path=/tmp/a\nspoke.path=/tmp/b\napp.remoteTimeFile=/tmp/a/remoteTime",
-		"container": "hub.type=test\nhttp.bind_port=80\napp.maxPayloadSizeMB=40\napp.lib_path=/opt/hub/lib\nspoke.path=/mnt/spoke\nspoke.ttlMinutes=60\nchannel.enforceTTL=true\n" +
+			"hub.protect.channels=false\napp.runNtpMonitor=false\nmetrics.enable=false\napp.large.payload.MB=10000\nstorage.path=/tmp/a\nspoke.path=/tmp/b\napp.remoteTimeFile=/tmp/a/remoteTime",
+		"container": "hub.type=test\nhttp.bind_port=80\napp.maxPayloadSizeMB=40\napp.large.payload.MB=10000\napp.lib_path=/opt/hub/lib\nspoke.path=/mnt/spoke\nspoke.ttlMinutes=60\nchannel.enforceTTL=true\n" +
 			"http.connect.timeout.seconds=30\nhttp.read.timeout.seconds=120\nzookeeper.connection=localhost:2181\nrunSingleZookeeperInternally=singleNode",
 	} {
 		if _, _, err := load(file); err != nil {
@@ -136,7 +136,6 @@ func TestRefusals(t *testing.T) {
 		{"hub.read.only=TRUE", []string{"read-only"}},
 		{"app.encrypted=true", []string{"TLS proxy"}},
 		{"zookeeper.connection=zk:2181", []string{"asks for a cluster"}},
-		{"app.maxItemSizeMB=10\napp.large.payload.MB=11", []string{"must not be above"}},
 		{"metrics.grafana.api_key=a\nmetrics.grafana.api_key=b", []string{"line 2", "given twice, first in line 1"}},
 		{"app.name=\\u12", []string{"line 1", "unicode escape"}},
 		{"app.name=\xff", []string{"line 1", "UTF-8"}},

@@ -103,11 +103,14 @@ func (m *requestMeters) timing(k requestKind) metrics.Timing {
 // sample sets the periodic figures that no room sets by itself, until ctx ends.
 func (n *Node) sample(ctx context.Context, ready func()) error {
 	ready()
-	openFiles, horizon := n.parts.metrics.Gauge(metrics.OpenFiles, ""), n.parts.metrics.Gauge(metrics.HorizonAge, "")
+	r := n.parts.metrics
+	openFiles, horizon, ttl := r.Gauge(metrics.OpenFiles, ""), r.Gauge(metrics.HorizonAge, ""), r.Gauge(metrics.SpokeTTL, "")
 	every := time.NewTicker(n.cfg.Duration("metrics.seconds"))
 	defer every.Stop()
 	for {
 		openFiles.Set(float64(internalapi.OpenFiles()))
+		ttl.Set(n.cfg.Duration("spoke.write.ttlMinutes").Minutes()) // again and again: statsd may have missed it
+		n.parts.backlog.note(n.env.Clock(), n.parts.spoke.Status().Bytes)
 		if h, err := n.parts.spoke.Horizon(ctx); err == nil {
 			horizon.Set(max(0, n.env.Clock().Sub(h.Time()).Seconds()))
 		}

@@ -54,6 +54,7 @@ type Node struct {
 	state   atomic.Uint32 // internalapi.State
 	ready   chan struct{} // closed when the node is healthy
 	drained chan struct{} // closed when no more requests are accepted
+	ended   chan struct{} // closed when Run has returned
 
 	stopping sync.Once
 	stop     chan struct{} // closed by Shutdown
@@ -75,6 +76,7 @@ func New(cfg Config, env Env) (*Node, error) {
 	n := &Node{
 		cfg: cfg, env: env, log: env.Log, disk: env.Disk, started: env.Clock(),
 		ready: make(chan struct{}), drained: make(chan struct{}), stop: make(chan struct{}), listening: make(chan struct{}),
+		ended: make(chan struct{}),
 	}
 	if n.disk == nil {
 		d, err := disk.OpenDir(cfg.Text("data.dir"))
@@ -129,6 +131,7 @@ func (n *Node) Close() error { return errors.Join(n.release(), n.closeDisk()) }
 // Run serves until ctx ends or Shutdown is called, then stops in order. It returns nil after an orderly end, what went wrong otherwise. A part that
 // fails ends the node.
 func (n *Node) Run(ctx context.Context) error {
+	defer close(n.ended)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	unhook := context.AfterFunc(whenClosed{n.stop}, cancel)
@@ -165,6 +168,8 @@ func (n *Node) Shutdown(ctx context.Context) error {
 	n.stopping.Do(func() { close(n.stop) })
 	select {
 	case <-n.drained:
+		return nil
+	case <-n.ended:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"io"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"timehub/channel"
+	"timehub/channel/archive"
 	"timehub/channel/longterm"
 	"timehub/channel/rest"
 	"timehub/hub/bucket"
@@ -37,6 +39,8 @@ type parts struct {
 	spoke       *spoke.Node
 	service     *channel.Service
 	rest        *rest.Handlers
+	jobs        atomic.Pointer[archive.Jobs] // read by the sweep of Spoke's log, which runs before there are any
+	backlog     backlog
 
 	closers []io.Closer // what is to be closed when everything has stopped, in reverse
 }
@@ -60,10 +64,7 @@ func (n *Node) add(g *group) {
 	}
 	server := n.newServer(context.Background())
 	if n.parts.datadog != nil {
-		g.add("statsd", stopTime, func(ctx context.Context, ready func()) error {
-			ready()
-			return n.parts.datadog.Run(ctx)
-		})
+		g.add("statsd", stopTime, n.parts.datadog.Run)
 	}
 	g.add("listener", stopTime, n.listen(server))
 	g.add("coordination", stopTime, n.coordinate)
@@ -71,6 +72,7 @@ func (n *Node) add(g *group) {
 	g.add("spoke", time.Minute, n.runSpoke)
 	g.add("figures", stopTime, n.sample)
 	g.add("public routes", 0, n.serve(server))
+	g.add("archive jobs", time.Minute, n.runJobs)
 }
 
 // openMetrics chooses where figures go: always to /metrics, with metrics.enable to both statsd ports too.

@@ -25,7 +25,11 @@ var (
 	_ internalapi.Channels = backDoor{}
 )
 
-const catalogPrefix = ".hub/channels/"
+const (
+	catalogPrefix = ".hub/channels/"
+	maxSmall      = 100 << 20 // bytes of an item that passes through memory: the most that app.large.payload.MB can mean
+	inFlight      = 256 << 20 // bytes of bodies in memory (ENGINE §3), unless one bulk may have more
+)
 
 // runLongTerm opens the bucket, what lies in it, and the configurations of channels; then it follows what other nodes change of these.
 func (n *Node) runLongTerm(ctx context.Context, ready func()) error {
@@ -64,9 +68,13 @@ func (n *Node) runSpoke(ctx context.Context, ready func()) error {
 	opt := spoke.Options{
 		Disk: n.disk, Clock: n.env.Clock, Random: n.env.random32, Log: n.log.With("component", "spoke"),
 		WriteTimeout: n.cfg.Duration("spoke.write.timeout"), ClockGuard: n.cfg.Duration("app.clock_guard"),
+		Archived: n.archived,
 		Segments: spokelog.Options{
 			Sync: syncMode(n.cfg.Text("spoke.sync")), TTL: n.cfg.Duration("spoke.write.ttlMinutes"), Metrics: n.parts.metrics,
 		},
+	}
+	if n.env.Bucket == nil { // it lies on the same file system
+		opt.Segments.Unconfirmed = n.unconfirmed
 	}
 	if !n.cfg.Bool("spoke.enforceTTL") {
 		opt.Segments.TTL = forEver
@@ -110,7 +118,7 @@ func (n *Node) openChannels() error {
 	service, err := channel.New(channel.Options{
 		Short: p.spoke, Long: p.longterm, Catalog: p.catalog, Sealer: p.sealer,
 		Clock: n.env.Clock, Horizon: stability(c), Birthday: c.Time("app.birthDay"),
-		ProtectChannels: c.Bool("hub.protect.channels"), LargeBytes: c.Bytes("app.large.payload.MB"), MaxItemBytes: c.Bytes("app.maxItemSizeMB"),
+		ProtectChannels: c.Bool("hub.protect.channels"), LargeBytes: min(c.Bytes("app.large.payload.MB"), maxSmall), MaxItemBytes: c.Bytes("app.maxItemSizeMB"),
 		MaxCount: int(c.Int("app.directionCountLimit")), MaxParts: int(c.Int("app.bulk.maxParts")),
 		Random: n.env.random64, Log: n.log.With("component", "channel"), Metrics: p.metrics,
 	})
@@ -118,8 +126,9 @@ func (n *Node) openChannels() error {
 		return fmt.Errorf("make the channel service: %w", err)
 	}
 	p.service = service
+	bulk := 3 * c.Bytes("app.maxPayloadSizeMB")
 	p.rest, err = rest.New(rest.Options{
-		Service: service, Temp: n.disk, TempDir: tempDir, MaxBulkBytes: 3 * c.Bytes("app.maxPayloadSizeMB"), Clock: n.env.Clock, Log: n.log.With("component", "rest"),
+		Service: service, Temp: n.disk, TempDir: tempDir, MaxBulkBytes: bulk, InFlight: max(inFlight, bulk), Clock: n.env.Clock, Log: n.log.With("component", "rest"),
 	})
 	if err != nil {
 		return fmt.Errorf("make the public interface: %w", err)

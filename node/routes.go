@@ -1,6 +1,7 @@
 package node
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 
@@ -79,8 +80,9 @@ func (n *Node) internalOptions() internalapi.Options {
 	}
 	if s := n.parts.spoke; s != nil {
 		opt.Reason = func() string {
-			if err := s.Status().Refusing; err != nil {
-				return "writes are refused: " + err.Error()
+			var why *hub.Error
+			if errors.As(s.Status().Refusing, &why) {
+				return "writes are refused: " + why.Msg
 			}
 			return ""
 		}

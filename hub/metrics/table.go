@@ -42,7 +42,6 @@ const (
 	VerifierMissing   = "s3.verifier.missing"
 	VerifierFailed    = "s3.verifier.failed"
 	VerifierPartial   = "s3.verifier.partial_update"
-	BatchInvalidZip   = "batch.invalid_zip"
 	ArchiveLag        = "archive.lag.seconds"
 	ArchiveItems      = "archive.items"
 	ArchiveBytes      = "archive.bytes"
@@ -97,7 +96,6 @@ func Table() []Def {
 		{Name: VerifierMissing, Type: CounterType, Statsd: true, Help: "Items that the verifier found in Spoke and not in long-term storage."},
 		{Name: VerifierFailed, Type: CounterType, Statsd: true, Help: "Runs of the verifier that failed for a channel."},
 		{Name: VerifierPartial, Type: CounterType, Statsd: true, Help: "Runs of the verifier that ended before they had seen the whole channel."},
-		{Name: BatchInvalidZip, Type: CounterType, Statsd: true, Help: "Minutes in long-term storage whose zip could not be read."},
 		{Name: ArchiveLag, Type: GaugeType, Help: "Age of the oldest acknowledged item that is not yet confirmed in long-term storage; 0 if there is none."},
 		{Name: ArchiveItems, Type: CounterType, Help: "Items confirmed in long-term storage by the archiver."},
 		{Name: ArchiveBytes, Type: CounterType, Help: "Bytes of objects that the archiver wrote."},

@@ -58,8 +58,8 @@ func New(o Options) (*Registry, error) {
 	return &Registry{options: o}, nil
 }
 
-// Run sends until ctx ends, then what is still waiting. It fails only when a socket cannot be had.
-func (r *Registry) Run(ctx context.Context) error {
+// Run sends until ctx ends, then what is still waiting. It calls ready, unless that is nil, when it has begun. It fails only when a socket cannot be had.
+func (r *Registry) Run(ctx context.Context, ready func()) error {
 	var clients []*statsd.Client
 	defer func() {
 		r.clients.Store(nil)
@@ -83,6 +83,9 @@ func (r *Registry) Run(ctx context.Context) error {
 		clients = append(clients, c)
 	}
 	r.clients.Store(&clients)
+	if ready != nil {
+		ready()
+	}
 	<-ctx.Done()
 	return nil
 }

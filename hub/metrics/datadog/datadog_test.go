@@ -48,10 +48,9 @@ func start(t *testing.T, o Options) (*Registry, func()) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- r.Run(ctx) }()
-	for r.clients.Load() == nil {
-		time.Sleep(time.Millisecond)
-	}
+	ready := make(chan struct{})
+	go func() { done <- r.Run(ctx, func() { close(ready) }) }()
+	<-ready
 	return r, func() {
 		cancel()
 		if err := <-done; err != nil {

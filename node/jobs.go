@@ -1,0 +1,102 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"timehub/channel/archive"
+	"timehub/hub"
+	spokelog "timehub/spoke/log"
+)
+
+// runJobs makes long-term storage whole, for as long as this node holds the leases.
+func (n *Node) runJobs(ctx context.Context, ready func()) error {
+	p, c := &n.parts, n.cfg
+	opt := archive.Options{
+		Short: p.spoke, Source: p.service, Long: p.longterm, Channels: p.service, Leases: p.coordinator, Registers: p.coordinator,
+		Damaged:     func(err error) bool { return errors.Is(err, spokelog.ErrDamaged) },
+		VerifyEvery: c.Duration("s3Verifier.offsetMinutes"), VerifyTimeout: c.Duration("s3Verifier.baseTimeoutMinutes"),
+		Clock: n.env.Clock, Log: n.log.With("component", "archive"), Metrics: p.metrics,
+	}
+	if !c.Bool("s3Verifier.run") {
+		opt.VerifyEvery = -1
+	}
+	if !c.Bool("channel.enforceTTL") || !c.Bool("s3.config.management.enabled") {
+		opt.RetainEvery = -1
+	}
+	jobs, err := archive.New(opt)
+	if err != nil {
+		return fmt.Errorf("make the archive jobs: %w", err)
+	}
+	p.jobs.Store(jobs)
+	ready()
+	return jobs.Run(ctx)
+}
+
+// archived is what the sweep of Spoke's log asks. Until the jobs are there, nothing is archived.
+func (n *Node) archived(channel string) (hub.Key, bool) {
+	if j := n.parts.jobs.Load(); j != nil {
+		return j.Archived(channel)
+	}
+	return hub.MinKey, true
+}
+
+// unconfirmed estimates the bytes that long-term storage, on the file system of the log, will still need: what was written to the log since the oldest
+// item that is not archived yet.
+func (n *Node) unconfirmed() int64 {
+	p := &n.parts
+	j := p.jobs.Load()
+	if j == nil {
+		return 0
+	}
+	age, _ := j.Oldest()
+	if age <= 0 {
+		return 0
+	}
+	return p.backlog.since(n.env.Clock().Add(-age))
+}
+
+// backlog remembers how the log grew.
+type backlog struct {
+	mu     sync.Mutex // guards what follows
+	size   int64      // of the log, when it was looked at last
+	total  int64      // by how much it has grown
+	points []growth   // in the order of time
+}
+
+type growth struct {
+	at    time.Time
+	total int64
+}
+
+// maxGrowth bounds the memory: a day, at four looks a minute.
+const maxGrowth = 24 * 60 * 4
+
+// note takes the size of the log down.
+func (b *backlog) note(at time.Time, size int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.total += max(0, size-b.size)
+	b.size = size
+	if len(b.points) >= maxGrowth {
+		b.points = append(b.points[:0], b.points[1:]...)
+	}
+	b.points = append(b.points, growth{at, b.total})
+}
+
+// since is by how much the log has grown since an instant, but never more than there is in it.
+func (b *backlog) since(t time.Time) int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	before := int64(0)
+	for i := len(b.points) - 1; i >= 0; i-- {
+		if b.points[i].at.Before(t) {
+			before = b.points[i].total
+			break
+		}
+	}
+	return min(b.total-before, b.size)
+}
