@@ -7,7 +7,7 @@
 //
 // What can go wrong has one answer each. A torn tail is cut. Damage to acknowledged data is reported and kept as a hole; a damaged record is absent,
 // never wrong. A file on which a write or a sync failed is never touched again; the next segment fixes its length before the writers learn that their
-// records are lost. A full disk refuses writes and serves reads. FORMAT.md has the bytes and the argument for every crash.
+// records are lost. A full disk refuses writes and serves reads. docs/formats.md has the bytes and the argument for every crash.
 //
 // The package knows nothing of minting, quorum and horizon, and never looks inside Record.Data. It starts no goroutine but in Run and Sweep, which wait
 // for what they started.

@@ -10,7 +10,7 @@ import (
 )
 
 // A footer is a row of pages behind the data, each with a CRC of its own, so that a look-up checks what it reads and reads little. The last page, the
-// trailer, says where the sections are. FORMAT.md has the table.
+// trailer, says where the sections are. docs/formats.md has the table.
 const (
 	PageSize    = 4096
 	PagePayload = 4064 // 127 entries

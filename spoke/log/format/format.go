@@ -10,7 +10,7 @@ import (
 	"timehub/hub"
 )
 
-// The bytes of a segment; FORMAT.md has them as tables. All numbers are little-endian.
+// The bytes of a segment; docs/formats.md has them as tables. All numbers are little-endian.
 const (
 	Version = 1
 
