@@ -58,7 +58,7 @@ func (n *Node) listen(server *http.Server) func(ctx context.Context, ready func(
 		}
 		n.use(early)
 		served := make(chan error, 1)
-		go func() { served <- server.Serve(l) }()
+		go func() { served <- server.Serve(stallListener{l, stallTime}) }()
 		ready()
 		select {
 		case err = <-served:
