@@ -431,7 +431,7 @@ func TestHidden(t *testing.T) {
 				w.channel("c", s)
 				w.insert("c", "seen")
 				k := w.insert("c", "hidden")
-				w.hidden[k] = true
+				w.hide(k)
 				n := w.start()
 				wait(3 * time.Minute)
 				n.archivedTo("c", k)
@@ -460,7 +460,7 @@ func TestDamaged(t *testing.T) {
 				for i := range 20 {
 					k = w.insert("c", fmt.Sprint(i))
 					if i == 0 || i == 7 || i == 8 || i == 19 {
-						w.damaged[k] = true
+						w.damage(k)
 					}
 				}
 				n := w.start()

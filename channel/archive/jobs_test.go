@@ -96,8 +96,9 @@ func TestVerifierHistorical(t *testing.T) {
 		n := w.start(verifying)
 		defer n.stop()
 		k := w.insert("c", "seen")
-		hidden := w.insert("c", "deleted")
-		w.hidden[hidden] = true
+		hidden := hub.NewKey(time.Now(), "hidden")
+		w.hide(hidden)
+		w.put("c", hidden, "deleted")
 		other := newWorld(t)
 		other.put("x", hub.KeyAt(k.Millis(), "hist00"), "historical")
 		if err := w.long.PutSingle(t.Context(), ch, other.items["x"][0]); err != nil {

@@ -52,7 +52,7 @@ func (j *Jobs) pass(ctx context.Context, st *state, fence uint64) outcome {
 			return outcome{err: err}
 		}
 	}
-	p := &run{j: j, ch: ch, cursor: st.cursor, horizon: horizon, budget: passChunks}
+	p := &run{j: j, ch: ch, cursor: st.cursor, horizon: horizon, budget: passChunks, wary: st.pause > retryMin}
 	o := p.all(ctx)
 	if errors.Is(o.err, coord.ErrReset) {
 		st.cursor = nil // moved by hand: begin where it stands now
@@ -94,6 +94,7 @@ type run struct {
 	horizon hub.Key
 	budget  int
 	moved   bool // the cursor has
+	wary    bool // the last pass failed: begin with something small
 }
 
 // all does what the storage of the channel asks for. The states: singles, minutes, rest.
@@ -164,7 +165,7 @@ func (p *run) singles(ctx context.Context) (more bool, err error) {
 			if err := p.didSingles(last); err != nil {
 				return false, err
 			}
-			p.moved = true
+			p.moved, p.wary = true, false
 			p.j.look(p.ch.Name, func(v *view) { v.at = p.cursor.Position().Key })
 		}
 		if whole || err != nil {
@@ -181,7 +182,10 @@ func (p *run) chunk(ctx context.Context, from, to hub.Key) (last hub.Key, whole 
 	var failed atomic.Bool
 	var done [chunkItems]bool
 	var keys []hub.Key
-	size := 0
+	size, limit := 0, chunkItems
+	if p.wary {
+		limit = 1
+	}
 	whole = true
 	for item, readErr := range p.j.items(ctx, p.ch.Name, from, to) {
 		if err = readErr; err != nil {
@@ -200,7 +204,7 @@ func (p *run) chunk(ctx context.Context, from, to hub.Key) (last hub.Key, whole 
 			}
 			return err
 		})
-		if size += len(item.Data); len(keys) == chunkItems || size >= chunkBytes || failed.Load() {
+		if size += len(item.Data); len(keys) == limit || size >= chunkBytes || failed.Load() {
 			whole = false
 			break
 		}
@@ -262,7 +266,7 @@ func (p *run) minutes(ctx context.Context) outcome {
 		if !p.closed(w) {
 			return p.left(outcome{due: p.j.afterEnd(w), eager: p.ch.Storage.Singles()}, hub.Key{})
 		}
-		n, err := p.j.putMinute(ctx, p.ch, w)
+		n, err := p.minute(ctx, w)
 		if err != nil {
 			return p.left(outcome{err: err}, hub.Key{})
 		}
@@ -274,6 +278,16 @@ func (p *run) minutes(ctx context.Context) outcome {
 		p.j.look(p.ch.Name, func(v *view) { v.at = w.To() })
 	}
 	return p.left(outcome{more: true}, p.cursor.Position().Key)
+}
+
+// minute puts one minute. After a failure it asks first whether long-term storage answers at all: packing a great minute costs more.
+func (p *run) minute(ctx context.Context, w hub.Window) (int, error) {
+	if p.wary {
+		if _, _, err := p.j.opt.Long.MinuteDigest(ctx, p.ch, hub.Batch, w.Start); hub.Is(err, hub.Unavailable) || hub.Is(err, hub.Timeout) {
+			return 0, fmt.Errorf("look at minute %s of channel %s: %w", w, p.ch.Name, err)
+		}
+	}
+	return p.j.putMinute(ctx, p.ch, w)
 }
 
 // closed reports whether a minute will not grow any more. One of a replicated channel still can; then it is put again.

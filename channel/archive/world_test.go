@@ -96,6 +96,20 @@ func (w *world) count(v mem.Verb) int {
 	return w.calls[v]
 }
 
+// hide lets nobody see an item.
+func (w *world) hide(k hub.Key) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.hidden[k] = true
+}
+
+// damage makes an item unreadable.
+func (w *world) damage(k hub.Key) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.damaged[k] = true
+}
+
 // readings is how often the log was read.
 func (w *world) readings() int {
 	w.mu.Lock()
