@@ -436,6 +436,14 @@ func TestHidden(t *testing.T) {
 				wait(3 * time.Minute)
 				n.archivedTo("c", k)
 				w.whole("c")
+				w.mu.Lock()
+				k = hub.NewKey(time.Now(), "alone0") // nothing else is in its minute
+				w.hidden[k] = true
+				w.add("c", k, "hidden")
+				w.mu.Unlock()
+				wait(3 * time.Minute)
+				n.archivedTo("c", k)
+				w.whole("c")
 				n.stop()
 				n = w.start()
 				defer n.stop()
@@ -645,4 +653,33 @@ func TestNoCoordinator(t *testing.T) {
 		w.whole("c")
 		n.stop()
 	})
+}
+
+// TestChangedMeanwhile: an item that comes while its channel is being archived is not forgotten, though nothing else ever wakes the archiver.
+func TestChangedMeanwhile(t *testing.T) {
+	for _, s := range []hub.Storage{hub.Single, hub.Batch, hub.Both} {
+		t.Run(string(s), func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				w.channel("c", s)
+				n := w.start()
+				defer n.stop()
+				w.insert("c", "1")
+				w.set(func(mem.Call) mem.Fault { return mem.Fault{Delay: 5 * time.Second} })
+				k := hub.Key{}
+				for i := range 20 { // some of them while a pass is past its reading
+					wait(time.Duration(7*i) * time.Second)
+					k = w.insert("c", fmt.Sprint(i))
+				}
+				wait(5 * time.Minute)
+				n.archivedTo("c", k)
+				w.whole("c")
+				w.insert("c", "2")
+				wait(time.Second)
+				k = w.insert("c", "3")
+				wait(5 * time.Minute)
+				n.archivedTo("c", k)
+				w.whole("c")
+			})
+		})
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -411,5 +412,52 @@ func TestCleanUpWaits(t *testing.T) {
 			t.Error("not cleaned up")
 		}
 		synctest.Wait()
+	})
+}
+
+// TestCleanUpStraggler: what an archiver still writes while the clean-up runs is removed as well.
+func TestCleanUpStraggler(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		ch := w.channel("c", hub.Single)
+		n := w.start(cleaning)
+		defer n.stop()
+		k := w.insert("c", "x")
+		item := w.items["c"][0]
+		wait(time.Minute)
+		w.bury("c")
+		var once sync.Once
+		w.set(func(c mem.Call) mem.Fault {
+			if c.Verb == mem.Delete {
+				once.Do(func() {
+					item.Key = hub.KeyAt(k.Millis()-1, "late00")
+					if err := w.long.PutSingle(t.Context(), ch, item); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			return mem.Fault{}
+		})
+		wait(10 * time.Minute)
+		if got := w.names(""); len(got) != 0 || w.buried() != 0 {
+			t.Errorf("left: %q", got)
+		}
+	})
+}
+
+// TestVerifierOpenMinute: a minute that is not over does not count as verified.
+func TestVerifierOpenMinute(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.channel("c", hub.Single)
+		n := w.start(func(o *Options) { o.VerifyEvery = 5 * time.Second })
+		defer n.stop()
+		w.insert("c", "1")
+		wait(20 * time.Second)
+		k := w.insert("c", "2")
+		wait(100 * time.Millisecond)
+		if err := w.bucket.Delete(t.Context(), "c/"+k.String()); err != nil {
+			t.Fatal(err)
+		}
+		wait(2 * time.Minute)
+		w.whole("c")
 	})
 }
