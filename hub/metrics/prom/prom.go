@@ -2,7 +2,7 @@
 // of /metrics.
 //
 // Names are those of metrics.Table with the prefix hub_, dots as underscores, and Prometheus's suffixes: _total for counters, _seconds for timings,
-// which are histograms. The tag channel is left out of histograms, and of a metric that has seen 5,000 channels the others count as channel="…":
+// which are histograms. The tag channel is left out of histograms, and of a metric with 5,000 variants further channels count as channel="…":
 // what a scrape costs must not grow with what strangers create.
 package prom
 
@@ -79,11 +79,7 @@ func (r *Registry) Counter(name, help string, tags ...string) metrics.Counter {
 	return take(r, metrics.Lookup(name, metrics.CounterType, help, tags), func(d metrics.Def) *counter {
 		vec := prometheus.NewCounterVec(prometheus.CounterOpts{Name: Name(d), Help: d.Help}, d.Tags)
 		r.prom.MustRegister(vec)
-		c := &counter{family: &family{tags: d.Tags}, vec: vec}
-		if len(d.Tags) == 0 {
-			c.one = vec.WithLabelValues()
-		}
-		return c
+		return &counter{family: &family{tags: d.Tags}, vec: vec, known: len(d.Tags) == 0}
 	})
 }
 
@@ -103,12 +99,10 @@ func (r *Registry) Gauge(name, help string, tags ...string) metrics.Gauge {
 // Timing implements metrics.Registry.
 func (r *Registry) Timing(name, help string, tags ...string) metrics.Timing {
 	return take(r, metrics.Lookup(name, metrics.TimingType, help, tags), func(d metrics.Def) *timing {
-		f := &family{tags: d.Tags}
 		kept := slices.DeleteFunc(slices.Clone(d.Tags), func(t string) bool { return t == "channel" })
-		f.drop = slices.Index(d.Tags, "channel")
 		vec := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: Name(d), Help: d.Help, Buckets: buckets}, kept)
 		r.prom.MustRegister(vec)
-		t := &timing{family: f, vec: vec, dropping: f.drop >= 0}
+		t := &timing{family: &family{tags: kept}, vec: vec, drop: slices.Index(d.Tags, "channel")}
 		if len(d.Tags) == 0 {
 			t.one = vec.WithLabelValues()
 		}
@@ -134,7 +128,6 @@ func take[I any](r *Registry, d metrics.Def, make func(metrics.Def) I) I {
 // family bounds the variants of one metric.
 type family struct {
 	tags []string
-	drop int // index of a tag that is left out
 
 	variants sync.Map // joined values → instrument
 	count    atomic.Int64
@@ -159,10 +152,14 @@ func variant[I any](f *family, values []string, make func(values []string) I) I 
 		clean[i] = strings.ToValidUTF8(v, "?")
 	}
 	if f.count.Load() >= maxVariants {
-		if at := slices.Index(f.tags, "channel"); at >= 0 {
-			clean[at] = otherValue
+		at := slices.Index(f.tags, "channel")
+		if at < 0 {
+			return make(clean) // not remembered: the map is bounded too
 		}
-		return make(clean) // not remembered: the map is bounded too
+		if clean[at] != otherValue {
+			clean[at] = otherValue
+			return variant(f, clean, make) // one for all of them
+		}
 	}
 	i, loaded := f.variants.LoadOrStore(key, make(clean))
 	if !loaded {
@@ -171,20 +168,25 @@ func variant[I any](f *family, values []string, make func(values []string) I) I 
 	return i.(I)
 }
 
+// counter makes its series with the first Add: a channel's counters are asked for together, and most are never used.
 type counter struct {
 	*family
-	vec *prometheus.CounterVec
-	one prometheus.Counter
+	vec    *prometheus.CounterVec
+	values []string
+	known  bool // it has a value for each tag
+	once   sync.Once
+	one    prometheus.Counter
 }
 
 func (c *counter) Add(n int64) {
-	if n > 0 && c.one != nil {
+	if n > 0 && c.known {
+		c.once.Do(func() { c.one = c.vec.WithLabelValues(c.values...) })
 		c.one.Add(float64(n))
 	}
 }
 
 func (c *counter) With(values ...string) metrics.Counter {
-	return variant(c.family, values, func(v []string) *counter { return &counter{one: c.vec.WithLabelValues(v...)} })
+	return variant(c.family, values, func(v []string) *counter { return &counter{vec: c.vec, values: v, known: true} })
 }
 
 type gauge struct {
@@ -205,9 +207,9 @@ func (g *gauge) With(values ...string) metrics.Gauge {
 
 type timing struct {
 	*family
-	vec      *prometheus.HistogramVec
-	one      prometheus.Observer
-	dropping bool
+	vec  *prometheus.HistogramVec
+	one  prometheus.Observer
+	drop int // index of the tag that is left out; -1: none
 }
 
 func (t *timing) Observe(d time.Duration) {
@@ -217,12 +219,10 @@ func (t *timing) Observe(d time.Duration) {
 }
 
 func (t *timing) With(values ...string) metrics.Timing {
-	return variant(t.family, values, func(v []string) *timing {
-		if t.dropping {
-			v = slices.Delete(v, t.drop, t.drop+1)
-		}
-		return &timing{one: t.vec.WithLabelValues(v...)}
-	})
+	if t.drop >= 0 && len(values) == len(t.tags)+1 {
+		values = slices.Delete(slices.Clone(values), t.drop, t.drop+1)
+	}
+	return variant(t.family, values, func(v []string) *timing { return &timing{one: t.vec.WithLabelValues(v...)} })
 }
 
 // Names lists the metrics that were asked for, under their names in the table.
