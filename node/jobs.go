@@ -44,6 +44,12 @@ func (n *Node) archived(channel string) (hub.Key, bool) {
 	return hub.MinKey, true
 }
 
+// confirmed is what the sweep asks about records that came late.
+func (n *Node) confirmed(channel string, key hub.Key) bool {
+	j := n.parts.jobs.Load()
+	return j != nil && j.Confirmed(channel, key)
+}
+
 // unconfirmed estimates the bytes that long-term storage, on the file system of the log, will still need: what was written to the log since the oldest
 // item that is not archived yet.
 func (n *Node) unconfirmed() int64 {

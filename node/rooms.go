@@ -71,6 +71,7 @@ func (n *Node) runSpoke(ctx context.Context, ready func()) error {
 		Archived: n.archived,
 		Segments: spokelog.Options{
 			Sync: syncMode(n.cfg.Text("spoke.sync")), TTL: n.cfg.Duration("spoke.write.ttlMinutes"), Metrics: n.parts.metrics,
+			LateConfirmed: n.confirmed,
 		},
 	}
 	if n.env.Bucket == nil { // it lies on the same file system
