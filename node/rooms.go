@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"time"
 
 	"timehub/channel"
@@ -130,6 +131,7 @@ func (n *Node) openChannels() error {
 	bulk := 3 * c.Bytes("app.maxPayloadSizeMB")
 	p.rest, err = rest.New(rest.Options{
 		Service: service, Temp: n.disk, TempDir: tempDir, MaxBulkBytes: bulk, InFlight: max(inFlight, bulk), Clock: n.env.Clock, Log: n.log.With("component", "rest"),
+		Source: &http.Client{Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true}},
 	})
 	if err != nil {
 		return fmt.Errorf("make the public interface: %w", err)
