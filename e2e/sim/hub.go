@@ -78,16 +78,21 @@ type Answer struct {
 
 // Hub is one life of a hub under test.
 type Hub interface {
+	Service
+	// Run serves until ctx ends. Look, called when it serves, and before it is stopped, looks for what nobody can see from outside.
+	Run(ctx context.Context, ready func()) error
+	Look() error
+	Close() error
+}
+
+// Service is what people use.
+type Service interface {
 	Put(ctx context.Context, channel string, body []byte) (hub.Key, Fate, error)
 	PutBulk(ctx context.Context, channel string, bodies [][]byte) (hub.Key, Fate, error)
 	// Get returns an error of kind NotFound if there is no such item; floor is as in Answer.
 	Get(ctx context.Context, channel string, key hub.Key) (body []byte, floor hub.Key, err error)
 	Ask(ctx context.Context, a Ask) (Answer, error)
 	Horizon(ctx context.Context) (hub.Key, error)
-	// Run serves until ctx ends. Look, called when it serves, and before it is stopped, looks for what nobody can see from outside.
-	Run(ctx context.Context, ready func()) error
-	Look() error
-	Close() error
 }
 
 // Keyed is a Hub that takes items under keys of their own.

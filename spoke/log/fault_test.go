@@ -13,6 +13,7 @@ import (
 	"timehub/e2e/memdisk"
 	"timehub/hub"
 	"timehub/hub/disk"
+	"timehub/spoke/log/format"
 )
 
 // bubble runs a test on a disk in memory, in virtual time.
@@ -338,3 +339,39 @@ func TestSweep(t *testing.T) {
 
 // osFS is the folder of the log on a real disk.
 func osFS(d disk.Disk) fs.FS { return os.DirFS(d.Path(DefaultDir)) }
+
+// TestDamagedFooterDuringAnIterationThatEnds: who wants no more items gets none, also if a footer turns out to be damaged in that moment.
+func TestDamagedFooterDuringAnIterationThatEnds(t *testing.T) {
+	bubble(t, func(t *testing.T, d *memdisk.Disk) {
+		opt := Options{Disk: d, MinFree: -1, SegmentRecords: 10}
+		l := mem(t, opt)
+		for i := range 60 {
+			l.mustPut(rec("a", i, "data"))
+			time.Sleep(time.Second)
+		}
+		l.stop()
+		infos, err := d.List(DefaultDir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l = mem(t, opt)
+		for _, i := range infos[1:] {
+			if i.Size > format.PageSize {
+				if err := d.Damage(DefaultDir+"/"+i.Name, format.PageSize, make([]byte, i.Size-2*format.PageSize)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		n := 0
+		for _, err := range l.Items(context.Background(), "a", hub.MinKey, hub.MaxKey, 0, false) {
+			if n++; n > 1 || err != nil {
+				t.Fatal(n, err)
+			}
+			break
+		}
+		if got := l.items("a", hub.MinKey, hub.MaxKey, 0, false); len(got) != 60 {
+			t.Errorf("%d items", len(got))
+		}
+		l.stop()
+	})
+}

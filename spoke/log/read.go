@@ -162,6 +162,9 @@ func (l *Log) Items(ctx context.Context, channel string, from, to hub.Key, limit
 		b := itemBatch{l: l, ctx: ctx, channel: channel, yield: yield, size: 16}
 		left := limit
 		err := l.walk(ctx, channel, from, to, reverse, func(h *hit) bool {
+			if b.stopped { // when the walk began again
+				return false
+			}
 			if h.given {
 				return true
 			}
