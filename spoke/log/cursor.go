@@ -95,12 +95,11 @@ type candidate struct {
 	foot       *format.Footer
 }
 
-// snapshot pins the segments that may hold keys of the channel between two instants, oldest first.
-func (l *Log) snapshot(channel string, from, to int64) []candidate {
+// snapshot appends to list the segments that may hold keys of the channel between two instants, oldest first, and pins them.
+func (l *Log) snapshot(list []candidate, channel string, from, to int64) []candidate {
 	hash := format.ChannelHash(channel)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var list []candidate
 	for _, s := range l.segs {
 		if !s.overlaps(from, to) {
 			continue

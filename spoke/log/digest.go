@@ -106,7 +106,7 @@ func (l *Log) Minute(ctx context.Context, channel string, t time.Time) (Digest, 
 
 // minuteFast adds up the digests of footers. It gives up when a part of the minute is in memory, or when keys of it may lie in two places.
 func (l *Log) minuteFast(channel string, minute int64) (d Digest, ok bool) {
-	list := l.snapshot(channel, minute*60_000, minute*60_000+59_999)
+	list := l.snapshot(nil, channel, minute*60_000, minute*60_000+59_999)
 	defer l.releaseAll(list)
 	for _, c := range list {
 		if c.foot == nil {

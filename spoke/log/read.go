@@ -23,33 +23,34 @@ const (
 
 // Get returns the record of a key: NotFound if there is none or it was given up, ErrDamaged if it cannot be read here. The caller owns Data.
 func (l *Log) Get(ctx context.Context, channel string, key hub.Key) (Record, error) {
-	var places []hit
+	var pinRoom [2]candidate
+	var hitRoom [2]hit
 	for {
-		s := l.search(channel, key, key.After(), false)
-		given, err := s.places(&places)
-		if errors.Is(err, errAgain) {
-			s.close()
-			continue
+		pinned := l.snapshot(pinRoom[:0], channel, key.Millis(), key.Millis())
+		places, given, err := l.places(hitRoom[:0], pinned, channel, key)
+		if err == nil && !given && len(places) > 0 {
+			r, err := l.recordAt(ctx, places, channel, key)
+			l.releaseAll(pinned)
+			return r, err
 		}
-		if err == nil && !given {
-			defer s.close()
-			break
+		l.releaseAll(pinned)
+		if err == nil {
+			return Record{}, notFound(channel, key)
 		}
-		s.close()
-		if err != nil {
+		if !errors.Is(err, errAgain) {
 			return Record{}, err
 		}
-		return Record{}, notFound(channel, key)
 	}
-	if len(places) == 0 {
-		return Record{}, notFound(channel, key)
-	}
+}
+
+// recordAt reads the record of a key from the first place where it can be read.
+func (l *Log) recordAt(ctx context.Context, places []hit, channel string, key hub.Key) (Record, error) {
 	if err := ctx.Err(); err != nil {
 		return Record{}, err
 	}
 	var failed error
-	for _, p := range places { // normally one
-		r, err := l.record(p.seg, &p.entry, channel, key)
+	for i := range places { // normally one
+		r, err := l.record(places[i].seg, &places[i].entry, channel, key)
 		if err == nil {
 			return r, nil
 		}
@@ -62,28 +63,49 @@ func notFound(channel string, key hub.Key) error {
 	return hub.E(hub.NotFound, "channel %q has no item %s", channel, key)
 }
 
-// places lists where the records of the one key of a search lie, the newest segment first, and whether the key was given up.
-func (s *search) places(list *[]hit) (given bool, err error) {
-	*list = (*list)[:0]
-	for _, c := range slices.Backward(s.pinned) {
-		curs, err := s.l.cursors(c, s.channel, s.from, s.to, false)
-		if err != nil {
-			return false, s.l.footerFailed(c.seg, err)
+// places appends to list where the records of a key lie, the newest segment first, and says whether the key was given up. Entries in memory, where hot
+// items are found, are looked at in place.
+func (l *Log) places(list []hit, pinned []candidate, channel string, key hub.Key) (_ []hit, given bool, err error) {
+	at := format.BoundOf(key)
+	for i := len(pinned) - 1; i >= 0; i-- {
+		c := &pinned[i]
+		if c.foot != nil {
+			if list, given, err = l.placesInFooter(list, given, c, channel, key); err != nil {
+				return list, given, err
+			}
+			continue
 		}
-		for _, cur := range curs {
-			for more := true; more; {
-				if cur.entry.Flags&GivenUp != 0 {
+		for _, run := range [2][]format.Entry{c.main, c.late} {
+			for n := at.Lower(run, c.arena); n < len(run) && at.Compare(run[n].Millis, run[n].HashIn(c.arena)) == 0; n++ {
+				if run[n].Flags&GivenUp != 0 {
 					given = true
 				} else {
-					*list = append(*list, hit{seg: cur.seg, entry: cur.entry})
-				}
-				if more, err = cur.advance(); err != nil {
-					return false, s.l.footerFailed(c.seg, err)
+					list = append(list, hit{seg: c.seg, entry: run[n]})
 				}
 			}
 		}
 	}
-	return given, nil
+	return list, given, nil
+}
+
+func (l *Log) placesInFooter(list []hit, given bool, c *candidate, channel string, key hub.Key) ([]hit, bool, error) {
+	cursors, err := l.cursors(*c, channel, format.BoundOf(key), format.BoundOf(key.After()), false)
+	if err != nil {
+		return list, given, l.footerFailed(c.seg, err)
+	}
+	for _, cur := range cursors {
+		for more := true; more; {
+			if cur.entry.Flags&GivenUp != 0 {
+				given = true
+			} else {
+				list = append(list, hit{seg: cur.seg, entry: cur.entry})
+			}
+			if more, err = cur.advance(); err != nil {
+				return list, given, l.footerFailed(c.seg, err)
+			}
+		}
+	}
+	return list, given, nil
 }
 
 // record reads one record of a pinned segment.

@@ -39,7 +39,7 @@ func (h *hit) key() hub.Key { return format.KeyOf(h.entry.Millis, h.hash) }
 func (l *Log) search(channel string, from, to hub.Key, reverse bool) *search {
 	s := &search{l: l, channel: channel, from: format.BoundOf(from), to: format.BoundOf(to), reverse: reverse}
 	if from.Less(to) {
-		s.pinned = l.snapshot(channel, from.Millis(), to.Millis())
+		s.pinned = l.snapshot(nil, channel, from.Millis(), to.Millis())
 	}
 	s.waiting = slices.Clone(s.pinned)
 	slices.SortStableFunc(s.waiting, func(a, b candidate) int {

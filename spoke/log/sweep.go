@@ -169,10 +169,9 @@ func (l *Log) wanted(s *segment, channel string, p *placed, archived hub.Key) (b
 	if flags&GivenUp == 0 && !archived.Less(p.key) && (flags&Late == 0 || l.opt.LateConfirmed(channel, p.key)) {
 		return false, nil
 	}
-	var places []hit
-	search := l.search(channel, p.key, p.key.After(), false)
-	given, err := search.places(&places)
-	search.close()
+	pinned := l.snapshot(nil, channel, p.key.Millis(), p.key.Millis())
+	places, given, err := l.places(nil, pinned, channel, p.key)
+	l.releaseAll(pinned)
 	if errors.Is(err, errAgain) {
 		return l.wanted(s, channel, p, archived)
 	}
