@@ -62,7 +62,7 @@ func plainHost(s string) bool {
 		if end < 0 {
 			return false
 		}
-		if _, err := netip.ParseAddr(s[1:end]); err != nil {
+		if a, err := netip.ParseAddr(s[1:end]); err != nil || a.Zone() != "" { // a zone may hold anything, and means nothing to others
 			return false
 		}
 		return s[end+1:] == "" || s[end+1] == ':' && digits(s[end+2:])

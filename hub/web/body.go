@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 
 	"timehub/hub"
@@ -94,7 +95,7 @@ func (g *guard) explain(err error) error {
 	case errors.Is(err, http.ErrBodyReadAfterClose):
 		return fmt.Errorf("read the request's body: %w", err)
 	}
-	return hub.E(hub.Invalid, "the body could not be read to its end").Because(err)
+	return hub.E(hub.Invalid, "the body could not be read to its end: %s", clip(strings.TrimPrefix(err.Error(), "http: "))).Because(err)
 }
 
 func (g *guard) Close() error {

@@ -75,11 +75,13 @@ type decoder struct {
 // source remembers what the body itself said, so that a slow or cut body is not reported as a broken stream.
 type source struct {
 	io.Reader
-	err error
+	err  error
+	some bool // a byte came
 }
 
 func (s *source) Read(p []byte) (int, error) {
 	n, err := s.Reader.Read(p)
+	s.some = s.some || n > 0
 	if err != nil && err != io.EOF {
 		s.err = err
 	}
@@ -160,6 +162,9 @@ func (d *decoder) Read(p []byte) (int, error) {
 		return 0, d.failed
 	}
 	n, err := d.Reader.Read(p)
+	if err == io.EOF && !d.source.some { // no byte is no frame of zstd, which its reader takes for the end: the body was cut
+		err = io.ErrUnexpectedEOF
+	}
 	if err != nil {
 		d.failed = io.EOF
 		if err != io.EOF {
