@@ -60,7 +60,7 @@ func (h *Handlers) storeBulk(r *http.Request, ch *hub.Channel) (hub.Key, int, er
 	if err != nil {
 		return hub.Key{}, 0, err
 	}
-	key, err := h.svc.InsertBulk(r.Context(), ch, "", began, parts)
+	key, err := h.svc.InsertBulk(lasting(r), ch, "", began, parts)
 	return key, len(parts), err
 }
 

@@ -73,7 +73,7 @@ func (h *Handlers) createChannel(w http.ResponseWriter, r *http.Request) error {
 	if patch.Empty {
 		return errNoDocument
 	}
-	ch, err := h.svc.CreateChannel(r.Context(), patch, callerOf(r))
+	ch, err := h.svc.CreateChannel(lasting(r), patch, callerOf(r))
 	if err != nil {
 		return err
 	}
@@ -87,7 +87,7 @@ func (h *Handlers) putChannel(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	name := web.Param(r, "channel")
-	ch, _, err := h.svc.PutChannel(r.Context(), name, patch, callerOf(r))
+	ch, _, err := h.svc.PutChannel(lasting(r), name, patch, callerOf(r))
 	if err != nil {
 		return err
 	}
@@ -109,7 +109,7 @@ func (h *Handlers) patchChannel(w http.ResponseWriter, r *http.Request) error {
 		return errNoDocument
 	}
 	name := web.Param(r, "channel")
-	ch, err := h.svc.PatchChannel(r.Context(), name, patch, callerOf(r))
+	ch, err := h.svc.PatchChannel(lasting(r), name, patch, callerOf(r))
 	if err != nil {
 		return err
 	}
@@ -132,7 +132,7 @@ func (h *Handlers) getChannel(w http.ResponseWriter, r *http.Request) error {
 // deleteChannel is spec 02 §2.6; its content goes behind the answer.
 func (h *Handlers) deleteChannel(w http.ResponseWriter, r *http.Request) error {
 	name := web.Param(r, "channel")
-	err := h.svc.DeleteChannel(r.Context(), name, callerOf(r))
+	err := h.svc.DeleteChannel(lasting(r), name, callerOf(r))
 	if hub.Is(err, hub.NotFound) { // a sentence that clients compare
 		gone := hub.E(hub.NotFound, "channel %s not found", html.EscapeString(name)).Because(err)
 		gone.Verbatim = true

@@ -50,8 +50,8 @@ func matchesNone(lines []string, tag string) bool {
 // parseRange reads a Range of one interval against a size. Anything else, several intervals too, is no range and means the whole (ok false). An empty
 // interval is one that does not exist.
 func parseRange(s string, size int64) (from, to int64, ok bool) {
-	spec, found := strings.CutPrefix(s, "bytes=")
-	if !found {
+	unit, spec, _ := strings.Cut(s, "=")
+	if !strings.EqualFold(unit, "bytes") {
 		return 0, 0, false
 	}
 	first, last, found := strings.Cut(strings.TrimSpace(spec), "-")

@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"context"
 	"net/http"
 	"strings"
 
@@ -10,6 +11,10 @@ import (
 )
 
 const itemLimit = "app.maxItemSizeMB"
+
+// lasting is the context for changes: what was received whole is carried out and answered even if the client has closed its side of the connection,
+// which net/http takes for its going away. Clients that are done with sending may do so and read on, and a write that is broken off helps nobody.
+func lasting(r *http.Request) context.Context { return context.WithoutCancel(r.Context()) }
 
 // upload reads the body of an insert. close must be called when the item is written.
 func (h *Handlers) upload(r *http.Request) (channel.Upload, *payload, error) {
@@ -68,7 +73,7 @@ func (h *Handlers) insert(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer body.Close()
-	key, err := h.svc.Insert(r.Context(), ch, u)
+	key, err := h.svc.Insert(lasting(r), ch, u)
 	if err != nil {
 		return err
 	}
@@ -88,7 +93,7 @@ func (h *Handlers) insertAt(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer body.Close()
-	key, err := h.svc.InsertAt(r.Context(), ch, p.Start, p.Hash, u)
+	key, err := h.svc.InsertAt(lasting(r), ch, p.Start, p.Hash, u)
 	if err != nil {
 		return err
 	}
@@ -134,7 +139,10 @@ func (h *Handlers) deleteAt(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := h.svc.DeleteAt(r.Context(), ch, p.Key()); err != nil {
+	if err := h.svc.DeleteAt(lasting(r), ch, p.Key()); err != nil {
+		if hub.Is(err, hub.NotAllowed) {
+			w.Header().Set("Allow", "GET, HEAD, OPTIONS")
+		}
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)
@@ -152,7 +160,7 @@ func (h *Handlers) provide(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer body.Close()
-	if _, err := h.svc.Insert(r.Context(), ch, u); err != nil {
+	if _, err := h.svc.Insert(lasting(r), ch, u); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusOK)
@@ -181,7 +189,7 @@ func (h *Handlers) providerChannel(r *http.Request) (*hub.Channel, error) {
 	}
 	ch, err := h.svc.Channel(r.Context(), name)
 	if hub.Is(err, hub.NotFound) {
-		ch, _, err = h.svc.PutChannel(r.Context(), name, channel.ChannelPatch{Empty: true}, callerOf(r))
+		ch, _, err = h.svc.PutChannel(lasting(r), name, channel.ChannelPatch{Empty: true}, callerOf(r))
 	}
 	return ch, err
 }

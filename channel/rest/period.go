@@ -72,6 +72,7 @@ func (h *Handlers) seconds(w http.ResponseWriter, r *http.Request) error {
 		if s := until.Truncate(time.Second); s.Before(start) {
 			start = s
 		}
+		n = min(n, secondsBetween(time.Date(0, 1, 1, 0, 0, 0, 0, time.UTC), start)) // no key lies before the year 0
 		start = start.Add(-time.Duration(n) * time.Second)
 	} else {
 		n = min(n, secondsBetween(start, until))
@@ -100,5 +101,9 @@ func secondsBetween(start, until time.Time) int {
 	if !start.Before(until) {
 		return 0
 	}
-	return int((until.Sub(start) + time.Second - 1) / time.Second)
+	n := until.Unix() - start.Unix() // a time.Duration holds 292 years only
+	if until.Nanosecond() > start.Nanosecond() {
+		n++
+	}
+	return int(n)
 }

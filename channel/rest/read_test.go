@@ -71,6 +71,10 @@ func TestQueries(t *testing.T) {
 	w.wantURIs(w.get(ch + "/latest/0"))
 	w.wantURIs(w.get(ch+"/earliest/2?order=desc"), p[1], p[0])
 	w.wantURIs(w.get(ch+"/2021/03/04?location=CACHE_WRITE"), p...)
+	w.wantURIs(w.get(ch+"/0000/01/01/00/00/02/previous/3"), ch+"/0000/01/01/00/00/00", ch+"/0000/01/01/00/00/01")
+	w.wantURIs(w.get(ch + "/0000/01/01/00/00/00/previous/3"))
+	w.wantURIs(w.get(ch+"/0000/01/01/00/00/00/next/2"), ch+"/0000/01/01/00/00/00", ch+"/0000/01/01/00/00/01")
+	w.wantURIs(w.get(ch+"/2021/03/04/05/06/22/next/4"), ch+"/2021/03/04/05/06/22", ch+"/2021/03/04/05/06/23")
 	w.wantURIs(w.get(ch + "/2021/03/04?location=LONG_TERM"))
 	w.wantURIs(w.get(ch + "/2021/03/04?location=CACHE_READ"))
 

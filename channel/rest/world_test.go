@@ -127,6 +127,20 @@ type memShort struct {
 	minter *hub.Minter
 	fail   error
 	cut    int // items after which a stream fails, if fail is set too
+	slow   time.Duration
+}
+
+// wait is what a write takes; it ends with its context.
+func (m *memShort) wait(ctx context.Context) error {
+	if m.slow == 0 {
+		return nil
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(m.slow):
+		return nil
+	}
 }
 
 func (m *memShort) put(channel string, items ...hub.Sealed) {
@@ -145,7 +159,10 @@ func insertSorted(all []hub.Sealed, it hub.Sealed) []hub.Sealed {
 	return slices.Insert(all, i, it)
 }
 
-func (m *memShort) Write(_ context.Context, channel string, sealed []byte) (hub.Key, error) {
+func (m *memShort) Write(ctx context.Context, channel string, sealed []byte) (hub.Key, error) {
+	if err := m.wait(ctx); err != nil {
+		return hub.Key{}, err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.fail != nil {
@@ -156,7 +173,10 @@ func (m *memShort) Write(_ context.Context, channel string, sealed []byte) (hub.
 	return key, nil
 }
 
-func (m *memShort) WriteBulk(_ context.Context, channel string, sealed [][]byte) (hub.Key, error) {
+func (m *memShort) WriteBulk(ctx context.Context, channel string, sealed [][]byte) (hub.Key, error) {
+	if err := m.wait(ctx); err != nil {
+		return hub.Key{}, err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.fail != nil {

@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"timehub/channel"
 	"timehub/hub"
@@ -122,7 +123,9 @@ func TestDeleteItem(t *testing.T) {
 		t.Error("a deleted item is in a list")
 	}
 	w.want(w.do("DELETE", w.post("old", "new"), ""), 405)
-	w.want(w.do("DELETE", w.post("x", "new"), ""), 405)
+	if r := w.want(w.do("DELETE", w.post("x", "new"), ""), 405); r.header.Get("Allow") != "GET, HEAD, OPTIONS" {
+		t.Errorf("Allow: %q", r.header.Get("Allow"))
+	}
 	w.want(w.do("DELETE", "/channel/nobody/2020/01/02/03/04/05/006/hash", ""), 404, "nobody")
 }
 
@@ -167,6 +170,42 @@ func TestBodiesThatAreNotSmallLieOnTheDisk(t *testing.T) {
 	}
 	if n := w.h.flight.used.Load(); n != 0 {
 		t.Errorf("%d bytes are still counted as in flight", n)
+	}
+}
+
+// Some clients close their side when they have sent everything, and read the answer then.
+func TestAClientThatIsDoneWithSendingIsAnswered(t *testing.T) {
+	w := newWorld(t, nil)
+	w.put("x", "")
+	w.short.slow = 100 * time.Millisecond // long enough for net/http to see the end of the connection and to cancel the request
+	s := httptest.NewServer(w.rt)
+	defer s.Close()
+	for _, c := range []struct {
+		request string
+		code    int
+	}{
+		{"POST /channel/x HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc", 201},
+		{"POST /channel/x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", 201},
+		{"POST /channel/x/bulk HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/mixed;boundary=b\r\nContent-Length: 15\r\n\r\n--b\r\n\r\nx\r\n--b--", 201},
+		{"POST /provider HTTP/1.1\r\nHost: x\r\nchannelName: x\r\nContent-Length: 3\r\n\r\nabc", 200},
+	} {
+		conn, err := net.Dial("tcp", s.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.WriteString(conn, c.request)
+		_ = conn.(*net.TCPConn).CloseWrite()
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b, _ := io.ReadAll(resp.Body); resp.StatusCode != c.code {
+			t.Errorf("%.30q: %d %s", c.request, resp.StatusCode, b)
+		}
+		conn.Close()
+	}
+	if n := w.count(); n != 4 {
+		t.Errorf("%d items are stored", n)
 	}
 }
 
