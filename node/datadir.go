@@ -56,6 +56,9 @@ func claim(d disk.Disk, now time.Time) (release func() error, err error) {
 func checkFormat(d disk.Disk) error {
 	text, err := readSmall(d, formatFile)
 	if errors.Is(err, fs.ErrNotExist) {
+		if err := checkUnused(d); err != nil {
+			return err
+		}
 		return writeFormat(d)
 	}
 	if err != nil {
@@ -68,6 +71,21 @@ func checkFormat(d disk.Disk) error {
 	}
 	if version > dataFormat {
 		return hub.E(hub.Invalid, "the data directory %s was written by a newer hub: its format is %d, this hub knows %d; start the newer hub", d.Path("."), version, dataFormat)
+	}
+	return nil
+}
+
+// checkUnused refuses a directory without a mark that has names in it which a hub uses: they are somebody else's, a home's tmp for one, which would be
+// emptied, or those of a hub that has lost its mark. The mark is the first thing that a hub writes.
+func checkUnused(d disk.Disk) error {
+	for _, name := range [...]string{tempDir, bucketDir, coordFile, "spoke", "clock", "disk"} {
+		_, err := d.Stat(name)
+		switch {
+		case err == nil:
+			return hub.E(hub.Invalid, "%s is there, but %s, which would say that it is a hub's, is not: name another directory with --data, or restore that file", d.Path(name), d.Path(formatFile))
+		case !errors.Is(err, fs.ErrNotExist):
+			return fmt.Errorf("look into the data directory: %w", err)
+		}
 	}
 	return nil
 }

@@ -263,6 +263,28 @@ func TestRefusedData(t *testing.T) {
 		}
 	}
 
+	for _, name := range []string{"tmp", "spoke", "bucket"} {
+		foreign := t.TempDir()
+		precious := filepath.Join(foreign, name, "precious")
+		os.Mkdir(filepath.Dir(precious), 0o700)
+		os.WriteFile(precious, []byte("x"), 0o600)
+		if err := try(foreign); !hub.Is(err, hub.Invalid) || !strings.Contains(err.Error(), filepath.Join(foreign, name)) {
+			t.Errorf("somebody else's directory with a folder %s: %v", name, err)
+		}
+		if _, err := os.Stat(precious); err != nil {
+			t.Errorf("the directory is somebody else's: %v", err)
+		}
+		if _, err := os.Stat(filepath.Join(foreign, formatFile)); err == nil {
+			t.Error("a refused directory was marked")
+		}
+	}
+	home := t.TempDir()
+	os.Mkdir(filepath.Join(home, "lost+found"), 0o700)
+	os.WriteFile(filepath.Join(home, "hub.properties"), nil, 0o600)
+	if err := try(home); err != nil {
+		t.Errorf("what a hub has no use for does not matter: %v", err)
+	}
+
 	file := filepath.Join(t.TempDir(), "file")
 	os.WriteFile(file, nil, 0o600)
 	if err := try(file); err == nil || !strings.Contains(err.Error(), file) {
