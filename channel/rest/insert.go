@@ -38,13 +38,15 @@ func (h *Handlers) upload(r *http.Request) (channel.Upload, *payload, error) {
 	return u, p, nil
 }
 
-// typeOf is the Content-Type as sent. One that could split a header later is refused; net/http lets none through, other servers might.
+// typeOf is the Content-Type as sent. One that could split a header later is refused; net/http lets none through, other servers might. What is no UTF-8
+// is replaced at once: archives keep types as JSON, and an item must not change its type when it gets there.
 func typeOf(r *http.Request) (string, error) {
 	lines := r.Header["Content-Type"]
 	if len(lines) == 0 {
 		return "", nil
 	}
-	return lines[0], checkType(lines[0])
+	t := strings.ToValidUTF8(lines[0], "\uFFFD")
+	return t, checkType(t)
 }
 
 // maxType is how long a content type may be.

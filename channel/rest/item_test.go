@@ -279,6 +279,19 @@ func TestStoredTypesCannotSplitHeaders(t *testing.T) {
 	}
 }
 
+// Archives keep types as JSON: what they cannot keep must not be served before either.
+func TestStoredTypesAreText(t *testing.T) {
+	w := newWorld(t, nil)
+	w.put("x", "")
+	w.put("old", `{"mutableTime":"2021-01-01"}`)
+	for _, target := range []string{"/channel/x", "/channel/old/2020/01/02/03/04/05/006/hash"} {
+		r := w.want(w.do("POST", target, "x", "Content-Type: caf\xe9; a=\xff\xfe"), 201)
+		if got := w.get(strings.TrimPrefix(r.location(), "http://hub.example")).header.Get("Content-Type"); got != "caf\uFFFD;a=\uFFFD" {
+			t.Errorf("%s: %q", target, got)
+		}
+	}
+}
+
 func TestNormalType(t *testing.T) {
 	for in, want := range map[string]string{
 		"": octets, "text/plain": "text/plain", "multipart/mixed; boundary=abc": "multipart/mixed;boundary=abc",
