@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -115,12 +116,18 @@ func (a *app) channelRm() *cobra.Command {
 // Members that are text whatever they look like.
 const textMembers = " owner description replicationSource storage mutableTime "
 
+// allMembers are what a person can set. The hub ignores other members, so that a slip of the pen would pass unnoticed.
+const allMembers = textMembers + "ttlDays maxItems keepForever tags protect allowZeroBytes secondaryMetricsReporting "
+
 func parseMembers(given []string) (map[string]any, error) {
 	members := map[string]any{}
 	for _, g := range given {
 		name, value, ok := strings.Cut(g, "=")
 		if !ok || name == "" {
 			return nil, usage("%q: want member=value", g)
+		}
+		if all := strings.Fields(allMembers); !slices.Contains(all, name) {
+			return nil, usage("there is no member %q: there are %s", name, strings.Join(all, ", "))
 		}
 		var v any = value
 		var raw json.RawMessage

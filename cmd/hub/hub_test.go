@@ -116,6 +116,8 @@ func TestChannelCommands(t *testing.T) {
 		{[]string{"channel", "get", "none"}, exitNotFound, "none"},
 		{[]string{"channel", "set", "beans"}, exitUsage, "nothing to set"},
 		{[]string{"channel", "set", "beans", "ttlDays"}, exitUsage, "member=value"},
+		{[]string{"channel", "set", "beans", "ttldays=3"}, exitUsage, "no member \"ttldays\": there are owner,"},
+		{[]string{"channel", "create", "tea", "owner description=x"}, exitUsage, "no member"},
 		{[]string{"channel", "rm", "none"}, exitNotFound, "none"},
 		{[]string{"channel", "fly"}, exitUsage, "channel fly"},
 	} {
@@ -145,6 +147,13 @@ func TestPutGetLs(t *testing.T) {
 	var put struct{ Key, URI, Timestamp string }
 	if err := json.Unmarshal([]byte(stdout), &put); code != 0 || err != nil || put.Key == "" {
 		t.Fatalf("put -: %d %s %s", code, stdout, stderr)
+	}
+	dir := t.TempDir()
+	if code, _, stderr := c.run("", "put", "beans", dir); code != exitUsage || !strings.Contains(stderr, dir+": is a directory") {
+		t.Errorf("put of a folder: %d %s", code, stderr)
+	}
+	if code, _, stderr := c.run("", "get", "http://127.0.0.1:1/channel/x"); code != exitUnavailable || !strings.Contains(stderr, "127.0.0.1:1/channel/x does not answer") {
+		t.Errorf("get from nobody: %d %s", code, stderr)
 	}
 	for _, address := range []string{"beans", "beans/latest", "beans/" + put.Key} {
 		if got := c.ok("get", address); got != "from stdin" {
@@ -232,6 +241,10 @@ func TestImportBulk(t *testing.T) {
 	}
 	if code, _, stderr := c.run("", "import", "numbers", file, "--items", "select(.n != 3)"); code != exitUsage || !strings.Contains(stderr, "--again") {
 		t.Errorf("a second run: %d %s", code, stderr)
+	}
+	twice := write(t, "twice.csv", "a,b,a\n1,2,3\n")
+	if code, _, stderr := c.run("", "import", "numbers", twice, "--items", "."); code != exitUsage || !strings.Contains(stderr, `"a" twice`) {
+		t.Errorf("a column that would be lost: %d %s", code, stderr)
 	}
 	export := c.ok("export", "numbers", "earliest/100")
 	var seen []string

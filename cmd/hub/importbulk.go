@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -141,7 +142,7 @@ func (m *importer) openProgress() (*progress, error) {
 	}
 	if before.Hub != p.Hub || before.Channel != p.Channel || before.Source != p.Source || before.Expression != p.Expression {
 		return nil, usage("%s belongs to another import (%s into %s at %s, or the file has changed since): remove it, name another with --progress, or use --again",
-			p.path, before.Expression, before.Channel, before.Hub)
+			p.path, cmp.Or(before.Expression, "whole records"), before.Channel, before.Hub)
 	}
 	before.path = p.path
 	return &before, nil

@@ -82,7 +82,11 @@ func (a *app) open(given []string) (body io.ReadCloser, size int64, name string,
 		return nil, 0, "", coded{err, exitUsage}
 	}
 	size = -1
-	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
+	switch info, err := f.Stat(); {
+	case err == nil && info.IsDir():
+		f.Close()
+		return nil, 0, "", usage("%s: is a directory", given[0])
+	case err == nil && info.Mode().IsRegular():
 		size = info.Size()
 	}
 	return f, size, given[0], nil

@@ -11,6 +11,7 @@ import (
 	"iter"
 	"math"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -188,6 +189,12 @@ func csvValues(r io.Reader) iter.Seq2[any, error] {
 			return
 		}
 		names := append([]string(nil), head...)
+		for i, name := range names {
+			if slices.Contains(names[:i], name) {
+				yield(nil, fmt.Errorf("the first line has the name %q twice: an object can have it once only", name))
+				return
+			}
+		}
 		for {
 			row, err := c.Read()
 			if err == io.EOF {

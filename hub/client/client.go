@@ -134,9 +134,9 @@ func repeatable(err error) bool {
 }
 
 func (c *Client) once(ctx context.Context, r request) (*http.Response, error) {
-	target := r.path
+	target, asked := r.path, r.path
 	if strings.HasPrefix(target, "/") {
-		target = c.base + target
+		target, asked = c.base+target, c.base
 	}
 	if len(r.query) > 0 {
 		target += "?" + r.query.Encode()
@@ -167,7 +167,7 @@ func (c *Client) once(ctx context.Context, r request) (*http.Response, error) {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		return nil, hub.E(hub.Unavailable, "the hub at %s does not answer", c.base).Because(unwrapURL(err))
+		return nil, hub.E(hub.Unavailable, "the hub at %s does not answer", asked).Because(unwrapURL(err))
 	}
 	if resp.StatusCode >= 400 {
 		return nil, failure(resp)
