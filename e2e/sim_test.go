@@ -22,7 +22,7 @@ var (
 )
 
 // TestSimShort plays lives of the short-term store alone.
-func TestSimShort(t *testing.T) { simulate(t, sim.Short{}, *simSeeds) }
+func TestSimShort(t *testing.T) { simulate(t, sim.Short{}, *simSeeds-*simSeeds/5) }
 
 // simulate plays seeds, two at a time, and stops at the first that breaks a promise.
 func simulate(t *testing.T, f sim.Flavor, seeds int) {
@@ -65,3 +65,6 @@ func play(t *testing.T, seed uint64, f sim.Flavor) (p sim.Played) {
 	synctest.Test(t, func(t *testing.T) { p = sim.Play(seed, f, log) })
 	return p
 }
+
+// TestSimWhole plays lives of whole hubs, over HTTP.
+func TestSimWhole(t *testing.T) { simulate(t, sim.Whole{}, *simSeeds/5) }

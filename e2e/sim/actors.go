@@ -20,7 +20,7 @@ func (w *world) people(ctx context.Context, wg *sync.WaitGroup) {
 		wg.Go(func() { w.read(ctx, rng) })
 	}
 	rng := rand.New(rand.NewPCG(w.rng.Uint64(), 7))
-	if !w.plan.lazy {
+	if !w.plan.lazy && !w.config.Archives {
 		wg.Go(func() { w.archive(ctx, rng) })
 	}
 }
@@ -65,7 +65,7 @@ func (w *world) write(ctx context.Context, rng *rand.Rand) {
 		}
 		cancel()
 		if w.ration.Add(-1) < 0 { // enough for this life: from here on, slowly
-			sleep(ctx, time.Second)
+			sleep(ctx, time.Second*w.config.Stretch)
 		}
 		if f == Refused || f == Doubtful {
 			sleep(ctx, time.Duration(rng.Int64N(int64(time.Second))))
@@ -79,7 +79,7 @@ func (w *world) write(ctx context.Context, rng *rand.Rand) {
 func size(rng *rand.Rand) int {
 	switch n := rng.IntN(1000); {
 	case n == 0:
-		return 3 << 20 // more than a part of a group that is written at once
+		return 1<<20 + rng.IntN(2<<20) // large, or more than a part of a group that is written at once
 	case n < 20:
 		return rng.IntN(200_000)
 	case n < 200:
@@ -146,7 +146,7 @@ func (w *world) read(ctx context.Context, rng *rand.Rand) {
 	r := &reader{w, ctx, rng}
 	for !w.done(ctx) {
 		c := w.config.Channels[rng.IntN(len(w.config.Channels))]
-		if rng.IntN(10) == 0 {
+		if w.config.Keyed != "" && rng.IntN(10) == 0 {
 			c = w.config.Keyed
 		}
 		switch n := rng.IntN(20); {
@@ -167,7 +167,7 @@ func (w *world) read(ctx context.Context, rng *rand.Rand) {
 			r.ask(r.question(c))
 		}
 		if w.looks.Add(-1) < 0 {
-			sleep(ctx, time.Second)
+			sleep(ctx, time.Second*w.config.Stretch)
 		}
 		sleep(ctx, time.Duration(rng.ExpFloat64()*float64(w.config.Think)*2))
 	}
@@ -182,8 +182,8 @@ func (r *reader) question(channel string) Ask {
 	}
 	if a.Kind == Range {
 		a.N = 0
-		if w := hub.WindowAt(a.Key.Time(), []hub.Unit{hub.Second, hub.Minute, hub.Hour, hub.Day}[rng.IntN(4)]); rng.IntN(2) == 0 {
-			a.From, a.To = w.From(), w.To()
+		if w := hub.WindowAt(a.Key.Time(), []hub.Unit{hub.Second, hub.Minute, hub.Hour, hub.Day}[rng.IntN(4)]); r.config.Windows || rng.IntN(2) == 0 {
+			a.From, a.To, a.Window = w.From(), w.To(), w
 		} else {
 			b := r.ledger.Pick(rng, channel)
 			a.From, a.To = least(a.Key, b), most(a.Key, b)
@@ -194,7 +194,7 @@ func (r *reader) question(channel string) Ask {
 
 // ask asks, and has the answer judged; ok says that there was one.
 func (r *reader) ask(a Ask) (ans Answer, ok bool) {
-	if a.Channel == r.config.Keyed {
+	if a.Channel == r.config.Keyed { // never ""
 		a.Stable = false // such a channel has no horizon yet
 	}
 	q := r.ledger.Asking(a)

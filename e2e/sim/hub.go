@@ -43,16 +43,18 @@ func (k Kind) String() string {
 type Ask struct {
 	Channel  string
 	Kind     Kind
-	From, To hub.Key // Range: From ≤ key < To
+	From, To hub.Key // Range: From ≤ key < To; of Window, if that is not zero
+	Window   hub.Window
 	Key      hub.Key
 	N        int // Range: 0 is no limit
 	Stable   bool
 	Bodies   bool
+	Tier     hub.Tier
 }
 
 // query is what the question means.
 func (a Ask) query() hub.Query {
-	q := hub.Query{Channel: a.Channel, From: hub.MinKey, To: hub.MaxKey, Limit: a.N, Stable: a.Stable, Epoch: hub.AllEpochs}
+	q := hub.Query{Channel: a.Channel, From: hub.MinKey, To: hub.MaxKey, Limit: a.N, Stable: a.Stable, Epoch: hub.AllEpochs, Tier: a.Tier}
 	switch a.Kind {
 	case Range:
 		q.From, q.To = a.From, a.To

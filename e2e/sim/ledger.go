@@ -15,6 +15,7 @@ type write struct {
 	id      int
 	channel string
 	sizes   []int // of the parts
+	bodies  [][]byte
 	bulk    bool
 	keyed   bool
 	life    int
@@ -89,6 +90,13 @@ func (l *Ledger) Note(format string, args ...any) {
 	l.history.add(format, args...)
 }
 
+// Life is the number of the life, from 1.
+func (l *Ledger) Life() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.history.life
+}
+
 // Wrong notes a broken promise that somebody else has found.
 func (l *Ledger) Wrong(format string, args ...any) {
 	l.mu.Lock()
@@ -146,6 +154,9 @@ func (l *Ledger) Writing(channel string, bulk, keyed bool, sizes ...int) *write 
 	defer l.mu.Unlock()
 	w := &write{
 		id: len(l.writes), channel: channel, sizes: sizes, bulk: bulk, keyed: keyed, life: l.history.life, above: most(l.top, l.horizon),
+	}
+	for i, n := range sizes {
+		w.bodies = append(w.bodies, body(w.id, i, n))
 	}
 	w.begun = l.history.add("write %d: to %s, %d parts", w.id, channel, len(sizes))
 	l.writes = append(l.writes, w)
@@ -273,7 +284,7 @@ func (l *Ledger) bindBody(f *fact, channel string, data []byte) {
 		l.fail(f, "the item has the content of part %d of write %d", part, id)
 		return
 	}
-	if !bytes.Equal(data, body(id, part, w.sizes[part])) {
+	if !bytes.Equal(data, w.bodies[part]) {
 		l.fail(f, "the item has other bytes than were written")
 		return
 	}

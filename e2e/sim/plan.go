@@ -26,7 +26,19 @@ type Config struct {
 	Writers        int
 	Readers        int
 	Think          time.Duration // between two requests of a writer, on average
+
+	MaxLives  int           // 4 and more
+	MaxRation float64       // of one life
+	Stretch   time.Duration // by how much lives are longer than those of a store that is swept every second
+	Windows   bool          // ranges are seconds, minutes, hours and days only
+	Gentle    bool          // nothing happens in the first life
+	Store     bool          // long-term storage can be troubled too
+	Archives  bool          // the hub archives by itself
+	MaxRoom   int64         // bytes that are left on a disk that is full, at most
 }
+
+// maxCount is how many keys are asked for when all are wanted.
+const maxCount = 10_000
 
 func between(r *rand.Rand, a, b time.Duration) time.Duration {
 	return a + time.Duration(r.Int64N(int64(b-a)+1))
@@ -41,6 +53,7 @@ func newConfig(r *rand.Rand) Config {
 		Keyed:    "keyed", SegmentBytes: int64(spread(r, 2000, 200_000)), SegmentRecords: int(spread(r, 5, 400)),
 		SegmentAge: time.Duration(spread(r, 0.05, 20) * float64(time.Second)), TTL: time.Duration(spread(r, 0.1, 30) * float64(time.Second)),
 		MinFree: -1, WriteTimeout: 5 * time.Second, SweepEvery: time.Duration(spread(r, 0.2, 5) * float64(time.Second)),
+		MaxLives: 10, MaxRation: 500, Stretch: 1, MaxRoom: 80_000,
 		Writers: 1 + r.IntN(8), Readers: 1 + r.IntN(3), Think: time.Duration(spread(r, 1, 100) * float64(time.Millisecond)),
 	}
 	if r.IntN(3) == 0 {
@@ -75,10 +88,19 @@ type trouble struct {
 	full       bool          // no more space than room
 	room       int64         //
 	jump       time.Duration // of the clock
+	store      *StoreTrouble
+}
+
+// StoreTrouble is what happens to calls of long-term storage.
+type StoreTrouble struct {
+	Before, After float64       // how often a call fails and has no effect, or fails and has it
+	Late          time.Duration // before an effect
 }
 
 func (t trouble) String() string {
 	switch {
+	case t.store != nil:
+		return fmt.Sprintf("at %v for %v long-term storage: %+v", t.at, t.length, *t.store)
 	case t.full:
 		return fmt.Sprintf("at %v for %v room for %d bytes", t.at, t.length, t.room)
 	case t.jump != 0:
@@ -100,6 +122,7 @@ type plan struct {
 	jump     time.Duration // of the clock, in the pause
 	lazy     bool          // the archiver does nothing
 	ration   int           // requests at full speed
+	last     bool          // the last life: nothing happens, everything is looked at
 	keepFull bool          // a disk that is full stays so over the next start
 }
 
@@ -117,7 +140,7 @@ func (p *plan) String() string {
 // excuses reports whether reads may fail too.
 func (p *plan) excuses() bool {
 	for _, t := range p.troubles {
-		if t.rule.Fault.Err != nil && t.rule.Ops&(memdisk.OpOpen|memdisk.OpRead|memdisk.OpSize|memdisk.OpList|memdisk.OpStat) != 0 {
+		if t.store != nil || t.rule.Fault.Err != nil && t.rule.Ops&(memdisk.OpOpen|memdisk.OpRead|memdisk.OpSize|memdisk.OpList|memdisk.OpStat) != 0 {
 			return true
 		}
 	}
@@ -139,11 +162,12 @@ var errInjected = errors.New("input/output error (injected)")
 func newPlan(r *rand.Rand, c *Config) plan {
 	p := plan{
 		length: time.Duration(spread(r, 0.2, 20) * float64(time.Second)), ends: end(r.IntN(int(endsCount))), death: memdisk.Death(r.IntN(2)), seed: r.Uint64(),
-		lazy: r.IntN(5) == 0, keepFull: r.IntN(3) == 0, ration: int(spread(r, 5, 500)),
+		lazy: r.IntN(5) == 0, keepFull: r.IntN(3) == 0, ration: int(spread(r, 5, c.MaxRation)),
 	}
 	if r.IntN(3) == 0 {
 		p.ends = crashed
 	}
+	p.length *= c.Stretch
 	if p.ends == crashed {
 		ops := []memdisk.Op{memdisk.Changes, memdisk.Changes, memdisk.Any, memdisk.OpSync | memdisk.OpSyncDir, memdisk.OpWrite, memdisk.OpRename | memdisk.OpRemove}
 		p.crash = memdisk.Rule{Ops: ops[r.IntN(len(ops))], Skip: int(spread(r, 1, 1500)) - 1, Times: 1}
@@ -182,12 +206,20 @@ func newTrouble(r *rand.Rand, length time.Duration, c *Config) trouble {
 	if r.IntN(8) == 0 {
 		t.at = 0
 	}
+	if c.Store && r.IntN(4) == 0 {
+		t.length = time.Duration(spread(r, 0.1, 30)*float64(time.Second)) * c.Stretch
+		t.store = &StoreTrouble{Before: r.Float64() * r.Float64(), After: r.Float64() * r.Float64(), Late: time.Duration(spread(r, 0.001, 10) * float64(time.Second))}
+		if r.IntN(3) == 0 {
+			t.store.Before = 1
+		}
+		return t
+	}
 	switch r.IntN(10) {
 	case 0:
 		t.jump = jump(r)
 		return t
 	case 1, 2:
-		t.full, t.length, t.room = true, time.Duration(spread(r, 0.1, 20)*float64(time.Second)), int64(r.IntN(20))*4096
+		t.full, t.length, t.room = true, time.Duration(spread(r, 0.1, 20)*float64(time.Second)), r.Int64N(c.MaxRoom)
 		return t
 	case 3, 4, 5:
 		return slow(r, t, c)

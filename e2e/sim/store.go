@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"time"
 
@@ -28,7 +29,10 @@ type shortHub struct {
 	node  *spoke.Node
 }
 
-// Open implements Flavor.
+// Stage implements Flavor.
+func (f Short) Stage(*rand.Rand, *Config, *Ledger) Stage { return f }
+
+// Open implements Stage.
 func (f Short) Open(ctx context.Context, s *Site) (Hub, error) {
 	opt := spoke.Options{
 		Disk: s.Disk, Clock: s.Clock, Random: s.Random32, WriteTimeout: s.Config.WriteTimeout, SweepEvery: s.Config.SweepEvery, Log: s.Log,

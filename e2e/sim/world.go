@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -17,15 +18,37 @@ import (
 	"timehub/hub/disk"
 )
 
-// Flavor starts hubs.
+// Flavor says what is simulated.
 type Flavor interface {
+	// Stage prepares one seed. It may change the configuration that was drawn.
+	Stage(r *rand.Rand, c *Config, l *Ledger) Stage
+}
+
+// Stage is what outlives the lives of a hub, and starts them.
+type Stage interface {
 	// Open starts a life on a disk. It may fail if the disk does.
 	Open(ctx context.Context, s *Site) (Hub, error)
+}
+
+// Striker is a Stage with a store of its own that can be troubled.
+type Striker interface {
+	Strike(t StoreTrouble) (end func())
+}
+
+// Preparer is a Hub that has something to do in its first life, before anybody uses it.
+type Preparer interface {
+	Prepare(ctx context.Context) error
+}
+
+// Closer is a Hub that has something to prove in its last life, when nobody uses it any more.
+type Closer interface {
+	Last(ctx context.Context, ask func(Ask) (Answer, bool)) error
 }
 
 // Site is what a hub finds when it starts.
 type Site struct {
 	Disk     disk.Disk
+	Dead     <-chan struct{} // closed when the process of this life has died
 	Clock    hub.Clock
 	Config   *Config
 	Random32 func() uint32
@@ -50,7 +73,7 @@ type Played struct {
 type world struct {
 	seed   uint64
 	rng    *rand.Rand
-	flavor Flavor
+	stage  Stage
 	config Config
 	ledger *Ledger
 	disk   *memdisk.Disk
@@ -69,26 +92,29 @@ type world struct {
 
 // Play lets a hub live through everything that a seed has for it. It must be called inside a bubble.
 func Play(seed uint64, f Flavor, log *slog.Logger) Played {
-	w := &world{seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), flavor: f, disk: memdisk.New(memdisk.Options{Seed: seed}), log: log}
+	w := &world{seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), disk: memdisk.New(memdisk.Options{Seed: seed}), log: log}
 	if w.log == nil {
 		w.log = slog.New(slog.DiscardHandler)
 	}
 	w.config = newConfig(w.rng)
 	c := &w.config
 	w.ledger = NewLedger(append([]string{c.Keyed}, c.Channels...), []string{c.Keyed})
+	w.stage = f.Stage(w.rng, c, w.ledger)
 	if c.Forgotten != "" {
 		w.ledger.Archived(c.Forgotten, hub.MaxKey)
 	}
 	w.keyed.Store(946684800000 - 1000)
 	w.ledger.Note("seed %d: %+v", seed, *c)
 	start := time.Now()
-	lives := 4 + w.rng.IntN(7)
+	lives := 4 + w.rng.IntN(c.MaxLives-3)
 	for i := 0; i < lives && w.ledger.Verdict() == ""; i++ {
-		w.plan = newPlan(w.rng, c)
+		if w.plan = newPlan(w.rng, c); i == 0 && c.Gentle {
+			w.plan.troubles, w.plan.ends = nil, stopped
+		}
 		w.live()
 	}
 	if w.ledger.Verdict() == "" {
-		w.plan = plan{length: time.Second, ends: stopped}
+		w.plan = plan{length: time.Second, ends: stopped, last: true}
 		w.full.Store(false)
 		w.live()
 		w.ledger.Finish()
@@ -157,8 +183,8 @@ func (w *world) serve(nemesis context.Context, lift context.CancelFunc, wg *sync
 	p := &w.plan
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	site := &Site{Disk: w.disk, Clock: w.clock, Config: &w.config, Random32: w.random(), Archived: w.archived, Log: w.log}
-	h, err := w.flavor.Open(ctx, site)
+	site := &Site{Disk: w.disk, Dead: w.disk.Dead(), Clock: w.clock, Config: &w.config, Random32: w.random(), Archived: w.archived, Log: w.log}
+	h, err := w.stage.Open(ctx, site)
 	if err != nil {
 		w.ledger.Note("it does not start: %v", err)
 		if !w.dead() && !p.early() && !w.full.Load() {
@@ -184,6 +210,11 @@ func (w *world) serve(nemesis context.Context, lift context.CancelFunc, wg *sync
 // use lets everybody at the hub, until the life ends; then it returns what Run did.
 func (w *world) use(ctx, nemesis context.Context, lift context.CancelFunc, wg *sync.WaitGroup, cancel context.CancelFunc, ended chan error) error {
 	p := &w.plan
+	if h, ok := w.hub.(Preparer); ok && w.ledger.Life() == 1 {
+		if err := h.Prepare(ctx); err != nil {
+			w.ledger.Wrong("%v", err)
+		}
+	}
 	w.look(ctx)
 	for _, t := range p.troubles {
 		if t.at > 0 {
@@ -251,6 +282,8 @@ func (w *world) strike(ctx context.Context, t trouble, wg *sync.WaitGroup) {
 	w.ledger.Note("trouble: %v", t)
 	end := func() {}
 	switch {
+	case t.store != nil:
+		end = w.stage.(Striker).Strike(*t.store)
 	case t.jump != 0:
 		w.skew.Add(int64(t.jump))
 	case t.full:
@@ -314,6 +347,24 @@ func (w *world) recover(ctx context.Context) {
 		}
 	}
 	w.look(ctx)
+	if h, ok := w.hub.(Closer); ok && w.plan.last {
+		r := w.reader(ctx)
+		if err := h.Last(ctx, r.ask); err != nil && !w.dead() {
+			w.ledger.Wrong("%v", err)
+		}
+	}
+}
+
+func (w *world) reader(ctx context.Context) *reader {
+	return &reader{world: w, ctx: ctx, rng: rand.New(rand.NewPCG(w.seed, 3))}
+}
+
+// channels lists all channels.
+func (w *world) channels() []string {
+	if w.config.Keyed == "" {
+		return w.config.Channels
+	}
+	return append([]string{w.config.Keyed}, w.config.Channels...)
 }
 
 // look asks for everything in several ways.
@@ -321,9 +372,12 @@ func (w *world) look(ctx context.Context) {
 	if err := w.hub.Look(); err != nil && !w.dead() && !w.plan.excuses() {
 		w.ledger.Wrong("%v", err)
 	}
-	r := &reader{world: w, ctx: ctx, rng: rand.New(rand.NewPCG(w.seed, 3))}
-	for _, c := range append([]string{w.config.Keyed}, w.config.Channels...) {
+	r := w.reader(ctx)
+	for _, c := range w.channels() {
 		everything := Ask{Channel: c, From: hub.MinKey, To: hub.MaxKey}
+		if w.config.Windows {
+			everything = Ask{Channel: c, Kind: Earliest, N: maxCount}
+		}
 		for i, a := range [4]Ask{{Stable: true, Bodies: true}, {Bodies: true}, {Stable: true}, {}} {
 			everything.Stable, everything.Bodies = a.Stable, a.Bodies
 			ans, ok := r.ask(everything)
@@ -371,8 +425,8 @@ type request struct {
 
 func (w *world) writing(channel string, bulk bool, sizes ...int) request {
 	r := request{write: w.ledger.Writing(channel, bulk, channel == w.config.Keyed, slices.Clone(sizes)...)}
-	for i, n := range sizes {
-		r.bodies = append(r.bodies, body(r.id, i, n))
+	for _, b := range r.write.bodies {
+		r.bodies = append(r.bodies, bytes.Clone(b)) // the hub may do with it what it likes
 	}
 	return r
 }

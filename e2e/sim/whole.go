@@ -1,0 +1,229 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"timehub/e2e/memnet"
+	"timehub/hub"
+	"timehub/hub/bucket"
+	"timehub/hub/bucket/mem"
+	"timehub/hub/client"
+	"timehub/hub/coord"
+	"timehub/hub/coord/local"
+	"timehub/node"
+)
+
+// Whole is the flavor of a whole hub: node.Node, served over HTTP on a network in memory, with its own archiver, verifier and long-term storage, which is
+// a bucket in memory that can be troubled, or a directory on the same disk.
+type Whole struct{}
+
+// wholeStage is what a hub's process does not take with it when it dies.
+type wholeStage struct {
+	set      []string
+	storages map[string]string // of the channels
+	bucket   *mem.Bucket       // nil: a directory on the disk
+	store    *local.Store
+	trouble  atomic.Pointer[StoreTrouble]
+	seed     uint64
+
+	mu  sync.Mutex // held for computing only
+	rng *rand.Rand // of troubles
+}
+
+// Stage implements Flavor.
+func (Whole) Stage(r *rand.Rand, c *Config, l *Ledger) Stage {
+	c.Keyed, c.Forgotten = "", ""
+	c.Stretch, c.Windows, c.Gentle, c.Archives, c.MaxRoom = time.Duration(1+r.IntN(40)), true, true, true, 300<<20
+	c.MaxLives, c.MaxRation = 6, 120
+	c.Think *= c.Stretch
+	c.WriteTimeout = max(time.Second, c.WriteTimeout.Round(time.Second))
+	ttl := 1 + r.IntN(5)
+	s := &wholeStage{
+		storages: map[string]string{}, store: local.NewMemory(), seed: r.Uint64(), rng: rand.New(rand.NewPCG(r.Uint64(), 5)),
+		set: []string{
+			fmt.Sprintf("spoke.write.timeout=%d", c.WriteTimeout/time.Second), fmt.Sprintf("spoke.write.ttlMinutes=%d", ttl),
+			"app.birthDay=1999/01/01", "app.large.payload.MB=1", fmt.Sprintf("s3Verifier.offsetMinutes=%d", 1+r.IntN(5)),
+			"app.stable_seconds=auto", "app.shutdown_wait_seconds=5",
+		},
+	}
+	for _, ch := range c.Channels {
+		s.storages[ch] = []string{"SINGLE", "BATCH", "BOTH"}[r.IntN(3)]
+	}
+	if c.Store = r.IntN(3) > 0; c.Store {
+		s.bucket = mem.New(mem.Options{Fault: s.fault, Complain: func(text string) { l.Wrong("%s", text) }})
+	}
+	l.Note("a whole hub: %v %v, bucket %v", s.set, s.storages, c.Store)
+	return s
+}
+
+var errAway = hub.E(hub.Unavailable, "long-term storage is away (injected)")
+
+// fault is asked of each call of the bucket.
+func (s *wholeStage) fault(mem.Call) (f mem.Fault) {
+	t := s.trouble.Load()
+	if t == nil {
+		return f
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.rng.Float64() < t.Before {
+		f.Before = errAway
+	}
+	if s.rng.Float64() < t.After {
+		f.After = errAway
+	}
+	if s.rng.IntN(4) == 0 {
+		f.Delay = time.Duration(s.rng.Int64N(int64(t.Late)))
+	}
+	return f
+}
+
+// Strike implements Striker.
+func (s *wholeStage) Strike(t StoreTrouble) (end func()) {
+	s.trouble.Store(&t)
+	return func() { s.trouble.CompareAndSwap(&t, nil) }
+}
+
+// wholeHub is one life of a node.
+type wholeHub struct {
+	*node.Node
+	stage   *wholeStage
+	site    *Site
+	net     *memnet.Net
+	session *local.Coordinator
+
+	// Set when it serves.
+	client    *client.Client
+	transport *http.Transport
+}
+
+// Open implements Stage.
+func (s *wholeStage) Open(_ context.Context, site *Site) (Hub, error) {
+	cfg, _, err := node.Load(node.Sources{Listen: "127.0.0.1:0", Set: s.set})
+	if err != nil {
+		return nil, err
+	}
+	h := &wholeHub{stage: s, site: site, net: memnet.New(), session: s.store.Session("the node")}
+	env := node.Env{
+		Clock: site.Clock, Disk: site.Disk, Listen: h.net.Listen, Coordinator: coord.Coordinator(h.session), Log: site.Log, Host: "sim",
+		Rand: func() uint64 { return uint64(site.Random32())<<32 | uint64(site.Random32()) },
+	}
+	if s.bucket != nil {
+		env.Bucket = mortal{s.bucket, site.Dead}
+	}
+	if env.Log == nil {
+		env.Log = slog.New(slog.DiscardHandler)
+	}
+	h.Node, err = node.New(cfg, env)
+	return h, err
+}
+
+// Run implements Hub. When the process dies, so do its connections and its session.
+func (h *wholeHub) Run(ctx context.Context, ready func()) error {
+	ended := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		select {
+		case <-h.site.Dead:
+			h.net.Cut()
+			h.stage.store.Cut(h.session)
+		case <-ended:
+		}
+	})
+	wg.Go(func() {
+		select {
+		case <-h.Node.Ready():
+		case <-ended:
+			return
+		}
+		address, err := h.Node.Address(ctx)
+		if err != nil {
+			return
+		}
+		h.transport = &http.Transport{DialContext: h.net.Dial, DisableCompression: true, MaxIdleConnsPerHost: 16, IdleConnTimeout: time.Minute}
+		h.client, err = client.New(client.Options{URL: "http://" + address, Tries: 1, Transport: h.transport})
+		if err == nil {
+			ready()
+		}
+	})
+	err := h.Node.Run(ctx)
+	close(ended)
+	wg.Wait()
+	return err
+}
+
+// Prepare implements Preparer: it makes the channels.
+func (h *wholeHub) Prepare(ctx context.Context) error {
+	for name, storage := range h.stage.storages {
+		if _, err := h.client.PutChannel(ctx, name, map[string]any{"storage": storage, "keepForever": true}); err != nil {
+			return fmt.Errorf("make a channel: %w", err)
+		}
+	}
+	return nil
+}
+
+// Look implements Hub.
+func (h *wholeHub) Look() error {
+	ok, text, err := h.client.Health(context.Background())
+	if err == nil && !ok {
+		err = fmt.Errorf("the hub is not healthy: %s", text)
+	}
+	return errors.Join(err, h.damage())
+}
+
+// Close implements Hub.
+func (h *wholeHub) Close() error {
+	if h.transport != nil {
+		h.transport.CloseIdleConnections()
+	}
+	h.net.Cut()
+	return nil // Run has closed the node
+}
+
+// Last implements Closer: when nothing happens any more, long-term storage becomes whole, with each item in the layout of its channel.
+func (h *wholeHub) Last(ctx context.Context, ask func(Ask) (Answer, bool)) error {
+	sleep(ctx, 30*time.Minute) // longer than the longest pause between two attempts, and than a round of the verifier
+	for name, storage := range h.stage.storages {
+		for _, t := range []struct {
+			tier hub.Tier
+			in   bool
+		}{{hub.LongTerm, true}, {hub.LongTermSingle, storage != "BATCH"}, {hub.LongTermBatch, storage != "SINGLE"}} {
+			if !t.in {
+				continue
+			}
+			for _, bodies := range []bool{false, true} {
+				if _, ok := ask(Ask{Channel: name, Kind: Earliest, N: maxCount, Tier: t.tier, Bodies: bodies}); !ok {
+					return fmt.Errorf("%v of %s cannot be read", t.tier, name)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// mortal is a bucket as a process sees it that may die: then its calls have no effect any more.
+type mortal struct {
+	*mem.Bucket
+	dead <-chan struct{}
+}
+
+var errDied = errors.New("the process is dead")
+
+func (m mortal) gone() error {
+	select {
+	case <-m.dead:
+		return errDied
+	default:
+		return nil
+	}
+}
+
+var _ bucket.Bucket = mortal{}
