@@ -106,7 +106,7 @@ func (h *shortHub) Ask(ctx context.Context, a Ask) (ans Answer, err error) {
 	if !a.Bodies {
 		p, err := h.store.Keys(ctx, q)
 		if err == nil && p.More != (q.Limit > 0 && len(p.Keys) == q.Limit) && (p.More || q.Limit == 0) {
-			err = fmt.Errorf("More is %v with %d keys of %d", p.More, len(p.Keys), q.Limit)
+			err = fmt.Errorf("the page says More %v with %d keys of %d", p.More, len(p.Keys), q.Limit)
 		}
 		return Answer{Keys: p.Keys, Horizon: p.Horizon, Top: p.Horizon, Floor: h.store.Floor(a.Channel)}, err
 	}
