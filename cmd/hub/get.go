@@ -81,10 +81,19 @@ func itemAddress(s string) string {
 	return "/channel/" + url.PathEscape(channel) + "/" + rest
 }
 
-// writeTo writes standard output, or a file: the whole of it, or none.
+// writeTo writes standard output, or a file: the whole of it, or none. What is no file, a device or a pipe, is written to as it is.
 func (a *app) writeTo(output string, write func(w io.Writer) error) error {
 	if output == "" || output == "-" {
 		return write(a.stdout)
+	}
+	if target, err := filepath.EvalSymlinks(output); err == nil {
+		output = target // the file is replaced, not the link
+	}
+	switch info, err := os.Stat(output); {
+	case err == nil && info.IsDir():
+		return usage("--output: %s is a directory", output)
+	case err == nil && !info.Mode().IsRegular():
+		return writeInto(output, write)
 	}
 	f, err := os.CreateTemp(filepath.Dir(output), "."+filepath.Base(output)+".*")
 	if err != nil {
@@ -103,6 +112,22 @@ func (a *app) writeTo(output string, write func(w io.Writer) error) error {
 		return fmt.Errorf("write %s: %w", output, err)
 	}
 	if err := os.Rename(f.Name(), output); err != nil {
+		return fmt.Errorf("write %s: %w", output, err)
+	}
+	return nil
+}
+
+// writeInto writes to something that is there and cannot be replaced.
+func writeInto(output string, write func(w io.Writer) error) error {
+	f, err := os.OpenFile(output, os.O_WRONLY, 0)
+	if err != nil {
+		return coded{fmt.Errorf("--output: %w", err), exitUsage}
+	}
+	if err := write(f); err != nil {
+		f.Close()
+		return err
+	}
+	if err := f.Close(); err != nil {
 		return fmt.Errorf("write %s: %w", output, err)
 	}
 	return nil

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -147,6 +148,32 @@ func TestPutGetLs(t *testing.T) {
 	var put struct{ Key, URI, Timestamp string }
 	if err := json.Unmarshal([]byte(stdout), &put); code != 0 || err != nil || put.Key == "" {
 		t.Fatalf("put -: %d %s %s", code, stdout, stderr)
+	}
+	pipe := filepath.Join(t.TempDir(), "pipe") // a device would be replaced by a file just so; tests cannot make one
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	end, err := os.OpenFile(pipe, os.O_RDWR, 0) // neither side waits for the other
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer end.Close()
+	c.ok("get", uri, "--output", pipe)
+	_ = end.SetReadDeadline(time.Now().Add(time.Minute))
+	got := make([]byte, 8)
+	if _, err := io.ReadFull(end, got); err != nil || string(got) != `{"a": 1}` {
+		t.Errorf("get into a pipe: %q %v", got, err)
+	}
+	link, aim := filepath.Join(t.TempDir(), "link"), write(t, "aim", "old")
+	if err := os.Symlink(aim, link); err != nil {
+		t.Fatal(err)
+	}
+	c.ok("get", uri, "--output", link)
+	if got, err := os.ReadFile(aim); err != nil || string(got) != `{"a": 1}` {
+		t.Errorf("get into a link: %q %v", got, err)
+	}
+	if code, _, stderr := c.run("", "get", uri, "--output", t.TempDir()); code != exitUsage || !strings.Contains(stderr, "is a directory") {
+		t.Errorf("get into a folder: %d %s", code, stderr)
 	}
 	dir := t.TempDir()
 	if code, _, stderr := c.run("", "put", "beans", dir); code != exitUsage || !strings.Contains(stderr, dir+": is a directory") {
