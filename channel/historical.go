@@ -34,8 +34,17 @@ func (s *Service) InsertAt(ctx context.Context, ch *hub.Channel, at time.Time, h
 			return hub.Key{}, err
 		}
 	}
+	old, replaces := hub.Key{}, false
+	if hash != "" {
+		old, replaces = s.bodyOf(ctx, ch, key)
+	}
 	if err := s.insertAt(ctx, ch, key, &u, now); err != nil {
 		return hub.Key{}, err
+	}
+	if replaces {
+		if err := s.opt.Long.Delete(context.WithoutCancel(ctx), ch, old); err != nil {
+			s.opt.Log.Warn("the body of a large item that was replaced stays behind", "channel", ch.Name, "key", old.String(), "err", err)
+		}
 	}
 	s.meters.inserted(historicalInsert, ch.Name, 1, u.size(), s.opt.Clock().Sub(u.Began))
 	return key, nil
@@ -46,9 +55,11 @@ func (s *Service) insertAt(ctx context.Context, ch *hub.Channel, key hub.Key, u 
 	var body []byte
 	var err error
 	large := u.size() >= s.opt.LargeBytes
+	var at hub.Key // of a large body
 	if large {
+		at = hub.NewKey(key.Time(), s.drawHash()) // not the item's own: until the new index is there, the old one needs its old body
 		m = s.indexMeta(u, now)
-		body, err = s.storeLarge(ctx, ch, u, key)
+		body, err = s.storeLarge(ctx, ch, u, at)
 	} else {
 		body, err = u.body()
 	}
@@ -56,9 +67,26 @@ func (s *Service) insertAt(ctx context.Context, ch *hub.Channel, key hub.Key, u 
 		return err
 	}
 	if err := s.opt.Long.Write(ctx, ch, hub.Sealed{Key: key, Data: s.opt.Sealer.Seal(nil, m, body)}); err != nil {
+		if large {
+			s.dropLarge(ctx, ch, at, err)
+		}
 		return fmt.Errorf("write a historical item: %w", err)
 	}
 	return nil
+}
+
+// bodyOf is the key of the body of an item that is large and has to go when the item is replaced. What cannot be read can be replaced all the same.
+// A body under the key of its item goes with the item: it cannot be deleted without it.
+func (s *Service) bodyOf(ctx context.Context, ch *hub.Channel, key hub.Key) (body hub.Key, ok bool) {
+	item, err := s.opt.Long.Read(ctx, ch, key)
+	if err != nil {
+		return body, false
+	}
+	f, err := s.Parse(ch, item)
+	if err != nil || !f.Meta.Large || f.large == key {
+		return body, false
+	}
+	return f.large, true
 }
 
 func (s *Service) admitAt(ch *hub.Channel, at time.Time, hash string, u *Upload) error {

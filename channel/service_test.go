@@ -441,7 +441,40 @@ func TestHistorical(t *testing.T) {
 	if got := h.read(ch, k, channel.GetOptions{}); len(got) != 200 {
 		t.Errorf("large: %q", got)
 	}
-	if err := h.DeleteAt(ctx, ch, k); err != nil || h.long.Large() != 0 {
+	replace := func(hash, body string) {
+		t.Helper()
+		if got := h.read(ch, h.insertAt(ch, past, hash, body), channel.GetOptions{}); got != body {
+			t.Errorf("replaced: %.20q", got)
+		}
+	}
+	tag := func() uint32 {
+		f, err := h.Get(ctx, ch, k, channel.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f.Meta.Digest
+	}
+	before := tag()
+	replace("big", strings.Repeat("y", 200))
+	if tag() == before {
+		t.Error("another body of the same size has the same digest: caches would keep the old one")
+	}
+	for _, why := range []error{hub.E(hub.Full, "full"), errors.New("lost")} { // the new body is stored, its index is not
+		h.long.FailWrite(why)
+		if _, err := h.InsertAt(ctx, ch, past, "big", channel.Upload{Body: []byte(strings.Repeat("z", 300))}); err == nil {
+			t.Error("a write that failed was acknowledged")
+		}
+		h.long.FailWrite(nil)
+		if got := h.read(ch, k, channel.GetOptions{}); got != strings.Repeat("y", 200) {
+			t.Errorf("a replacement that failed (%v) has changed the item: %.20q", why, got)
+		}
+	}
+	if n := h.long.Large(); n != 2 { // of the second failure nothing is known: the index may show up
+		t.Errorf("%d bodies", n)
+	}
+	replace("big", "small")
+	replace("big", strings.Repeat("z", 300))
+	if err := h.DeleteAt(ctx, ch, k); err != nil || h.long.Large() != 1 {
 		t.Errorf("delete of a large one: %v, %d bodies", err, h.long.Large())
 	}
 

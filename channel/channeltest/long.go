@@ -3,12 +3,15 @@ package channeltest
 import (
 	"bytes"
 	"context"
+	"encoding/json"
+	"errors"
 	"io"
 	"iter"
 	"slices"
 	"sync"
 
 	"timehub/hub"
+	"timehub/hub/seal"
 )
 
 // Long is a long-term store in memory. What Write stores is a single object; Archive stores as the archiver would.
@@ -19,12 +22,17 @@ type Long struct {
 	large  map[string][]byte
 	fail   error
 	asked  int
+
+	failWrite error
 }
 
 // NewLong returns an empty store.
 func NewLong() *Long {
 	return &Long{single: map[string][]hub.Sealed{}, batch: map[string][]hub.Sealed{}, large: map[string][]byte{}}
 }
+
+// FailWrite lets Write fail with err from now on; nil: no more.
+func (l *Long) FailWrite(err error) { l.mu.Lock(); l.failWrite = err; l.mu.Unlock() }
 
 // Fail lets every call fail with err from now on; nil: no more.
 func (l *Long) Fail(err error) { l.mu.Lock(); l.fail = err; l.mu.Unlock() }
@@ -85,7 +93,7 @@ func (l *Long) state(ctx context.Context) error {
 func (l *Long) Write(ctx context.Context, ch *hub.Channel, item hub.Sealed) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err := l.state(ctx); err != nil {
+	if err := errors.Join(l.state(ctx), l.failWrite); err != nil {
 		return err
 	}
 	put(l.single, ch.Name, item)
@@ -152,10 +160,31 @@ func (l *Long) Delete(ctx context.Context, ch *hub.Channel, keys ...hub.Key) err
 		return err
 	}
 	for _, k := range keys {
+		if body, ok := l.body(ch, k); ok {
+			delete(l.large, body)
+		}
 		l.single[ch.Name] = slices.DeleteFunc(l.single[ch.Name], func(i hub.Sealed) bool { return i.Key == k })
 		delete(l.large, ch.Name+"/"+k.String())
 	}
 	return nil
+}
+
+// body is the name of the body of a large item, which its index has.
+func (l *Long) body(ch *hub.Channel, key hub.Key) (string, bool) {
+	item, err := find(l.single[ch.Name], key)
+	if err != nil {
+		return "", false
+	}
+	e, err := seal.Parse(item.Data)
+	if err != nil || !e.Large {
+		return "", false
+	}
+	text, err := seal.New(seal.Options{}).Open(nil, e)
+	var index struct{ Key string }
+	if err != nil || json.Unmarshal(text, &index) != nil {
+		return "", false
+	}
+	return ch.Name + "/" + index.Key, true
 }
 
 // WriteLarge stores the body of a large item.
