@@ -3,6 +3,7 @@ package channel_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -45,7 +46,22 @@ func open(t *testing.T, change ...func(*channel.Options)) *house {
 	if h.Service, err = channel.New(opt); err != nil {
 		t.Fatal(err)
 	}
+	h.long.BodyOf = h.bodyOf
 	return h
+}
+
+// bodyOf reads the key of the body out of a large item.
+func (h *house) bodyOf(item hub.Sealed) (string, bool) {
+	e, err := seal.Parse(item.Data)
+	if err != nil || !e.Large {
+		return "", false
+	}
+	text, err := h.Sealer().Open(nil, e)
+	var index struct{ Key string }
+	if err != nil || json.Unmarshal(text, &index) != nil {
+		return "", false
+	}
+	return index.Key, true
 }
 
 var ctx = context.Background()
