@@ -89,6 +89,7 @@ type trouble struct {
 	room       int64         //
 	jump       time.Duration // of the clock
 	store      *StoreTrouble
+	crash      int // the process dies so many changes of the disk after the trouble has begun; 0: it does not
 }
 
 // StoreTrouble is what happens to calls of long-term storage.
@@ -107,7 +108,8 @@ func (t trouble) String() string {
 		return fmt.Sprintf("at %v the clock jumps by %v", t.at, t.jump)
 	}
 	f := t.rule.Fault
-	return fmt.Sprintf("at %v for %v: %v %q skip %d times %d: %v, effect %d, delay %v", t.at, t.length, t.rule.Ops, t.rule.Name, t.rule.Skip, t.rule.Times, f.Err, f.Effect, f.Delay)
+	return fmt.Sprintf("at %v for %v: %v %q skip %d times %d: %v, effect %d, delay %v, crash %d",
+		t.at, t.length, t.rule.Ops, t.rule.Name, t.rule.Skip, t.rule.Times, f.Err, f.Effect, f.Delay, t.crash)
 }
 
 // plan is what a life will be like.
@@ -129,7 +131,8 @@ type plan struct {
 func (p *plan) String() string {
 	s := fmt.Sprintf("%v, %v", p.length, p.ends)
 	if p.ends == crashed {
-		s += fmt.Sprintf(" at %v %d, effect %d", p.crash.Ops, p.crash.Skip+1, p.crash.Fault.Effect)
+		f := p.crash.Fault
+		s += fmt.Sprintf(" at %v %q %d, effect %d, delay %v", p.crash.Ops, p.crash.Name, p.crash.Skip+1, f.Effect, f.Delay)
 	}
 	for _, t := range p.troubles {
 		s += "; " + t.String()
@@ -145,6 +148,15 @@ func (p *plan) excuses() bool {
 		}
 	}
 	return false
+}
+
+// patience is how long a hub may take to stop.
+func (p *plan) patience() time.Duration {
+	d := 2 * time.Minute
+	for _, t := range p.troubles {
+		d += 60 * t.rule.Fault.Delay
+	}
+	return d
 }
 
 // early reports whether the start may fail.
@@ -172,6 +184,13 @@ func newPlan(r *rand.Rand, c *Config) plan {
 		ops := []memdisk.Op{memdisk.Changes, memdisk.Changes, memdisk.Any, memdisk.OpSync | memdisk.OpSyncDir, memdisk.OpWrite, memdisk.OpRename | memdisk.OpRemove}
 		p.crash = memdisk.Rule{Ops: ops[r.IntN(len(ops))], Skip: int(spread(r, 1, 1500)) - 1, Times: 1}
 		p.crash.Fault = memdisk.Fault{Crash: true, Effect: memdisk.Effect(r.IntN(3))}
+		if r.IntN(3) == 0 { // so that others can go on while the last call hangs
+			p.crash.Fault.Delay = time.Duration(spread(r, 0.001, 4) * float64(time.Second))
+		}
+		if r.IntN(4) == 0 {
+			p.crash.Name = []string{"clock", "spoke/*.seg", "spoke/floor*"}[r.IntN(3)]
+			p.crash.Skip = int(spread(r, 1, 60)) - 1
+		}
 		p.length *= 3
 	}
 	for range []int{0, 1, 1, 2, 2, 3, 4}[r.IntN(7)] {
@@ -180,6 +199,15 @@ func newPlan(r *rand.Rand, c *Config) plan {
 			p.length = max(p.length, after+time.Duration(spread(r, 0.001, 3)*float64(time.Second)))
 		}
 		p.troubles = append(p.troubles, t)
+		if t.rule.Fault.Err != nil && r.IntN(3) == 0 { // and before much can be done about it, the end
+			p.troubles[len(p.troubles)-1].crash = int(spread(r, 1, 30))
+		}
+		if t.rule.Fault.Delay > 0 && r.IntN(2) == 0 { // and then it fails
+			after := trouble{at: t.at, rule: t.rule}
+			after.rule.Skip, after.rule.Times = r.IntN(3), 1+r.IntN(3)
+			after.rule.Fault = memdisk.Fault{Err: errInjected, Effect: memdisk.Effect(r.IntN(3))}
+			p.troubles = append(p.troubles, after)
+		}
 	}
 	switch r.IntN(6) {
 	case 0:
@@ -189,6 +217,9 @@ func newPlan(r *rand.Rand, c *Config) plan {
 	}
 	if r.IntN(4) == 0 {
 		p.jump = jump(r)
+	}
+	if p.crash.Name == "clock" && r.IntN(2) == 0 { // what was shown meanwhile must not be forgotten
+		p.crash.Fault.Delay, p.jump = time.Duration(spread(r, 0.01, 2)*float64(time.Second)), -time.Duration(spread(r, 0.1, 100)*float64(time.Second))
 	}
 	return p
 }
@@ -251,7 +282,7 @@ func slow(r *rand.Rand, t trouble, c *Config) trouble {
 	t.rule.Name = []string{"spoke/*", "spoke/*", "", "clock"}[r.IntN(4)]
 	if r.IntN(3) > 0 {
 		t.rule.Times = 1 + r.IntN(3)
-		t.rule.Fault.Delay = time.Duration(spread(r, 0.1, 4) * float64(c.WriteTimeout))
+		t.rule.Fault.Delay = time.Duration(spread(r, 0.3, 4) * float64(c.WriteTimeout))
 		if r.IntN(4) == 0 {
 			t.rule.Fault.Delay = c.WriteTimeout // at the very instant
 		}

@@ -190,7 +190,12 @@ func (h *wholeHub) Close() error {
 
 // Last implements Closer: when nothing happens any more, long-term storage becomes whole, with each item in the layout of its channel.
 func (h *wholeHub) Last(ctx context.Context, ask func(Ask) (Answer, bool)) error {
-	sleep(ctx, 30*time.Minute) // longer than the longest pause between two attempts, and than a round of the verifier
+	at, err := h.Horizon(ctx)
+	if err != nil {
+		return err
+	}
+	// Longer than the longest pause between two attempts, and than a round of the verifier; a clock that was set back has to catch up first.
+	sleep(ctx, 30*time.Minute+max(0, at.Time().Sub(h.site.Clock())))
 	for name, storage := range h.stage.storages {
 		for _, t := range []struct {
 			tier hub.Tier

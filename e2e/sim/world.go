@@ -253,17 +253,26 @@ func (w *world) use(ctx, nemesis context.Context, lift context.CancelFunc, wg *s
 		lift()
 		w.recover(ctx)
 	}
-	lift()
+	if p.ends != cutShort || p.keepFull { // otherwise it has to stop in the middle of its trouble
+		lift()
+	}
 	w.ledger.Note("it is stopped")
 	cancel()
 	begin := time.Now()
 	if !gone {
 		err = <-ended
 	}
-	if d := time.Since(begin); d > 2*time.Minute {
+	lift()
+	if d := time.Since(begin); d > p.patience() {
 		w.ledger.Wrong("it took %v to stop", d)
 	}
 	people.Wait()
+	if !w.dead() && !w.config.Archives { // who has a handle can still read
+		r := w.reader(context.Background())
+		for _, c := range w.config.Channels {
+			r.ask(Ask{Channel: c, From: hub.MinKey, To: hub.MaxKey, Stable: true})
+		}
+	}
 	return err
 }
 
@@ -299,6 +308,9 @@ func (w *world) strike(ctx context.Context, t trouble, wg *sync.WaitGroup) {
 		}
 	default:
 		end = w.disk.Inject(t.rule)
+		if t.crash > 0 {
+			w.disk.CrashAt(memdisk.Changes, t.crash, memdisk.Effect(t.crash%3))
+		}
 	}
 	wg.Go(func() {
 		if t.length > 0 {
