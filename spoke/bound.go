@@ -37,39 +37,53 @@ type bound struct {
 // openBound opens or makes the file and returns the position found, 0 if there was none. lost says that the file was there but held no whole slot.
 func openBound(d disk.Disk) (b *bound, at hub.Mark, lost bool, err error) {
 	f, err := d.Open(clockFile, true)
-	fresh := errors.Is(err, fs.ErrNotExist)
-	if fresh {
-		f, err = d.Create(clockFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		b, err = newBound(d)
+		return b, 0, false, err
 	}
 	if err != nil {
 		return nil, 0, false, fmt.Errorf("open the clock file: %w", err)
 	}
 	b = &bound{file: f}
-	if fresh {
-		if _, err = f.WriteAt(make([]byte, 2*slotBytes), 0); err == nil {
-			err = f.Sync()
-		}
-		if err == nil {
-			err = d.SyncDir(".")
-		}
-		if err != nil {
-			f.Close()
-			return nil, 0, false, fmt.Errorf("make the clock file: %w", err)
-		}
-		return b, 0, false, nil
-	}
-	found := false
+	found, used := false, false
 	for slot := range int64(2) {
 		var s [slotUsed]byte
-		if n, _ := f.ReadAt(s[:], slot*slotBytes); n < len(s) || binary.LittleEndian.Uint64(s[:]) != slotMagic ||
-			binary.LittleEndian.Uint32(s[24:]) != slotSum(s[:24]) {
+		n, _ := f.ReadAt(s[:], slot*slotBytes)
+		used = used || s != [slotUsed]byte{}
+		if n < len(s) || binary.LittleEndian.Uint64(s[:]) != slotMagic || binary.LittleEndian.Uint32(s[24:]) != slotSum(s[:24]) {
 			continue
 		}
 		found = true
 		b.writes = max(b.writes, binary.LittleEndian.Uint64(s[8:]))
 		at = max(at, hub.Mark(binary.LittleEndian.Uint64(s[16:])))
 	}
+	if !used { // it is left from a start that died; whether its name is durable, nobody knows
+		f.Close()
+		if err = d.Remove(clockFile); err == nil {
+			b, err = newBound(d)
+		}
+		return b, 0, false, err
+	}
 	return b, at, !found, nil
+}
+
+// newBound makes the file; its name and length are durable.
+func newBound(d disk.Disk) (*bound, error) {
+	f, err := d.Create(clockFile)
+	if err != nil {
+		return nil, fmt.Errorf("make the clock file: %w", err)
+	}
+	if _, err = f.WriteAt(make([]byte, 2*slotBytes), 0); err == nil {
+		err = f.Sync()
+	}
+	if err == nil {
+		err = d.SyncDir(".")
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("make the clock file: %w", err)
+	}
+	return &bound{file: f}, nil
 }
 
 // raise makes a higher position durable. One call at a time.

@@ -342,3 +342,30 @@ func BenchmarkWrite64(b *testing.B) {
 		}
 	})
 }
+
+// A clock file that is there, but whose name an earlier process could not sync, is not relied upon.
+func TestClockFileOfAFailedStart(t *testing.T) {
+	for seed := range uint64(10) {
+		d := memdisk.New(memdisk.Options{})
+		d.CrashAt(memdisk.OpSyncDir, 1, memdisk.None)
+		if _, _, _, err := openBound(d); err == nil {
+			t.Fatal("it did not die")
+		}
+		d = d.Restart(memdisk.ProcessKill, 1)
+		d.Inject(memdisk.Rule{Ops: memdisk.OpSyncDir, Times: 1, Fault: memdisk.Fault{Err: errors.New("input/output error")}})
+		if err := d.SyncDir("."); err == nil {
+			t.Fatal("it did not fail")
+		}
+		d = d.Restart(memdisk.ProcessKill, 1)
+		b, at, lost, err := openBound(d)
+		if err != nil || at != 0 || lost {
+			t.Fatal(at, lost, err)
+		}
+		if err := b.raise(1000); err != nil {
+			t.Fatal(err)
+		}
+		if _, at, lost, err := openBound(d.Restart(memdisk.PowerCut, seed)); err != nil || at != 1000 || lost {
+			t.Errorf("seed %d: %d, lost %v, %v", seed, at, lost, err)
+		}
+	}
+}

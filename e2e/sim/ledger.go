@@ -130,7 +130,7 @@ func (l *Ledger) fail(f *fact, format string, args ...any) {
 		}
 	}
 	l.history.add("BROKEN: %s", text)
-	l.wrong = text + "\n" + l.history.dump(400, words...)
+	l.wrong = text + "\n" + l.history.dump(400, append(words, "life begins", "trouble:", "no more:", "dead:", "it is stopped", "does not start", "seed ")...)
 	close(l.broken)
 }
 

@@ -29,6 +29,7 @@ type Config struct {
 
 	MaxLives  int           // 4 and more
 	MaxRation float64       // of one life
+	Sluggish  float64       // how often a sync of the log takes about as long as a write may
 	Stretch   time.Duration // by how much lives are longer than those of a store that is swept every second
 	Windows   bool          // ranges are seconds, minutes, hours and days only
 	Gentle    bool          // nothing happens in the first life
@@ -58,6 +59,9 @@ func newConfig(r *rand.Rand) Config {
 	}
 	if r.IntN(3) == 0 {
 		c.MinFree = int64(r.IntN(200_000))
+	}
+	if r.IntN(4) == 0 {
+		c.Sluggish = spread(r, 0.005, 0.3)
 	}
 	if r.IntN(4) == 0 {
 		c.Forgotten = c.Channels[len(c.Channels)-1]
@@ -181,7 +185,7 @@ func newPlan(r *rand.Rand, c *Config) plan {
 	}
 	p.length *= c.Stretch
 	if p.ends == crashed {
-		ops := []memdisk.Op{memdisk.Changes, memdisk.Changes, memdisk.Any, memdisk.OpSync | memdisk.OpSyncDir, memdisk.OpWrite, memdisk.OpRename | memdisk.OpRemove}
+		ops := []memdisk.Op{memdisk.Changes, memdisk.Changes, memdisk.Any, memdisk.OpSync | memdisk.OpSyncDir, memdisk.OpSync, memdisk.OpWrite, memdisk.OpRename | memdisk.OpRemove}
 		p.crash = memdisk.Rule{Ops: ops[r.IntN(len(ops))], Skip: int(spread(r, 1, 1500)) - 1, Times: 1}
 		p.crash.Fault = memdisk.Fault{Crash: true, Effect: memdisk.Effect(r.IntN(3))}
 		if r.IntN(3) == 0 { // so that others can go on while the last call hangs
@@ -260,7 +264,10 @@ func newTrouble(r *rand.Rand, length time.Duration, c *Config) trouble {
 		memdisk.OpTruncate | memdisk.OpRemove, memdisk.Changes, memdisk.OpOpen, memdisk.OpFree, memdisk.OpClose,
 	}
 	t.rule.Ops = ops[r.IntN(len(ops))]
-	t.rule.Name = []string{"", "", "spoke/*", "spoke/*", "spoke/*.seg", "clock"}[r.IntN(6)]
+	t.rule.Name = []string{"", "", "spoke/*", "spoke/*.seg", "spoke", "clock"}[r.IntN(6)]
+	if t.rule.Name == "spoke" { // the folder
+		t.rule.Ops = memdisk.OpSyncDir
+	}
 	t.rule.Fault = memdisk.Fault{Err: errInjected, Effect: memdisk.Effect(r.IntN(3))}
 	if r.IntN(5) == 0 {
 		t.rule.Fault.Err = disk.ErrFull

@@ -87,16 +87,18 @@ type world struct {
 	hub    Hub
 	keyed  atomic.Int64 // the last key given to the keyed channel
 	ration atomic.Int64 // requests that writers may send at full speed
+	rough  atomic.Bool  // there may be trouble
 	looks  atomic.Int64 // questions that readers may ask at full speed
 }
 
 // Play lets a hub live through everything that a seed has for it. It must be called inside a bubble.
 func Play(seed uint64, f Flavor, log *slog.Logger) Played {
-	w := &world{seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), disk: memdisk.New(memdisk.Options{Seed: seed}), log: log}
+	w := &world{seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), log: log}
 	if w.log == nil {
 		w.log = slog.New(slog.DiscardHandler)
 	}
 	w.config = newConfig(w.rng)
+	w.disk = memdisk.New(memdisk.Options{Seed: seed, Hook: w.sluggish()})
 	c := &w.config
 	w.ledger = NewLedger(append([]string{c.Keyed}, c.Channels...), []string{c.Keyed})
 	w.stage = f.Stage(w.rng, c, w.ledger)
@@ -130,6 +132,26 @@ func Play(seed uint64, f Flavor, log *slog.Logger) Played {
 	return w.played
 }
 
+// sluggish lets syncs of the log take about as long as a write may, now and then, while there is trouble at all.
+func (w *world) sluggish() func(memdisk.Call) memdisk.Fault {
+	if w.config.Sluggish == 0 {
+		return nil
+	}
+	var mu sync.Mutex
+	r := rand.New(rand.NewPCG(w.seed, 9))
+	return func(c memdisk.Call) (f memdisk.Fault) {
+		if c.Op != memdisk.OpSync || !w.rough.Load() || !strings.HasSuffix(c.Name, ".seg") {
+			return f
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if r.Float64() < w.config.Sluggish {
+			f.Delay = time.Duration(r.Float64() * 2 * float64(w.config.WriteTimeout))
+		}
+		return f
+	}
+}
+
 func (w *world) clock() time.Time { return time.Now().Add(time.Duration(w.skew.Load())).Round(0) }
 
 func (w *world) dead() bool {
@@ -155,7 +177,9 @@ func (w *world) live() {
 	w.looks.Store(int64(p.ration))
 	w.ledger.Begin("a life begins: %v", p)
 	var wg sync.WaitGroup
-	nemesis, lift := context.WithCancel(context.Background())
+	nemesis, cancel := context.WithCancel(context.Background())
+	w.rough.Store(!p.last)
+	lift := func() { w.rough.Store(false); cancel() }
 	if p.ends == crashed {
 		w.disk.Inject(p.crash)
 	}
@@ -179,7 +203,7 @@ func (w *world) live() {
 }
 
 // serve opens a hub and lets it be used until its end.
-func (w *world) serve(nemesis context.Context, lift context.CancelFunc, wg *sync.WaitGroup) {
+func (w *world) serve(nemesis context.Context, lift func(), wg *sync.WaitGroup) {
 	p := &w.plan
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -208,7 +232,7 @@ func (w *world) serve(nemesis context.Context, lift context.CancelFunc, wg *sync
 }
 
 // use lets everybody at the hub, until the life ends; then it returns what Run did.
-func (w *world) use(ctx, nemesis context.Context, lift context.CancelFunc, wg *sync.WaitGroup, cancel context.CancelFunc, ended chan error) error {
+func (w *world) use(ctx, nemesis context.Context, lift func(), wg *sync.WaitGroup, cancel context.CancelFunc, ended chan error) error {
 	p := &w.plan
 	if h, ok := w.hub.(Preparer); ok && w.ledger.Life() == 1 {
 		if err := h.Prepare(ctx); err != nil {

@@ -375,3 +375,63 @@ func TestDamagedFooterDuringAnIterationThatEnds(t *testing.T) {
 		l.stop()
 	})
 }
+
+// TestFolderOfAFailedStart: a folder that is there, but whose name an earlier process could not sync, is not relied upon.
+func TestFolderOfAFailedStart(t *testing.T) {
+	for seed := range uint64(10) {
+		bubble(t, func(t *testing.T, d *memdisk.Disk) {
+			d.CrashAt(memdisk.OpSyncDir, 1, memdisk.None)
+			if _, _, err := Open(t.Context(), Options{Disk: d, MinFree: -1}); err == nil {
+				t.Fatal("it did not die")
+			}
+			d = d.Restart(memdisk.ProcessKill, 1)
+			d.Inject(memdisk.Rule{Ops: memdisk.OpSyncDir, Fault: memdisk.Fault{Err: errInjected}})
+			if err := d.SyncDir("."); err == nil {
+				t.Fatal("it did not fail")
+			}
+			d = d.Restart(memdisk.ProcessKill, 1)
+			l := mem(t, Options{Disk: d, MinFree: -1})
+			l.mustPut(rec("a", 1, "data"))
+			l.stop()
+			l = mem(t, Options{Disk: d.Restart(memdisk.PowerCut, seed), MinFree: -1})
+			l.has(t, rec("a", 1, "data"))
+			l.stop()
+		})
+	}
+}
+
+// TestFloorOfAFailedSweep: a floor that is there, but that an earlier process could not sync, is written again before anything is removed.
+func TestFloorOfAFailedSweep(t *testing.T) {
+	for seed := range uint64(10) {
+		bubble(t, func(t *testing.T, d *memdisk.Disk) {
+			opt := Options{Disk: d, MinFree: -1, TTL: time.Second, Archived: func(string) (hub.Key, bool) { return hub.MaxKey, true }}
+			l := mem(t, opt)
+			k := hub.NewKey(time.Now(), "000001")
+			l.mustPut(Record{Channel: "a", Key: k, Data: []byte("data")})
+			l.stop()
+			l = mem(t, opt)
+			time.Sleep(time.Minute)
+			remove := d.Inject(memdisk.Rule{Ops: memdisk.OpSyncDir, Fault: memdisk.Fault{Err: errInjected}})
+			if err := l.Sweep(t.Context()); err == nil {
+				t.Fatal("the sweep did not fail")
+			}
+			remove()
+			l.stop()
+			opt.Disk = d.Restart(memdisk.ProcessKill, 1)
+			l = mem(t, opt)
+			if err := l.Sweep(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if l.Status().Swept != 1 {
+				t.Fatalf("%+v", l.Status())
+			}
+			l.stop()
+			opt.Disk = opt.Disk.(*memdisk.Disk).Restart(memdisk.PowerCut, seed)
+			l = mem(t, opt)
+			if !k.Less(l.Floor()) {
+				t.Errorf("seed %d: the floor is %v, and what lies above it is gone", seed, l.Floor())
+			}
+			l.stop()
+		})
+	}
+}

@@ -37,6 +37,7 @@ type Log struct {
 	voids       []uint64 // segments that hold nothing acknowledged and must go before the one whose link says so
 	dead        []uint64 // segments that were removed and may come back after a crash
 	buried      bool     // dead is in the file floor
+	floored     bool     // this process has written the file floor: what an older one left may not be durable
 	dirFailures int      // failed syncs of the folder
 	lows        map[Stream]Low
 	floor       hub.Key

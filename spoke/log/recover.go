@@ -54,10 +54,8 @@ type segmentFile struct {
 }
 
 func (r *recovery) run(ctx context.Context) error {
-	l := r.l
-	if err := l.opt.Disk.MkdirAll(l.opt.Dir); err != nil {
-		_ = l.opt.Disk.Remove(l.opt.Dir) // or the next start would take its name for durable
-		return fmt.Errorf("make the folder: %w", err)
+	if err := r.folder(); err != nil {
+		return err
 	}
 	defer func() {
 		for _, f := range r.files {
@@ -84,6 +82,26 @@ func (r *recovery) run(ctx context.Context) error {
 		}
 	}
 	return r.finish()
+}
+
+// folder makes the folder of the log. An empty one may be left from a start that died before its name was durable; after a failed sync no other sync
+// makes it so. It gets a new name, before anything is put into it.
+func (r *recovery) folder() error {
+	d, dir := r.l.opt.Disk, r.l.opt.Dir
+	err := d.MkdirAll(dir)
+	if err == nil {
+		var entries []disk.Info
+		if entries, err = d.List(dir); err == nil && len(entries) == 0 {
+			if err = d.Remove(dir); err == nil {
+				err = d.MkdirAll(dir)
+			}
+		}
+	}
+	if err != nil {
+		_ = d.Remove(dir) // if it is empty
+		return fmt.Errorf("make the folder: %w", err)
+	}
+	return nil
 }
 
 // list opens the files and reads their first blocks.

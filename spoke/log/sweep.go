@@ -321,7 +321,7 @@ func (l *Log) remove(s *segment) error {
 		floor = up
 	}
 	state := format.FloorState{Floor: floor, Dead: slices.Clone(l.dead)}
-	stale := l.floor.Less(floor) || !l.buried && len(l.dead) > 0
+	stale := l.floor.Less(floor) || !l.buried && len(l.dead) > 0 || !l.floored
 	l.mu.Unlock()
 	if stale {
 		if err := l.writeFloor(state); err != nil {
@@ -331,6 +331,7 @@ func (l *Log) remove(s *segment) error {
 	l.mu.Lock()
 	l.floor = floor
 	l.buried = len(l.dead) == len(state.Dead)
+	l.floored = true
 	l.drop(s)
 	l.swept++
 	before, foot := l.dirFailures, s.foot
