@@ -1,19 +1,16 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"runtime"
+	"sync"
 
 	"github.com/spf13/cobra"
 
 	"timehub/node"
 )
-
-// heapBallast is memory that is never touched, so it costs address space only. A hub's live heap is a few megabytes; the collector, which lets the heap
-// double, would otherwise run many times a second under load (docs/performance.md has the figures).
-const heapBallast = 32 << 20
 
 // sourceFlags are the flags that say where properties come from; serve and config share them.
 type sourceFlags struct {
@@ -65,9 +62,12 @@ order of force; 'hub config' shows them all. SIGTERM and SIGINT stop the hub in 
 			if err != nil {
 				return coded{err, exitData}
 			}
-			ballast := make([]byte, heapBallast)
+			tuning, stop := context.WithCancel(cmd.Context())
+			var wait sync.WaitGroup
+			wait.Go(func() { tuneHeap(tuning, a.env) })
 			err = n.Run(cmd.Context())
-			runtime.KeepAlive(ballast)
+			stop()
+			wait.Wait()
 			if err != nil {
 				return fmt.Errorf("the hub has failed: %w", err)
 			}
