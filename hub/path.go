@@ -62,30 +62,37 @@ func (p Path) Window() Window { return Window{p.Start, p.Unit} }
 // all, down to a field that is not an integer, is NotFound; an integer outside the calendar is Invalid and the message names the field
 // (spec 01 §1.1, 02 §1.6).
 func ParsePath(escaped string) (Path, error) {
-	segments := strings.Split(escaped, "/")
 	var fields [7]int
 	n := 0
-	for n < len(fields) && n < len(segments) {
-		v, ok := number(segments[n])
-		if !ok {
+	rest, more := escaped, true // more: rest is a segment and what follows it
+	for n < len(fields) && more {
+		segment, after, ok := strings.Cut(rest, "/")
+		v, isNumber := number(segment)
+		if !isNumber {
 			break
 		}
 		fields[n] = v
 		n++
+		rest, more = after, ok
 	}
 	if n < 3 {
 		return Path{}, noSuchPath(escaped)
 	}
 	p := Path{Unit: Unit(n - 2)}
-	rest := segments[n:]
-	if n == len(fields) && len(rest) > 0 {
-		hash, err := url.PathUnescape(rest[0])
+	if n == len(fields) && more {
+		segment, after, ok := strings.Cut(rest, "/")
+		hash, err := url.PathUnescape(segment)
 		if err != nil || hash == "" {
 			return Path{}, noSuchPath(escaped)
 		}
-		p.Unit, p.Hash, rest = ItemUnit, hash, rest[1:]
+		p.Unit, p.Hash = ItemUnit, hash
+		rest, more = after, ok
 	}
-	if err := p.verb(rest); err != nil {
+	var words []string
+	if more {
+		words = strings.Split(rest, "/")
+	}
+	if err := p.verb(words); err != nil {
 		return Path{}, err
 	}
 	var err error

@@ -160,7 +160,7 @@ func Parse(data []byte) (Envelope, error) {
 		if n <= 0 || length > maxText || length > uint64(len(rest)-n) {
 			return e, fmt.Errorf("%w: text of the header", ErrCorrupt)
 		}
-		*text = string(rest[n : n+int(length)])
+		*text = textOf(rest[n : n+int(length)])
 		rest = rest[n+int(length):]
 	}
 	if e.Codec == Raw && int64(len(rest)) != e.Size {
@@ -168,6 +168,21 @@ func Parse(data []byte) (Envelope, error) {
 	}
 	e.Encoded = rest
 	return e, nil
+}
+
+// textOf is string(b), without an allocation for the types that most items have.
+func textOf(b []byte) string {
+	switch string(b) {
+	case "application/json":
+		return "application/json"
+	case "text/plain":
+		return "text/plain"
+	case "application/octet-stream":
+		return "application/octet-stream"
+	case "application/x-www-form-urlencoded":
+		return "application/x-www-form-urlencoded"
+	}
+	return string(b)
 }
 
 // Open appends the body of an envelope to dst, having checked its length and digest. Output never exceeds e.Size.

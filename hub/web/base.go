@@ -5,21 +5,25 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 )
 
 // Base is {hub} of the specification: scheme and authority as the client sees them, without a final slash (spec 02 §1.2).
 func Base(r *http.Request) string {
 	x := exchangeOf(r)
 	if x == nil {
-		return base(r)
+		return base(r, nil)
 	}
 	if x.base == "" {
-		x.base = base(r)
+		x.base = base(r, &x.rt.last)
 	}
 	return x.base
 }
 
-func base(r *http.Request) string {
+// knownBase is the base of a host that was asked for directly: most requests say the same one.
+type knownBase struct{ scheme, host, base string }
+
+func base(r *http.Request, last *atomic.Pointer[knownBase]) string {
 	scheme := "http"
 	if r.TLS != nil {
 		scheme = "https"
@@ -31,7 +35,7 @@ func base(r *http.Request) string {
 	forwardedHost, hasHost := firstOf(r.Header, "X-Forwarded-Host")
 	forwardedProto, hasProto := firstOf(r.Header, "X-Forwarded-Proto")
 	if !hasHost && !hasProto {
-		return scheme + "://" + dropPort(host)
+		return direct(scheme, host, last)
 	}
 	if p := strings.ToLower(forwardedProto); p == "http" || p == "https" {
 		scheme = p
@@ -40,6 +44,18 @@ func base(r *http.Request) string {
 		host = forwardedHost // with its port if it names one, else with none
 	}
 	return scheme + "://" + host
+}
+
+func direct(scheme, host string, last *atomic.Pointer[knownBase]) string {
+	if last == nil {
+		return scheme + "://" + dropPort(host)
+	}
+	if k := last.Load(); k != nil && k.host == host && k.scheme == scheme {
+		return k.base
+	}
+	k := &knownBase{scheme, strings.Clone(host), scheme + "://" + dropPort(host)}
+	last.Store(k)
+	return k.base
 }
 
 // firstOf is the first element of a comma list, trimmed, and whether the header is there at all.

@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"timehub/hub"
@@ -25,6 +26,7 @@ type Router struct {
 	root   *branch
 	common []header
 	coders coders
+	last   atomic.Pointer[knownBase]
 }
 
 type branch struct {

@@ -178,7 +178,13 @@ func MinuteOf(ms int64) int64 {
 }
 
 // ChannelHash orders the directory of a footer.
-func ChannelHash[T string | []byte](name T) uint32 { return crcOf([]byte(name)) }
+func ChannelHash[T string | []byte](name T) uint32 {
+	crc := ^uint32(0)
+	for i := range len(name) { // names are short: a call of the library would copy them
+		crc = castagnoli[byte(crc)^name[i]] ^ crc>>8
+	}
+	return ^crc
+}
 
 // pageWriter writes the pages of a footer one behind the other.
 type pageWriter struct {
