@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"timehub/hub"
@@ -27,6 +28,7 @@ type Log struct {
 	prepared chan prepared // the answer
 	prev     previous      // of Open, then of the committer
 	cache    *cache
+	hot      [hotRecords]atomic.Pointer[hotRecord]
 
 	mu          sync.Mutex // never held during a call to the disk
 	segs        []*segment // by sequence; the last one may be active

@@ -18,10 +18,13 @@ const (
 	batchBytes = 1 << 20   // and their records
 	readGap    = 8 << 10   // bytes between two records that are rather read than skipped
 	readSpan   = 256 << 10 // Items reads no more than this at once, unless a record is larger
-	damageKept = 4096      // damaged places that are remembered, so that each is reported once
+	hotRecords = 64        // records of at most hotBytes that single reads keep at hand
+	hotBytes   = 8 << 10
+	damageKept = 4096 // damaged places that are remembered, so that each is reported once
 )
 
-// Get returns the record of a key: NotFound if there is none or it was given up, ErrDamaged if it cannot be read here. The caller owns Data.
+// Get returns the record of a key: NotFound if there is none or it was given up, ErrDamaged if it cannot be read here. Data may be kept, and must not be
+// changed: readers of one record share it.
 func (l *Log) Get(ctx context.Context, channel string, key hub.Key) (Record, error) {
 	var pinRoom [2]candidate
 	var hitRoom [2]hit
@@ -110,6 +113,25 @@ func (l *Log) placesInFooter(list []hit, given bool, c *candidate, channel strin
 
 // record reads one record of a pinned segment.
 func (l *Log) record(s *segment, e *format.Entry, channel string, key hub.Key) (Record, error) {
+	slot := &l.hot[(uint32(s.seq)*31+e.Off/32)%hotRecords]
+	if h := slot.Load(); h != nil && h.seq == s.seq && h.off == e.Off {
+		return h.record, nil
+	}
+	r, err := l.readRecord(s, e, channel, key)
+	if err == nil && e.Size <= hotBytes {
+		slot.Store(&hotRecord{s.seq, e.Off, r})
+	}
+	return r, err
+}
+
+// hotRecord is a record that was read and checked lately; its bytes never change, nor does another one ever come to lie in its place.
+type hotRecord struct {
+	seq    uint64
+	off    uint32
+	record Record
+}
+
+func (l *Log) readRecord(s *segment, e *format.Entry, channel string, key hub.Key) (Record, error) {
 	f, err := l.fileOf(s)
 	if err != nil {
 		return Record{}, err
