@@ -2,7 +2,9 @@ package e2e
 
 import (
 	"context"
+	"io"
 	"iter"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +13,7 @@ import (
 	"timehub/channel"
 	"timehub/e2e/sim"
 	"timehub/hub"
+	"timehub/hub/bucket"
 	"timehub/hub/disk"
 	"timehub/spoke"
 	spokelog "timehub/spoke/log"
@@ -19,40 +22,32 @@ import (
 
 // TestSimNoticesBrokenHubs: the judge of the simulation is worth nothing if it does not notice hubs that break their promises.
 func TestSimNoticesBrokenHubs(t *testing.T) {
+	wrap := func(f func(channel.ShortTerm) channel.ShortTerm) sim.Flavor { return sim.Short{Wrap: f} }
 	for name, c := range map[string]struct {
-		hub   sim.Short
+		hub   sim.Flavor
 		seeds uint64 // within which it has to be noticed
 	}{
-		"syncs of segments do nothing": {sim.Short{Disk: onFiles(func(name string, f disk.File) disk.File {
-			if strings.HasSuffix(name, ".seg") {
-				return unsynced{f}
-			}
-			return f
-		})}, 20},
-		"folders are never synced":                       {sim.Short{Disk: func(d disk.Disk) disk.Disk { return noSyncDir{d} }}, 40},
-		"writes are acknowledged before they are synced": {sim.Short{Tune: func(o *spoke.Options) { o.Segments.Sync = spokelog.Interval }}, 40},
-		"the clock file is not written": {sim.Short{Disk: onFiles(func(name string, f disk.File) disk.File {
-			if name == "clock" {
-				return unwritten{f}
-			}
-			return f
-		})}, 40},
-		"the clock file is not synced": {sim.Short{Disk: onFiles(func(name string, f disk.File) disk.File {
-			if name == "clock" {
-				return unsynced{f}
-			}
-			return f
-		})}, 100},
-		"the horizon ignores what is in flight":  {sim.Short{Wrap: func(s channel.ShortTerm) channel.ShortTerm { return hasty{s} }}, 20},
-		"names of given-up keys are not written": {sim.Short{Disk: onFiles(func(_ string, f disk.File) disk.File { return &nameless{File: f} })}, 400},
-		"what is not archived is swept": {sim.Short{Tune: func(o *spoke.Options) {
-			o.Archived = func(string) (hub.Key, bool) { return hub.MaxKey, true }
-		}}, 20},
-		"a write that failed is sent again":    {sim.Short{Wrap: func(s channel.ShortTerm) channel.ShortTerm { return insistent{s} }}, 60},
-		"a late answer hides what was refused": {sim.Short{Wrap: func(s channel.ShortTerm) channel.ShortTerm { return gloomy{s} }}, 40},
-		"pages lack their last key":            {sim.Short{Wrap: func(s channel.ShortTerm) channel.ShortTerm { return stingy{s} }}, 5},
+		"syncs of segments do nothing":   {sim.Short{Disk: onFiles(only(".seg", unsync))}, 20},
+		"folders are never synced":       {sim.Short{Disk: func(d disk.Disk) disk.Disk { return noSyncDir{d} }}, 40},
+		"the clock file is not written":  {sim.Short{Disk: onFiles(only("clock", unwrite))}, 60},
+		"the clock file is not synced":   {sim.Short{Disk: onFiles(only("clock", unsync))}, 200},
+		"acknowledged before it is safe": {sim.Short{Tune: func(o *spoke.Options) { o.Segments.Sync = spokelog.Interval }}, 40},
+		"names of given-up keys are not written": {
+			sim.Short{Disk: onFiles(only(".seg", func(f disk.File) disk.File { return &nameless{File: f} }))}, 400,
+		},
+		"what is not archived is swept": {
+			sim.Short{Tune: func(o *spoke.Options) { o.Archived = func(string) (hub.Key, bool) { return hub.MaxKey, true } }}, 20,
+		},
+		"the horizon ignores what is in flight":        {wrap(func(s channel.ShortTerm) channel.ShortTerm { return hasty{s} }), 20},
+		"a write that failed is sent again":            {wrap(func(s channel.ShortTerm) channel.ShortTerm { return insistent{s} }), 100},
+		"a doubtful write is said to be gone":          {wrap(func(s channel.ShortTerm) channel.ShortTerm { return gloomy{s} }), 100},
+		"pages lack a key":                             {wrap(func(s channel.ShortTerm) channel.ShortTerm { return stingy{s} }), 20},
+		"a whole hub on a disk whose syncs do nothing": {sim.Whole{Disk: onFiles(only(".seg", unsync))}, 20},
+		"a whole hub whose bucket forgets":             {sim.Whole{Bucket: func(b bucket.Bucket) bucket.Bucket { return forgetful{b} }}, 20},
+		"a whole hub whose bucket hides what is new":   {sim.Whole{Bucket: func(b bucket.Bucket) bucket.Bucket { return shy{b} }}, 20},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			for seed := range c.seeds {
 				if p := play(t, seed, c.hub); p.Verdict != "" {
 					first, _, _ := strings.Cut(p.Verdict, "\n")
@@ -63,6 +58,44 @@ func TestSimNoticesBrokenHubs(t *testing.T) {
 			t.Errorf("not noticed within %d seeds", c.seeds)
 		})
 	}
+}
+
+// only wraps files whose names end in a suffix.
+func only(suffix string, wrap func(disk.File) disk.File) func(string, disk.File) disk.File {
+	return func(name string, f disk.File) disk.File {
+		if strings.HasSuffix(name, suffix) {
+			return wrap(f)
+		}
+		return f
+	}
+}
+
+func unsync(f disk.File) disk.File  { return unsynced{f} }
+func unwrite(f disk.File) disk.File { return unwritten{f} }
+
+// forgetful is a bucket that loses what was put in some minutes.
+type forgetful struct{ bucket.Bucket }
+
+func (b forgetful) lost(name string) bool {
+	return strings.Contains(name, "7/") && strings.Contains(name, "/2000/")
+}
+
+func (b forgetful) Get(ctx context.Context, name string, offset, n int64, ifMatch string) (io.ReadCloser, bucket.Info, error) {
+	if b.lost(name) && rand.IntN(3) == 0 {
+		return nil, bucket.Info{}, hub.E(hub.NotFound, "there is no %s", name)
+	}
+	return b.Bucket.Get(ctx, name, offset, n, ifMatch)
+}
+
+// shy is a bucket whose listings do not show what was put in the last hour.
+type shy struct{ bucket.Bucket }
+
+func (b shy) List(ctx context.Context, opt bucket.ListOptions) (bucket.Listing, error) {
+	l, err := b.Bucket.List(ctx, opt)
+	l.Blobs = slices.DeleteFunc(l.Blobs, func(i bucket.Info) bool {
+		return strings.Contains(i.Name, "/2000/") && time.Since(i.Modified) < time.Hour
+	})
+	return l, err
 }
 
 // onFiles is a disk of which every file is wrapped.

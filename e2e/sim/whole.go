@@ -18,15 +18,21 @@ import (
 	"timehub/hub/client"
 	"timehub/hub/coord"
 	"timehub/hub/coord/local"
+	"timehub/hub/disk"
 	"timehub/node"
 )
 
 // Whole is the flavor of a whole hub: node.Node, served over HTTP on a network in memory, with its own archiver, verifier and long-term storage, which is
 // a bucket in memory that can be troubled, or a directory on the same disk.
-type Whole struct{}
+type Whole struct {
+	// What breaks the hub on purpose, to see whether the judge notices. nil: nothing.
+	Disk   func(disk.Disk) disk.Disk
+	Bucket func(bucket.Bucket) bucket.Bucket
+}
 
 // wholeStage is what a hub's process does not take with it when it dies.
 type wholeStage struct {
+	flavor   Whole
 	set      []string
 	storages map[string]string // of the channels
 	bucket   *mem.Bucket       // nil: a directory on the disk
@@ -39,7 +45,7 @@ type wholeStage struct {
 }
 
 // Stage implements Flavor.
-func (Whole) Stage(r *rand.Rand, c *Config, l *Ledger) Stage {
+func (f Whole) Stage(r *rand.Rand, c *Config, l *Ledger) Stage {
 	c.Keyed, c.Forgotten = "", ""
 	c.Stretch, c.Windows, c.Gentle, c.Archives, c.MaxRoom = time.Duration(1+r.IntN(40)), true, true, true, 300<<20
 	c.MaxLives, c.MaxRation = 6, 120
@@ -47,6 +53,7 @@ func (Whole) Stage(r *rand.Rand, c *Config, l *Ledger) Stage {
 	c.WriteTimeout = max(time.Second, c.WriteTimeout.Round(time.Second))
 	ttl := 1 + r.IntN(5)
 	s := &wholeStage{
+		flavor:   f,
 		storages: map[string]string{}, store: local.NewMemory(), seed: r.Uint64(), rng: rand.New(rand.NewPCG(r.Uint64(), 5)),
 		set: []string{
 			fmt.Sprintf("spoke.write.timeout=%d", c.WriteTimeout/time.Second), fmt.Sprintf("spoke.write.ttlMinutes=%d", ttl),
@@ -118,6 +125,12 @@ func (s *wholeStage) Open(_ context.Context, site *Site) (Hub, error) {
 	}
 	if s.bucket != nil {
 		env.Bucket = mortal{s.bucket, site.Dead}
+	}
+	if s.flavor.Disk != nil {
+		env.Disk = s.flavor.Disk(env.Disk)
+	}
+	if s.flavor.Bucket != nil && env.Bucket != nil {
+		env.Bucket = s.flavor.Bucket(env.Bucket)
 	}
 	if env.Log == nil {
 		env.Log = slog.New(slog.DiscardHandler)
