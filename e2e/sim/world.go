@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
@@ -55,18 +54,6 @@ type Site struct {
 	// Archived is the key up to which a channel is in long-term storage, for flavors that have none of their own.
 	Archived func(channel string) (hub.Key, bool)
 	Log      *slog.Logger
-}
-
-// Played is the end of a game.
-type Played struct {
-	Verdict string // "": no promise was broken
-	Lives   int
-	Writes  int
-	Asked   int
-	Virtual time.Duration
-	Deaths  [endsCount]int
-	Fates   [Unknown + 1]int // of the writes
-	Named   int              // writes answered 503 of which it is known that their failure was put on record
 }
 
 // world is one seed.
@@ -473,31 +460,4 @@ func (w *world) wrote(r request, k hub.Key, f Fate, err error) {
 		f = Unknown
 	}
 	w.ledger.Wrote(r.write, k, f, err)
-}
-
-func (p Played) String() string {
-	s := fmt.Sprintf("%d lives (", p.Lives)
-	for e, n := range p.Deaths {
-		s += fmt.Sprintf("%d %v, ", n, end(e))
-	}
-	s = fmt.Sprintf("%s), %d writes (", strings.TrimSuffix(s, ", "), p.Writes)
-	for f := Acknowledged; f <= Unknown; f++ {
-		s += fmt.Sprintf("%d %v, ", p.Fates[f], f)
-	}
-	return fmt.Sprintf("%s), %d doubts settled, %d answers judged, %v of virtual time", strings.TrimSuffix(s, ", "), p.Named, p.Asked, p.Virtual.Round(time.Second))
-}
-
-// Add sums up games.
-func (p *Played) Add(o Played) {
-	p.Lives += o.Lives
-	p.Writes += o.Writes
-	p.Asked += o.Asked
-	p.Virtual += o.Virtual
-	p.Named += o.Named
-	for i := range o.Deaths {
-		p.Deaths[i] += o.Deaths[i]
-	}
-	for i := range o.Fates {
-		p.Fates[i] += o.Fates[i]
-	}
 }
