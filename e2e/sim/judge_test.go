@@ -113,7 +113,11 @@ func TestJudge(t *testing.T) {
 		"lost from stable answers": {func(g game) { g.write(1, Acknowledged); g.all(true, 1) }, "missing"},
 		"above the horizon":        {func(g game) { g.write(2, Acknowledged); g.all(true, 1) }, ""},
 		"refused, and there":       {func(g game) { g.write(1, Refused); g.all(false, 0, k(1)) }, "refused shows up"},
-		"seen, then refused":       {func(g game) { w := g.Writing("a", false, false, 1); g.all(true, 1, k(1)); g.Wrote(w, k(1), Refused, nil) }, "refused is in a stable answer"},
+		"seen, then refused": {func(g game) {
+			w := g.Writing("a", false, false, 1)
+			g.all(true, 1, k(1))
+			g.Wrote(w, k(1), Refused, nil)
+		}, "refused is in a stable answer"},
 		"acknowledged too late": {func(g game) {
 			w := g.Writing("a", false, false, 1)
 			g.all(true, 5)
