@@ -524,7 +524,7 @@ func TestReset(t *testing.T) {
 		if err := w.bucket.Delete(t.Context(), w.names("")...); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := n.archived.Reset(t.Context(), "c", hub.KeyAt(first.Millis()-1, "")); err != nil {
+		if _, err := n.archived.Reset(t.Context(), "c", hub.KeyAt(first.Millis()-1, ""), nil); err != nil {
 			t.Fatal(err)
 		}
 		k := w.insert("c", "2")

@@ -164,14 +164,17 @@ func (s *Cursors) Get(ctx context.Context, name string) (Position, error) {
 }
 
 // Reset puts a cursor to a key, forward or back, and raises its generation: the Cursor that somebody has open, on any node, is lost with ErrReset at
-// its next write at the latest; whoever holds it open here, at once. It is durable when Reset returns nil.
-func (s *Cursors) Reset(ctx context.Context, name string, key hub.Key) (generation uint64, err error) {
+// its next write at the latest; whoever holds it open here, at once. It is durable when Reset returns nil. The payload is replaced.
+func (s *Cursors) Reset(ctx context.Context, name string, key hub.Key, payload []byte) (generation uint64, err error) {
+	if len(payload) > MaxPayload {
+		return 0, hub.E(hub.TooLarge, "cursor %s would hold %d bytes beside its key: at most %d are allowed", name, len(payload), MaxPayload)
+	}
 	for {
 		p, version, err := s.get(ctx, name)
 		if err != nil {
 			return 0, err
 		}
-		p.Key, p.Payload = key, nil
+		p.Key, p.Payload = key, payload
 		p.Generation++
 		_, err = s.registers.Set(ctx, s.prefix+name, p.encode(), version)
 		if err == nil {

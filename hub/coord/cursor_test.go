@@ -249,7 +249,7 @@ func TestPositionGolden(t *testing.T) {
 		if _, err := s.Open(t.Context(), "x", uint64(i)); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.Reset(t.Context(), "x", k); err != nil {
+		if _, err := s.Reset(t.Context(), "x", k, nil); err != nil {
 			t.Fatal(err)
 		}
 		c, err := s.Open(t.Context(), "x", uint64(i))

@@ -92,7 +92,7 @@ func testCursorReset(t *testing.T, w World) {
 	wake, stop := c.Watch("cursors/test/x")
 	defer stop()
 	drain(wake)
-	if g := must[uint64](t)(person.Reset(t.Context(), "x", key(10))); g != 1 {
+	if g := must[uint64](t)(person.Reset(t.Context(), "x", key(10), nil)); g != 1 {
 		t.Fatalf("generation %d", g)
 	}
 	woken(t, wake, "a cursor was reset")
@@ -105,7 +105,7 @@ func testCursorReset(t *testing.T, w World) {
 		t.Fatalf("position %+v", p)
 	}
 	x = must[*coord.Cursor](t)(mine.Open(t.Context(), "x", 1))
-	must[uint64](t)(mine.Reset(t.Context(), "x", key(5)))
+	must[uint64](t)(mine.Reset(t.Context(), "x", key(5), nil))
 	woken(t, x.Lost(), "a reset on the same node")
 	ok(t, person.Delete(t.Context(), "x"))
 	at(t, mine, "x", hub.Key{})
