@@ -43,6 +43,10 @@ type Writer interface {
 	WriteBulk(ctx context.Context, channel string, sealed [][]byte) (hub.Key, error)
 	// WriteKeyed writes items under keys of their own (replication); one that is there already is not written again.
 	WriteKeyed(ctx context.Context, channel string, items ...hub.Sealed) error
+	// Now returns a key with the hash "initial" in the present millisecond of the clock that mints: every key that this node minted before lies below it,
+	// every key that it mints after Now has returned lies above it, after a restart too. Whoever begins here gets what is written from now on
+	// (spec 03 §1.3). Unavailable: the clock cannot be moved at the moment.
+	Now(ctx context.Context) (hub.Key, error)
 }
 
 // LongTerm is what the service needs of the store that keeps items for good; longterm.Store is it.

@@ -329,6 +329,10 @@ func (s *Service) Horizon(ctx context.Context, _ string) (hub.Key, error) {
 	return f.cut, err
 }
 
+// Now is where somebody begins who wants what is written from now on: {now, to the ms}/initial (spec 03 §1.3). Keys that this node has minted lie below
+// it, keys that it mints later above. Unavailable: the clock cannot be moved at the moment.
+func (s *Service) Now(ctx context.Context) (hub.Key, error) { return s.opt.Short.Now(ctx) }
+
 // Watch wakes, at the latest when the horizon has passed it, for every new key of the channel. The channel holds one token.
 func (s *Service) Watch(channel string) (wake <-chan struct{}, stop func()) {
 	if ch, err := s.Channel(context.Background(), channel); err == nil {

@@ -56,6 +56,7 @@ type Node struct {
 	limit   hub.Mark // the durable bound: nothing at or above it is minted or shown
 	flight  flight
 	unnamed []*request // giving up, and the log would not take the name yet
+	nowEnd  hub.Mark   // the end of the millisecond that Now returned last
 
 	bound *bound // whoever holds the token of raising
 }

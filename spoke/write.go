@@ -48,7 +48,7 @@ func (n *Node) submit(ctx context.Context, r *request, records func(hub.Key) []s
 		}
 		n.mu.Unlock()
 		if err := n.raise(ctx, next); err != nil {
-			return hub.E(hub.KindOf(unavailable(err)), "the clock file cannot be moved ahead, so no key can be given: look at the disk of the data directory").Because(err)
+			return clockStuck(err)
 		}
 	}
 	r.mark, r.key = n.minter.Mint()

@@ -144,6 +144,18 @@ func (s *Short) WriteKeyed(ctx context.Context, channel string, items ...hub.Sea
 	return s.lost
 }
 
+// Now is the position of the clock; what is written later lies above it.
+func (s *Short) Now(ctx context.Context) (hub.Key, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.state(ctx); err != nil {
+		return hub.Key{}, err
+	}
+	ms := s.minter.Peek().Millis()
+	s.minter.Raise(hub.MarkAt(ms+1) - 1)
+	return hub.KeyAt(ms, "initial"), nil
+}
+
 // Read returns one item.
 func (s *Short) Read(ctx context.Context, channel string, key hub.Key) (hub.Sealed, error) {
 	s.mu.Lock()

@@ -196,6 +196,14 @@ func (m *memShort) WriteKeyed(_ context.Context, channel string, items ...hub.Se
 	return m.fail
 }
 
+func (m *memShort) Now(context.Context) (hub.Key, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	ms := m.minter.Peek().Millis()
+	m.minter.Raise(hub.MarkAt(ms+1) - 1)
+	return hub.KeyAt(ms, "initial"), m.fail
+}
+
 func (m *memShort) Read(_ context.Context, channel string, key hub.Key) (hub.Sealed, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

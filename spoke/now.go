@@ -1,0 +1,41 @@
+package spoke
+
+import (
+	"context"
+
+	"timehub/hub"
+)
+
+// initial is the hash of the keys that Now returns (spec 03 §1.3).
+const initial = "initial"
+
+// Now implements channel.Writer: {the present millisecond}/initial. It moves the clock to the end of that millisecond, and the bound above it, so that
+// whatever is minted later lies above the key, by this start or the next one. While nothing else moves the clock, all who ask get the same key.
+func (n *Node) Now(ctx context.Context) (hub.Key, error) {
+	for {
+		n.mu.Lock()
+		ms := n.minter.Peek().Millis()
+		if last := n.minter.Last(); last == n.nowEnd && n.minter.Wall() <= last.Millis() {
+			ms = last.Millis()
+		} else if fence, _ := hub.MarkOf(hub.KeyAt(ms, initial)); last >= fence {
+			ms++ // keys of this millisecond lie above its initial
+		}
+		end := hub.MarkAt(ms+1) - 1
+		if end < n.limit {
+			n.minter.Raise(end)
+			n.nowEnd = end
+			n.ahead(end)
+			n.mu.Unlock()
+			return hub.KeyAt(ms, initial), nil
+		}
+		n.mu.Unlock()
+		if err := n.raise(ctx, end); err != nil {
+			return hub.Key{}, clockStuck(err)
+		}
+	}
+}
+
+// clockStuck says that no key can be given.
+func clockStuck(err error) error {
+	return hub.E(hub.KindOf(unavailable(err)), "the clock file cannot be moved ahead, so no key can be given: look at the disk of the data directory").Because(err)
+}
