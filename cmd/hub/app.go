@@ -104,6 +104,7 @@ func exitCode(ctx context.Context, err error) int {
 
 // root builds the tree of commands.
 func (a *app) root() *cobra.Command {
+	versionAsked := false
 	root := &cobra.Command{
 		Use:   "hub",
 		Short: "A hub of channels: append items, read them back by time",
@@ -114,7 +115,12 @@ func (a *app) root() *cobra.Command {
 ` + exitText,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if versionAsked {
+				return a.printVersion()
+			}
+			return cmd.Help()
+		},
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return usage("there is no command %q; 'hub --help' lists them", args[0])
@@ -125,6 +131,7 @@ func (a *app) root() *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usage("%s; '%s --help' lists the flags", err.Error(), cmd.CommandPath())
 	})
+	root.Flags().BoolVar(&versionAsked, "version", false, "print the version, as 'hub version' does")
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.hubURL, "hub", a.env("HUB_URL", "http://127.0.0.1:8080"), "base URL of the hub to talk to (environment HUB_URL)")
 	flags.BoolVar(&a.json, "json", false, "print results and errors as JSON")

@@ -29,6 +29,9 @@ With --json the answer is an object with key, uri, contentType and the body as j
 				return err
 			}
 			defer c.Close()
+			if scheme, _, ok := strings.Cut(given[0], "://"); ok && !isURL(given[0]) {
+				return usage("%s: items are at addresses of http or https, not of %s", given[0], scheme)
+			}
 			item, err := c.GetURL(cmd.Context(), itemAddress(given[0]))
 			if hub.Is(err, hub.NotFound) {
 				return hub.E(hub.NotFound, "there is nothing at %s", given[0])

@@ -425,6 +425,15 @@ func TestConfigAndVersion(t *testing.T) {
 	if got := c.ok("version"); !strings.HasPrefix(got, "hub ") {
 		t.Errorf("%q", got)
 	}
+	if a, b := c.ok("version"), c.ok("--version"); a != b {
+		t.Errorf("%q, --version %q", a, b)
+	}
+	if a, b := c.ok("version", "--json"), c.ok("--json", "--version"); a != b || !strings.Contains(a, "platform") {
+		t.Errorf("%q, --version %q", a, b)
+	}
+	if code, _, stderr := c.run("", "get", "ftp://x/y"); code != exitUsage || !strings.Contains(stderr, "http or https, not of ftp") {
+		t.Errorf("get of ftp: exit %d %s", code, stderr)
+	}
 	if got := c.ok("completion", "bash"); !strings.Contains(got, "bash completion") {
 		t.Errorf("%.100q", got)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -92,7 +93,7 @@ func (m *importer) run(cmd *cobra.Command) error {
 	if m.file == "" {
 		name = nil
 	}
-	body, size, _, err := m.app.open(name)
+	body, size, _, err := m.app.open(cmd.Context(), name)
 	if err != nil {
 		return err
 	}
@@ -184,7 +185,7 @@ func (a *app) bar(size int64) *progressbar.ProgressBar {
 // errRecord marks an error that lies in the file.
 func errRecord(n int64, err error) error {
 	var c coded
-	if errors.As(err, &c) {
+	if errors.As(err, &c) || errors.Is(err, context.Canceled) {
 		return err
 	}
 	return coded{fmt.Errorf("record %d: %w", n, err), exitUsage}

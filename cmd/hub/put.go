@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -28,7 +29,7 @@ historical one (mutableTime).`,
 		Args:              args(1, 2),
 		ValidArgsFunction: a.channelNames,
 		RunE: func(cmd *cobra.Command, given []string) error {
-			body, size, name, err := a.open(given[1:])
+			body, size, name, err := a.open(cmd.Context(), given[1:])
 			if err != nil {
 				return err
 			}
@@ -68,10 +69,10 @@ historical one (mutableTime).`,
 	return cmd
 }
 
-// open opens the file of an argument; none, or -, is standard input.
-func (a *app) open(given []string) (body io.ReadCloser, size int64, name string, err error) {
+// open opens the file of an argument; none, or -, is standard input, whose reads end with ctx.
+func (a *app) open(ctx context.Context, given []string) (body io.ReadCloser, size int64, name string, err error) {
 	if len(given) == 0 || given[0] == "-" {
-		return io.NopCloser(a.stdin), -1, "", nil
+		return io.NopCloser(interruptible(ctx, a.stdin)), -1, "", nil
 	}
 	f, err := os.Open(given[0])
 	if err != nil {

@@ -157,7 +157,7 @@ func compile(flag, expression string) (*gojq.Code, error) {
 // jsonValues reads JSON values one after the other: one document, or one a line. Numbers keep their digits.
 func jsonValues(r io.Reader) iter.Seq2[any, error] {
 	return func(yield func(any, error) bool) {
-		d := json.NewDecoder(bufio.NewReaderSize(skipBOM(r), 1<<16))
+		d := json.NewDecoder(&textReader{r: skipBOM(r), json: true})
 		d.UseNumber()
 		for {
 			var v any
@@ -165,7 +165,8 @@ func jsonValues(r io.Reader) iter.Seq2[any, error] {
 			if err == io.EOF {
 				return
 			}
-			if err != nil {
+			var syntax *json.SyntaxError
+			if errors.As(err, &syntax) || errors.Is(err, io.ErrUnexpectedEOF) {
 				err = fmt.Errorf("invalid JSON near byte %d: %w", d.InputOffset(), err)
 			}
 			if !yield(v, err) || err != nil {
@@ -178,7 +179,7 @@ func jsonValues(r io.Reader) iter.Seq2[any, error] {
 // csvValues reads rows as objects of strings, by the names of the first row.
 func csvValues(r io.Reader) iter.Seq2[any, error] {
 	return func(yield func(any, error) bool) {
-		c := csv.NewReader(skipBOM(r))
+		c := csv.NewReader(&textReader{r: skipBOM(r)})
 		c.ReuseRecord = true
 		head, err := c.Read()
 		if err == io.EOF {

@@ -40,16 +40,18 @@ func (a *app) versionCommand() *cobra.Command {
 		Use:   "version",
 		Short: "Print the version of this program",
 		Args:  args(0, 0),
-		RunE: func(*cobra.Command, []string) error {
-			v := ownVersion()
-			if v == "" {
-				v = "local"
-			}
-			if a.json {
-				return a.printJSON(a.stdout, map[string]string{"version": v, "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH})
-			}
-			_, err := fmt.Fprintf(a.stdout, "hub %s (%s, %s/%s)\n", v, runtime.Version(), runtime.GOOS, runtime.GOARCH)
-			return err
-		},
+		RunE:  func(*cobra.Command, []string) error { return a.printVersion() },
 	}
+}
+
+func (a *app) printVersion() error {
+	v := ownVersion()
+	if v == "" {
+		v = "local"
+	}
+	if a.json {
+		return a.printJSON(a.stdout, map[string]string{"version": v, "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH})
+	}
+	_, err := fmt.Fprintf(a.stdout, "hub %s (%s, %s/%s)\n", v, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return err
 }
