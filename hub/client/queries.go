@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"time"
 
 	"timehub/hub"
 )
@@ -16,6 +17,10 @@ type Query struct {
 	Order    hub.Order
 	Epoch    hub.Epoch
 	Tier     hub.Tier
+
+	// Wait lets After and Latest, while there is nothing, hold the request for so long, in whole seconds of at most 60. A hub that does not know how
+	// answers at once.
+	Wait time.Duration
 }
 
 func (q Query) values() url.Values {
@@ -31,6 +36,9 @@ func (q Query) values() url.Values {
 	}
 	if q.Tier != hub.AllTiers {
 		v.Set("location", q.Tier.String())
+	}
+	if s := int64(q.Wait / time.Second); s > 0 {
+		v.Set("wait", strconv.FormatInt(min(s, 60), 10))
 	}
 	return v
 }
