@@ -31,6 +31,11 @@ func (s *Service) InsertBulk(ctx context.Context, ch *hub.Channel, creator strin
 	if err != nil {
 		return hub.Key{}, err
 	}
+	if ch.LiveFrom > now.UnixMilli() {
+		if err := s.untilLive(ctx, ch); err != nil {
+			return hub.Key{}, err
+		}
+	}
 	sealed, used := s.sealParts(parts, creator, now)
 	key, err := s.opt.Short.WriteBulk(ctx, ch.Name, sealed)
 	if err != nil {

@@ -41,12 +41,21 @@ type Writer interface {
 	Write(ctx context.Context, channel string, sealed []byte) (hub.Key, error)
 	// WriteBulk mints one shared key and writes part i under hub.BulkKey(key, i): all or none. It returns the shared key.
 	WriteBulk(ctx context.Context, channel string, sealed [][]byte) (hub.Key, error)
-	// WriteKeyed writes items under keys of their own (replication); one that is there already is not written again.
+	// WriteKeyed writes items under keys of their own (replication); one that is there already is not written again. A key at or below the marker of
+	// the channel (Replicas) is noted as late.
 	WriteKeyed(ctx context.Context, channel string, items ...hub.Sealed) error
 	// Now returns a key with the hash "initial" in the present millisecond of the clock that mints: every key that this node minted before lies below it,
 	// every key that it mints after Now has returned lies above it, after a restart too. Whoever begins here gets what is written from now on
 	// (spec 03 §1.3). Unavailable: the clock cannot be moved at the moment.
 	Now(ctx context.Context) (hub.Key, error)
+}
+
+// Replicas is what replication needs of the short-term store beside ShortTerm (ENGINE §7); spoke.Node is it.
+type Replicas interface {
+	// WriteComplete writes the channel's marker: everything of its source up to a key is here. It follows what WriteKeyed has written before.
+	WriteComplete(ctx context.Context, channel string, upTo hub.Key) error
+	// Complete is the highest marker of the channel; false: it has none.
+	Complete(channel string) (upTo hub.Key, ok bool)
 }
 
 // LongTerm is what the service needs of the store that keeps items for good; longterm.Store is it.

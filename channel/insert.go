@@ -42,6 +42,11 @@ func (s *Service) Insert(ctx context.Context, ch *hub.Channel, u Upload) (hub.Ke
 	if err := s.admit(ch, &u); err != nil {
 		return hub.Key{}, err
 	}
+	if ch.LiveFrom > now.UnixMilli() {
+		if err := s.untilLive(ctx, ch); err != nil {
+			return hub.Key{}, err
+		}
+	}
 	key, err := s.insert(ctx, ch, &u, now)
 	if err != nil {
 		return hub.Key{}, err

@@ -25,6 +25,7 @@ func (s *Service) Items(ctx context.Context, q hub.Query) iter.Seq2[hub.Sealed, 
 
 func (s *Service) items(ctx context.Context, ch *hub.Channel, q hub.Query, f frame) iter.Seq2[hub.Sealed, error] {
 	q.Channel = ch.Name
+	f = s.frameOf(ch, f)
 	return func(yield func(hub.Sealed, error) bool) {
 		found := 0
 		for _, l := range inSearchOrder(plan(q, s.view(ch, f)), q.Reverse) {

@@ -160,12 +160,35 @@ func (s *Service) Keys(ctx context.Context, q hub.Query) (hub.Page, error) {
 	return s.keys(ctx, ch, q, f)
 }
 
+// frameOf is the frame of one channel. A replicated channel is stable up to its marker, whatever the clock says (spec 01 §5); so is one that was a target,
+// as long as the horizon is not there: until then nothing is minted in it (hub.Channel.LiveFrom).
+func (s *Service) frameOf(ch *hub.Channel, f frame) frame {
+	if !ch.Replicated() && ch.LiveFrom == 0 {
+		return f
+	}
+	if upTo, ok := s.complete(ch.Name); ok && (ch.Replicated() || !f.cut.IsZero() && f.cut.Less(upTo)) {
+		f.cut, f.stable = upTo, upTo.Time()
+	}
+	return f
+}
+
+// held is a search of one channel: searches by direction show of a replicated channel what is stable, whatever they ask for (spec 01 §5).
+func (s *Service) held(ch *hub.Channel, q Search) Search {
+	if q.Kind != InWindow && ch.Replicated() {
+		if _, ok := s.complete(ch.Name); ok {
+			q.Stable = true
+		}
+	}
+	return q
+}
+
 func (s *Service) view(ch *hub.Channel, f frame) view {
 	return view{frame: f, ch: ch, birthday: s.opt.Birthday, floor: s.opt.Short.Floor(ch.Name)}
 }
 
 func (s *Service) keys(ctx context.Context, ch *hub.Channel, q hub.Query, f frame) (hub.Page, error) {
 	q.Channel = ch.Name
+	f = s.frameOf(ch, f)
 	all := hub.Page{Horizon: f.cut}
 	legs := inSearchOrder(plan(q, s.view(ch, f)), q.Reverse)
 	for i, l := range legs {
@@ -324,9 +347,15 @@ func (s *Service) longKeys(ctx context.Context, ch *hub.Channel, q hub.Query, ke
 }
 
 // Horizon is the key up to which stable answers of the channel reach now.
-func (s *Service) Horizon(ctx context.Context, _ string) (hub.Key, error) {
+func (s *Service) Horizon(ctx context.Context, channel string) (hub.Key, error) {
 	f, err := s.frame(ctx, true)
-	return f.cut, err
+	if err != nil {
+		return f.cut, err
+	}
+	if ch, err := s.Channel(ctx, channel); err == nil {
+		f = s.frameOf(ch, f)
+	}
+	return f.cut, nil
 }
 
 // Now is where somebody begins who wants what is written from now on: {now, to the ms}/initial (spec 03 §1.3). Keys that this node has minted lie below

@@ -127,7 +127,7 @@ func (s *Service) PutChannel(ctx context.Context, name string, p ChannelPatch, b
 		if created = now.Channel == nil; created {
 			return s.create(now, fence, name, p)
 		}
-		return s.update(now, p, by)
+		return s.update(ctx, now, p, by)
 	})
 	return ch, created && err == nil, err
 }
@@ -144,7 +144,7 @@ func (s *Service) PatchChannel(ctx context.Context, name string, p ChannelPatch,
 		case p.Empty:
 			return nil, hub.E(hub.Invalid, "the body is empty: expected a JSON object with the members to change")
 		}
-		return s.update(now, p, by)
+		return s.update(ctx, now, p, by)
 	})
 }
 
@@ -204,7 +204,7 @@ func stillCleaning(name string) error {
 }
 
 // update makes the document of a changed channel, or returns the one it was given.
-func (s *Service) update(now *Document, p ChannelPatch, by Caller) (*Document, error) {
+func (s *Service) update(ctx context.Context, now *Document, p ChannelPatch, by Caller) (*Document, error) {
 	old := now.Channel
 	c, err := merge(old, p, false, s.opt.ProtectChannels)
 	if err != nil {
@@ -227,6 +227,12 @@ func (s *Service) update(now *Document, p ChannelPatch, by Caller) (*Document, e
 	}
 	if equal {
 		return now, nil
+	}
+	switch {
+	case c.Replicated() && !old.Replicated():
+		c.Lives++
+	case old.Replicated() && !c.Replicated():
+		c.LiveFrom = s.liveFrom(ctx, c)
 	}
 	next := *now
 	next.Channel = c

@@ -102,6 +102,7 @@ func (s *Service) Find(ctx context.Context, ch *hub.Channel, q Search) (Answer, 
 
 // header is the answer without keys.
 func (s *Service) header(ch *hub.Channel, q Search, f frame) Answer {
+	f = s.frameOf(ch, f)
 	return Answer{
 		Page: hub.Page{Horizon: f.cut}, Start: q.start(ch, f.now, s.opt.Birthday),
 		Now: f.now, Until: f.until(q.Stable),
@@ -109,6 +110,7 @@ func (s *Service) header(ch *hub.Channel, q Search, f frame) Answer {
 }
 
 func (s *Service) find(ctx context.Context, ch *hub.Channel, q Search, f frame) (Answer, error) {
+	q = s.held(ch, q)
 	a := s.header(ch, q, f)
 	if q.asksNothing() {
 		return a, nil
@@ -141,7 +143,7 @@ func (s *Service) Stream(ctx context.Context, ch *hub.Channel, q Search, order h
 	if err != nil {
 		return Answer{}, nil, err
 	}
-	return a, s.itemsOf(ctx, ch, q, a.Keys, order, f), nil
+	return a, s.itemsOf(ctx, ch, s.held(ch, q), a.Keys, order, f), nil
 }
 
 // itemsOf reads the items of ascending keys, and none that appeared between them since.
@@ -165,7 +167,10 @@ func (s *Service) itemsOf(ctx context.Context, ch *hub.Channel, q Search, keys [
 }
 
 // Stable is the instant up to which stable answers of the channel reach, as /time shows it; now is the clock. Both were taken at once.
-func (s *Service) Stable(ctx context.Context, _ *hub.Channel) (now, stable time.Time, err error) {
+func (s *Service) Stable(ctx context.Context, ch *hub.Channel) (now, stable time.Time, err error) {
 	f, err := s.frame(ctx, true)
+	if err == nil && ch != nil {
+		f = s.frameOf(ch, f)
+	}
 	return f.now, f.stable, err
 }

@@ -35,7 +35,9 @@ type Options struct {
 	Short   ShortTerm
 	Long    LongTerm
 	Catalog Catalog
-	Sealer  *seal.Sealer // nil: one of its own
+	// Replicas keeps the markers of replicated channels; it is Short, seen from another side. nil: nothing is replicated here.
+	Replicas Replicas
+	Sealer   *seal.Sealer // nil: one of its own
 
 	Clock    hub.Clock   // nil: time.Now
 	Horizon  hub.Horizon // how stable answers are cut (app.stable_seconds)

@@ -96,6 +96,7 @@ func (s *Service) findTagged(ctx context.Context, channels []*hub.Channel, q Sea
 func (s *Service) tagHeader(channels []*hub.Channel, q Search, f frame) TagAnswer {
 	a := TagAnswer{Answer: Answer{Page: hub.Page{Horizon: f.cut}, Start: q.Key, Now: f.now, Until: f.until(q.Stable)}}
 	for i, ch := range channels {
+		a.Horizon = earlier(a.Horizon, s.frameOf(ch, f).cut)
 		if start := q.start(ch, f.now, s.opt.Birthday); i == 0 || start.Less(a.Start) {
 			a.Start = start
 		}
