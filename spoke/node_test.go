@@ -24,10 +24,15 @@ func started(t testing.TB, d disk.Disk, clock hub.Clock) (*Node, func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return n, runNode(t, n)
+}
+
+// runNode runs a node until the result is called.
+func runNode(t testing.TB, n *Node) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- n.Run(ctx) }()
-	return n, func() {
+	return func() {
 		cancel()
 		if err := <-ended; err != nil && !errors.Is(err, memdisk.ErrKilled) {
 			t.Errorf("Run: %v", err)

@@ -218,6 +218,15 @@ func (n *Node) WriteKeyed(ctx context.Context, channel string, items ...hub.Seal
 	}
 	records = sortedRecords(records)
 	records[len(records)-1].Flags &^= spokelog.MoreFollows
+	if err := n.put(ctx, records); err != nil {
+		return err
+	}
+	n.board.notify(channel)
+	return nil
+}
+
+// put writes records that nobody's decision waits for, and returns when they are on the disk.
+func (n *Node) put(ctx context.Context, records []spokelog.Record) error {
 	done := make(chan error, 1)
 	if err := n.store.Enqueue(&spokelog.Batch{Records: records, Done: func(err error) { done <- err }}); err != nil {
 		return err
@@ -229,7 +238,6 @@ func (n *Node) WriteKeyed(ctx context.Context, channel string, items ...hub.Seal
 		if err != nil {
 			return lost(err)
 		}
-		n.board.notify(channel)
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()

@@ -3,6 +3,7 @@ package log
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"timehub/hub/disk"
@@ -41,7 +42,8 @@ type committer struct {
 	buf   []byte
 	base  int64 // offset of buf in the file
 	pend  []format.Named
-	spare []*Batch // the other slice of Log.queue
+	marks []format.Named // markers: they are in no index
+	spare []*Batch       // the other slice of Log.queue
 }
 
 // run commits until ctx ends, then what was enqueued before.
@@ -147,7 +149,7 @@ func (c *committer) refusing() bool {
 // group writes batches as one group, syncs it and makes it visible.
 func (c *committer) group(list []*Batch) error {
 	s, l := c.active, c.l
-	c.buf, c.base, c.pend = c.buf[:0], s.length, c.pend[:0]
+	c.buf, c.base, c.pend, c.marks = c.buf[:0], s.length, c.pend[:0], c.marks[:0]
 	if !c.linked {
 		c.buf, c.base = c.link(s).Append(c.buf), format.HeadSize
 	}
@@ -162,8 +164,9 @@ func (c *committer) group(list []*Batch) error {
 		c.buf = format.AppendLow(c.buf, low)
 	}
 	header := c.buf[at:]
-	flushed := false
+	flushed, durable := false, false
 	for _, b := range list {
+		durable = durable || b.durable
 		for i := range b.Records {
 			if len(c.buf) >= flushBytes {
 				if !flushed { // the header is written last
@@ -190,7 +193,7 @@ func (c *committer) group(list []*Batch) error {
 		c.buf = nil
 	}
 	if err == nil {
-		err = c.written()
+		err = c.written(durable)
 	}
 	if err != nil {
 		return err
@@ -206,7 +209,12 @@ func (c *committer) encode(r *Record, g *format.Group) {
 	var crc uint32
 	c.buf, crc = format.AppendRecord(c.buf, r, r.Flags)
 	g.Add(crc)
-	c.pend = append(c.pend, format.NewNamed(r.Channel, r.Key.Millis(), r.Key.Hash(), r.Flags, c.base+int64(at), len(c.buf)-at))
+	n := format.NewNamed(r.Channel, r.Key.Millis(), r.Key.Hash(), r.Flags, c.base+int64(at), len(c.buf)-at)
+	if r.Flags&Complete != 0 {
+		c.marks = append(c.marks, n)
+		return
+	}
+	c.pend = append(c.pend, n)
 }
 
 func (c *committer) flush() error {
@@ -216,9 +224,9 @@ func (c *committer) flush() error {
 	return err
 }
 
-// written syncs, if the mode wants it now.
-func (c *committer) written() error {
-	if c.l.opt.Sync == Always {
+// written syncs, if the mode or somebody wants it now.
+func (c *committer) written(durable bool) error {
+	if durable || c.l.opt.Sync == Always {
 		return c.sync()
 	}
 	now := time.Now()
@@ -248,6 +256,12 @@ func (c *committer) publish(end int64, lows []Low) {
 	s.length, s.size, s.closed = end, end, now
 	format.MergeLows(s.mem.Lows, lows)
 	l.learn(lows)
+	for i := range c.marks {
+		m := &c.marks[i]
+		name, upTo := strings.Clone(m.Channel), m.Key()
+		s.mem.AddComplete(name, upTo)
+		l.learnComplete(name, upTo, s.seq)
+	}
 	if l.failures > 0 && !l.broken {
 		l.failures = 0
 	}
@@ -257,6 +271,7 @@ func (c *committer) publish(end int64, lows []Low) {
 	}
 	c.groups++
 	clear(c.pend) // they refer to requests
+	clear(c.marks)
 	if cap(c.pend) > 1<<16 {
 		c.pend = nil
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -48,6 +49,8 @@ type history struct {
 	ms       int64
 	batches  []*sent
 	archived map[string]hub.Key
+	marks    map[string][]hub.Key // markers that may be in the log
+	complete map[string]hub.Key   // the highest one that was acknowledged or shown
 }
 
 func (h *history) fatalf(format string, args ...any) {
@@ -57,6 +60,7 @@ func (h *history) fatalf(format string, args ...any) {
 
 func newHistory(t *testing.T, seed uint64) *history {
 	h := &history{t: t, rng: rand.New(rand.NewPCG(seed, 7)), disk: memdisk.New(memdisk.Options{Seed: seed}), archived: map[string]hub.Key{}}
+	h.marks, h.complete = map[string][]hub.Key{}, map[string]hub.Key{}
 	h.ms = time.Now().UnixMilli()
 	h.opt = Options{
 		SegmentBytes: int64(1000 + h.rng.IntN(20_000)), SegmentRecords: 5 + h.rng.IntN(60), SegmentAge: time.Duration(50+h.rng.IntN(500)) * time.Millisecond,
@@ -99,13 +103,28 @@ func (h *history) send(l *Log, channel string, n int, done chan<- struct{}) erro
 		s.keys = append(s.keys, k)
 		b.Records = append(b.Records, Record{Channel: channel, Key: k, Stream: Stream{Ordinal: 1, Incarnation: uint32(h.gen)}, Data: body(k)})
 	}
+	upTo := s.keys[len(s.keys)-1]
+	mark := h.ms%4 == 0
+	if mark {
+		b.Records = append(b.Records, Record{Channel: channel, Key: upTo, Flags: Complete})
+		if h.ms%8 == 0 { // alone
+			b.Records, s.keys = b.Records[len(b.Records)-1:], nil
+		}
+		h.marks[channel] = append(h.marks[channel], upTo)
+	}
 	b.Done = func(err error) {
 		h.mu.Lock()
 		switch {
 		case err == nil:
 			s.fate = kept
+			if mark && h.complete[channel].Less(upTo) {
+				h.complete[channel] = upTo
+			}
 		case errors.Is(err, ErrLost):
 			s.fate = lost
+			if mark {
+				h.marks[channel] = slices.DeleteFunc(h.marks[channel], func(k hub.Key) bool { return k == upTo })
+			}
 		case !errors.Is(err, ErrClosed):
 			h.t.Errorf("Done: %v", err)
 		}
@@ -115,7 +134,9 @@ func (h *history) send(l *Log, channel string, n int, done chan<- struct{}) erro
 	if err := l.Enqueue(&b); err != nil {
 		return err
 	}
-	h.batches = append(h.batches, s)
+	if len(s.keys) > 0 {
+		h.batches = append(h.batches, s)
+	}
 	return nil
 }
 
@@ -217,6 +238,11 @@ func (h *history) check(l *Log) {
 	}
 	shown := map[string]map[hub.Key]bool{}
 	for _, ch := range []string{"a", "b", "c"} {
+		upTo, ok := l.Complete(ch)
+		if was := h.complete[ch]; ok && !slices.Contains(h.marks[ch], upTo) || upTo.Less(was) {
+			h.fatalf("channel %s is complete up to %v, it was up to %v", ch, upTo, was)
+		}
+		h.complete[ch] = upTo
 		shown[ch] = map[hub.Key]bool{}
 		last := hub.MinKey
 		for r, err := range l.Items(context.Background(), ch, hub.MinKey, hub.MaxKey, 0, false) {

@@ -28,6 +28,10 @@ func mem(t *testing.T, opt Options) *testLog {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return run(t, l)
+}
+
+func run(t *testing.T, l *Log) *testLog {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- l.Run(ctx) }()
@@ -434,4 +438,103 @@ func TestFloorOfAFailedSweep(t *testing.T) {
 			l.stop()
 		})
 	}
+}
+
+// TestReadsThatFail: what cannot be read at the moment is neither taken for damaged nor given up: answers that need it fail, a start and a sweep leave it
+// alone, and when the disk reads again everything is there.
+func TestReadsThatFail(t *testing.T) {
+	fail := memdisk.Rule{Ops: memdisk.OpRead, Name: "spoke/*.seg", Fault: memdisk.Fault{Err: errInjected}}
+	fill := func(l *testLog) (all []Record) {
+		for i := range 25 {
+			all = append(all, Record{Channel: "a", Key: hub.NewKey(time.Now(), fmt.Sprintf("%06d", i)), Data: []byte("data")})
+			l.mustPut(all[i])
+		}
+		return all
+	}
+	t.Run("answers", func(t *testing.T) {
+		bubble(t, func(t *testing.T, d *memdisk.Disk) {
+			opt := Options{Disk: d, MinFree: -1}
+			l := mem(t, opt)
+			all := fill(l)
+			l.stop()
+			l = mem(t, opt)
+			good := d.Inject(fail)
+			for range 3 {
+				if keys, _, err := l.Keys(t.Context(), "a", hub.MinKey, hub.MaxKey, 0, false); !hub.Is(err, hub.Unavailable) {
+					t.Errorf("%d keys, %v", len(keys), err)
+				}
+			}
+			good()
+			l.has(t, all...)
+			if s := l.Status(); len(s.Holes) > 0 {
+				t.Errorf("%+v", s)
+			}
+			l.stop()
+		})
+	})
+	t.Run("start", func(t *testing.T) {
+		for skip := range 6 {
+			bubble(t, func(t *testing.T, d *memdisk.Disk) {
+				l := mem(t, Options{Disk: d, MinFree: -1})
+				all := fill(l)
+				next := d.Fork(memdisk.PowerCut, 1)
+				l.stop()
+				rule := fail
+				rule.Skip, rule.Times = skip, 1
+				good := next.Inject(rule)
+				archived := all[len(all)-1].Key // all that could go
+				opt := Options{Disk: next, MinFree: -1, TTL: time.Second, SegmentAge: time.Second, Archived: func(string) (hub.Key, bool) { return archived, true }}
+				began, _, err := Open(t.Context(), opt)
+				good()
+				if err != nil { // it may refuse to start as well
+					archived = hub.MinKey
+					began, _, err = Open(t.Context(), opt)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !began.segs[0].unread {
+					archived = hub.MinKey
+				}
+				l = run(t, began)
+				after := Record{Channel: "a", Key: hub.NewKey(time.Now(), "after"), Data: []byte("more")}
+				l.mustPut(after)
+				time.Sleep(time.Minute)
+				if err := l.Sweep(t.Context()); err != nil {
+					t.Error(err)
+				}
+				l.stop()
+				l = mem(t, Options{Disk: next.Restart(memdisk.PowerCut, 1), MinFree: -1})
+				l.has(t, append(all, after)...)
+				l.stop()
+			})
+		}
+	})
+	t.Run("sweep", func(t *testing.T) {
+		for skip := range 20 {
+			bubble(t, func(t *testing.T, d *memdisk.Disk) {
+				var archived hub.Key
+				opt := Options{Disk: d, MinFree: -1, TTL: time.Second, Archived: func(string) (hub.Key, bool) { return archived, true }}
+				l := mem(t, opt)
+				all := fill(l)
+				l.stop()
+				archived = all[20].Key
+				l = mem(t, opt)
+				time.Sleep(time.Minute)
+				rule := fail
+				rule.Skip, rule.Times = skip, 1
+				good := d.Inject(rule)
+				_ = l.Sweep(t.Context())
+				good()
+				if err := l.Sweep(t.Context()); err != nil {
+					t.Error(err)
+				}
+				keys, _, err := l.Keys(t.Context(), "a", all[21].Key, hub.MaxKey, 0, false)
+				if s := l.Status(); err != nil || len(keys) != 4 || len(s.Holes) > 0 {
+					t.Errorf("skip %d: %d keys, %v, %+v", skip, len(keys), err, s)
+				}
+				l.stop()
+			})
+		}
+	})
 }

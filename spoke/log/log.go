@@ -42,6 +42,7 @@ type Log struct {
 	floored     bool     // this process has written the file floor: what an older one left may not be durable
 	dirFailures int      // failed syncs of the folder
 	lows        map[Stream]Low
+	complete    map[string]marker // of channels
 	floor       hub.Key
 	holes       []Hole
 	damage      map[damagedPlace]struct{}
@@ -82,7 +83,7 @@ func newLog(opt Options) *Log {
 	return &Log{
 		opt: opt, log: opt.Log, metrics: newInstruments(opt.Metrics),
 		wake: make(chan struct{}, 1), sealWake: make(chan struct{}, 1), prepare: make(chan struct{}, 1), prepared: make(chan prepared, 1),
-		lows: map[Stream]Low{}, damage: map[damagedPlace]struct{}{}, free: -1, cache: newCache(),
+		lows: map[Stream]Low{}, complete: map[string]marker{}, damage: map[damagedPlace]struct{}{}, free: -1, cache: newCache(),
 	}
 }
 
@@ -141,6 +142,8 @@ func (b *Batch) check() error {
 			return hub.E(hub.Internal, "record with unknown flags %#x", uint8(r.Flags))
 		case r.Flags&GivenUp != 0 && len(r.Data) > 0:
 			return hub.E(hub.Internal, "the name of a given-up key with data")
+		case r.Flags&Complete != 0 && (len(r.Data) > 0 || r.Flags&GivenUp != 0):
+			return hub.E(hub.Internal, "a marker that is an item too")
 		}
 		if i < len(b.Records)-1 {
 			r.Flags |= MoreFollows

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math"
 	"slices"
@@ -126,7 +127,10 @@ func (r *recovery) list() error {
 			return fmt.Errorf("open segment: %w", err)
 		}
 		b := make([]byte, format.DataStart)
-		n, _ := f.file.ReadAt(b, 0) // what cannot be read is damage
+		n, err := f.file.ReadAt(b, 0)
+		if err != nil && err != io.EOF {
+			return fmt.Errorf("read the head of segment %s: %w", f.name, err)
+		}
 		if f.head, f.headErr = format.ParseHead(b[:n]); isVersion(f.headErr) {
 			return fmt.Errorf("segment %s: %w", f.name, f.headErr)
 		}
@@ -237,6 +241,10 @@ func (r *recovery) segment(f *segmentFile) error {
 	if isVersion(err) {
 		return err
 	}
+	var marks map[string]hub.Key
+	if err == nil {
+		marks, err = foot.Complete(f.file)
+	}
 	if err == nil && f.seq > r.sealed { // it may not be on the disk
 		if err := rewrite(l.opt.Disk, f.name, f.size-format.PageSize, f.size); err != nil {
 			return err
@@ -248,7 +256,7 @@ func (r *recovery) segment(f *segmentFile) error {
 		for _, d := range foot.Holes {
 			r.hole(holeOf(f.seq, d))
 		}
-		r.take(f, s, lows)
+		r.take(f, s, lows, marks)
 		return nil
 	}
 	switch {
@@ -277,6 +285,13 @@ func (r *recovery) scanSegment(f *segmentFile, s *segment) error {
 		limit = f.fixed.PrevLength
 	}
 	res := scanInto(f.file, s, limit, f.fixed != nil)
+	if res.Failed != nil {
+		// Whether what cannot be read now is whole, and was acknowledged, nobody knows. It stays as it is, for a start to which the disk gives it.
+		l.log.Error("a segment cannot be read to its end", "segment", f.name, "err", res.Failed)
+		*s = *newSegment(l.opt.Dir, s.seq, s.salt)
+		s.failed, s.unread = true, true
+		res = scanInto(f.file, s, limit, true)
+	}
 	r.found.Scanned++
 	s.length, s.size = res.End, f.size
 	if s.records > 0 {
@@ -288,12 +303,12 @@ func (r *recovery) scanSegment(f *segmentFile, s *segment) error {
 	for _, d := range s.mem.Holes {
 		r.hole(holeOf(f.seq, d))
 	}
-	if f.fixed == nil {
+	if f.fixed == nil && !s.unread {
 		if cut := f.size - res.End; cut > 0 {
 			r.found.Cut += cut
 			l.log.Warn("the end of a segment was not finished before the last stop; it is cut", "segment", f.name, "bytes", cut)
 		}
-		if s.records == 0 && len(res.Damage) == 0 && f.linkErr != nil {
+		if res.LastGroup == 0 && len(res.Damage) == 0 && f.linkErr != nil {
 			l.voids = append(l.voids, f.seq) // its first group was not finished; a link alone has to stay
 			return nil
 		}
@@ -306,14 +321,16 @@ func (r *recovery) scanSegment(f *segmentFile, s *segment) error {
 			}
 		}
 	}
-	r.take(f, s, format.SortedLows(s.mem.Lows))
-	l.sealLater(s)
+	r.take(f, s, format.SortedLows(s.mem.Lows), s.mem.Complete)
+	if !s.unread {
+		l.sealLater(s)
+	}
 	return nil
 }
 
 // scanInto reads the groups of a file into the index of a segment.
 func scanInto(f disk.File, s *segment, limit int64, fixed bool) format.Scanned {
-	var list []format.Named
+	var list, marks []format.Named
 	var intern = map[string]string{}
 	sc := format.Scan{R: f, Salt: s.salt, Limit: limit, Fixed: fixed}
 	sc.Visit = func(r format.Raw, off int64) {
@@ -325,15 +342,23 @@ func scanInto(f disk.File, s *segment, limit int64, fixed bool) format.Scanned {
 			name = string(r.Channel)
 			intern[name] = name
 		}
-		list = append(list, format.NewNamed(name, r.Millis, r.Hash, r.Flags, off, r.Size))
+		n := format.NewNamed(name, r.Millis, r.Hash, r.Flags, off, r.Size)
+		if r.Flags&Complete != 0 {
+			marks = append(marks, n)
+			return
+		}
+		list = append(list, n)
 	}
 	sc.Keep = func(g format.Group, _ int64, lows []Low, ok bool) {
 		if ok {
 			s.add(list)
 			format.MergeLows(s.mem.Lows, lows)
+			for i := range marks {
+				s.mem.AddComplete(marks[i].Channel, marks[i].Key())
+			}
 		}
 		clear(list)
-		list = list[:0]
+		list, marks = list[:0], marks[:0]
 	}
 	res := sc.Run()
 	for _, d := range res.Damage {
@@ -380,7 +405,7 @@ func rewrite(d disk.Disk, name string, from, to int64) (err error) {
 }
 
 // take makes a segment part of the log.
-func (r *recovery) take(f *segmentFile, s *segment, lows []Low) {
+func (r *recovery) take(f *segmentFile, s *segment, lows []Low, marks map[string]hub.Key) {
 	l := r.l
 	if l.open < idleFiles {
 		l.adopt(s, f.file)
@@ -388,6 +413,9 @@ func (r *recovery) take(f *segmentFile, s *segment, lows []Low) {
 	}
 	l.insert(s)
 	l.learn(lows)
+	for name, upTo := range marks {
+		l.learnComplete(name, upTo, s.seq)
+	}
 	l.prev = previous{s.seq, s.salt, s.length, s.maxMs}
 	if r.found.Records == 0 || r.found.Last.Less(s.last) {
 		r.found.Last = s.last
@@ -427,6 +455,9 @@ func (l *Log) rebuild(s *segment) error {
 	}
 	fresh := newSegment(l.opt.Dir, s.seq, s.salt)
 	res := scanInto(f, fresh, length, true)
+	if res.Failed != nil {
+		return hub.E(hub.Unavailable, "a part of the log cannot be read at the moment: try again").Because(res.Failed)
+	}
 	l.mu.Lock()
 	first := s.foot != nil
 	if first {

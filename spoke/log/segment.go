@@ -32,6 +32,7 @@ type segment struct {
 	mem     *format.Index  // the index, until foot is there
 	foot    *format.Footer // nil: no footer yet
 	failed  bool           // a write or a sync failed: never written again by this process
+	unread  bool           // a part could not be read at the start: neither sealed nor swept by this process
 	records int
 	minMs   int64 // of all keys; minMs > maxMs: no records
 	maxMs   int64

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math"
 	"slices"
@@ -50,7 +51,7 @@ func (l *Log) old() []*segment {
 	var list []*segment
 	for i, s := range l.segs {
 		closed := s.foot != nil || s.failed && i < len(l.segs)-1
-		if closed && max(s.closed, s.maxMs) < limit {
+		if closed && !s.unread && max(s.closed, s.maxMs) < limit {
 			list = append(list, s)
 		}
 	}
@@ -93,6 +94,9 @@ func (l *Log) sweep(ctx context.Context, s *segment) (n int, err error) {
 		if err := l.carry(ctx, s, need); err != nil {
 			return 0, err
 		}
+	}
+	if err := l.carryMarkers(ctx, s); err != nil {
+		return 0, err
 	}
 	return total - len(need), l.remove(s)
 }
@@ -274,18 +278,8 @@ func (l *Log) carry(ctx context.Context, s *segment, need []placed) error {
 		if len(batch.Records) == 0 {
 			continue
 		}
-		done := make(chan error, 1)
-		batch.Done = func(err error) { done <- err }
-		if err := l.enqueue(&batch, true); err != nil {
-			return err
-		}
-		select {
-		case err := <-done:
-			if err != nil {
-				return fmt.Errorf("carry records: %w", err)
-			}
-		case <-ctx.Done():
-			return ctx.Err()
+		if err := l.put(ctx, &batch); err != nil {
+			return fmt.Errorf("carry records: %w", err)
 		}
 		l.metrics.carried.Add(int64(len(batch.Records)))
 		l.mu.Lock()
@@ -302,10 +296,13 @@ func (l *Log) placedRecord(s *segment, p *placed) (Record, error) {
 		return Record{}, err
 	}
 	buf := make([]byte, p.entry.Size)
-	n, rerr := f.ReadAt(buf, int64(p.entry.Off))
-	r, err := format.ParseRecord(buf[:max(n, 0)])
+	n, err := f.ReadAt(buf, int64(p.entry.Off))
+	if err != nil && err != io.EOF { // it may be whole
+		return Record{}, fmt.Errorf("read a record of segment %s: %w", s.name, err)
+	}
+	r, err := format.ParseRecord(buf[:n])
 	if err != nil {
-		return Record{}, l.damaged(s, &p.entry, "", p.key, errors.Join(err, rerr))
+		return Record{}, l.damaged(s, &p.entry, "", p.key, err)
 	}
 	return Record{Channel: string(r.Channel), Key: p.key, Stream: r.Stream, Flags: r.Flags, Data: r.Data}, nil
 }

@@ -44,6 +44,7 @@ const (
 	Carried     = format.Carried     // copied here from a segment that was emptied
 	Replicated  = format.Replicated  // came with a key of its own
 	MoreFollows = format.MoreFollows // the next record belongs to the same request
+	Complete    = format.Complete    // a marker: no item, no data, shown by no read but Log.Complete
 )
 
 // Batch holds the records of one request: they are kept or dropped together. Enqueue sets MoreFollows on all but the last. Nothing in it, and none of
@@ -55,7 +56,8 @@ type Batch struct {
 	// must not call the Log, except Enqueue.
 	Done func(err error)
 
-	size int64
+	size    int64
+	durable bool // synced whatever SyncMode says: what it replaces goes when Done is called
 }
 
 // SyncMode says when a record counts as written.

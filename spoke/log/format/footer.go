@@ -33,6 +33,7 @@ const (
 	secFilter           // the hashes of the rows of the directory
 	secHoles            // what could not be read when the segment was scanned
 	secLows             // what the groups of the segment said, the latest of each stream
+	secComplete         // the markers of channels; a segment that has none lacks the section
 	sections
 )
 
@@ -64,9 +65,13 @@ func (t *Trailer) append(b []byte) []byte {
 	}
 	b = le.AppendUint32(b, t.Records)
 	b = le.AppendUint32(b, t.pages)
-	b = append(b, byte(t.Flags), byte(len(t.Last.Hash())), sections, 0, 0, 0, 0, 0)
+	n := sections
+	if t.Sections[secComplete].Bytes == 0 {
+		n = secComplete
+	}
+	b = append(b, byte(t.Flags), byte(len(t.Last.Hash())), byte(n), 0, 0, 0, 0, 0)
 	b = le.AppendUint64(b, uint64(t.Last.Millis()))
-	for _, s := range t.Sections {
+	for _, s := range t.Sections[:n] {
 		b = le.AppendUint32(b, s.page)
 		b = le.AppendUint64(b, s.Bytes)
 	}
@@ -86,17 +91,18 @@ func parseTrailer(b []byte) (*Trailer, error) {
 		Seq: uint64(at(0)), Salt: uint64(at(1)), Length: at(2), MinMs: at(3), MaxMs: at(4), Closed: at(5), Bytes: at(6),
 		Records: le.Uint32(b[72:]), pages: le.Uint32(b[76:]), Flags: Flags(b[80]),
 	}
-	if b[82] != sections || t.Length < DataStart || t.Length > MaxSegment || t.pages == 0 {
+	have := int(b[82])
+	if have < secComplete || have > sections || t.Length < DataStart || t.Length > MaxSegment || t.pages == 0 {
 		return nil, ErrFormat
 	}
-	for i := range t.Sections {
+	for i := range have {
 		s := section{le.Uint32(b[trailerHead+12*i:]), le.Uint64(b[trailerHead+12*i+4:])}
 		if s.Bytes > math.MaxUint32 || uint64(s.page)+pagesOf(s.Bytes) > uint64(t.pages-1) {
 			return nil, ErrFormat
 		}
 		t.Sections[i] = s
 	}
-	rest := b[trailerHead+12*sections:]
+	rest := b[trailerHead+12*have:]
 	if len(rest) < int(b[81]) {
 		return nil, ErrFormat
 	}
@@ -306,6 +312,9 @@ func WriteFooter(f footerFile, m *Index, t Trailer) (*Footer, int64, error) {
 	}
 	b.blob(secHoles, holes)
 	b.blob(secLows, lowsBytes(m.Lows))
+	if marks := completeBytes(m.Complete); len(marks) > 0 {
+		b.blob(secComplete, marks)
+	}
 	end, err := p.finish(f.Sync)
 	if err != nil {
 		return nil, end, fmt.Errorf("write the footer: %w", err)

@@ -20,7 +20,8 @@ type Index struct {
 	Bytes    int64 // of all records
 	Flags    Flags // of any record
 	Lows     map[Stream]Low
-	Holes    []Damage // what a scan could not read
+	Holes    []Damage           // what a scan could not read
+	Complete map[string]hub.Key // see AddComplete; nil: no markers
 }
 
 // AddHole notes damage, between the records that lie around it.
@@ -89,6 +90,9 @@ func (n *Named) HashBytes() []byte {
 	}
 	return n.Entry.Hash[:n.HashLen]
 }
+
+// Key is the key of the entry.
+func (n *Named) Key() hub.Key { return KeyOf(n.Millis, n.HashBytes()) }
 
 // NewIndex makes an empty index.
 func NewIndex() *Index {

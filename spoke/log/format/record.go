@@ -29,8 +29,9 @@ const (
 	Carried                       // copied here from a segment that was emptied
 	Replicated                    // came with a key of its own
 	MoreFollows                   // the next record belongs to the same request
+	Complete                      // no item and no data: everything of the channel up to the key has been written before this record
 
-	KnownFlags = GivenUp | Late | Carried | Replicated | MoreFollows
+	KnownFlags = GivenUp | Late | Carried | Replicated | MoreFollows | Complete
 )
 
 // Record is one item of a channel, or with GivenUp the name of one. The log keeps Data as it is and never looks inside.

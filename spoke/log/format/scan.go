@@ -20,6 +20,7 @@ type Scan struct {
 
 	buf    []byte
 	bufOff int64
+	failed error
 }
 
 // Damage is a range of bytes of a segment that is no valid group or record. The keys that were there probably lie between the milliseconds From and To.
@@ -34,10 +35,17 @@ type Scanned struct {
 	LastGroup int64  // where that one begins; 0: none
 	groups    uint64 // sequence of the last group that counts
 	Damage    []Damage
+	Failed    error // a read failed, and not because the file has ended: what seems to be damaged may be whole
 }
 
 // Run reads from dataStart on.
 func (s *Scan) Run() Scanned {
+	res := s.run()
+	res.Failed = s.failed
+	return res
+}
+
+func (s *Scan) run() Scanned {
 	res := Scanned{End: DataStart}
 	off := int64(DataStart)
 	for off < s.Limit {
@@ -189,7 +197,10 @@ func (s *Scan) at(off int64, n int) []byte {
 	if cap(s.buf) < want {
 		s.buf = make([]byte, want)
 	}
-	got, _ := s.R.ReadAt(s.buf[:want], off) // what cannot be read is damage
+	got, err := s.R.ReadAt(s.buf[:want], off) // what cannot be read is damage
+	if err != nil && err != io.EOF {
+		s.failed = err
+	}
 	s.buf, s.bufOff = s.buf[:max(got, 0)], off
 	return s.buf[:min(n, len(s.buf))]
 }
