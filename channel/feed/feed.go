@@ -27,7 +27,11 @@ type Options struct {
 	Horizon hub.Horizon // the rule by which Source cuts stable answers: how long to sleep until a key is stable
 	Clock   hub.Clock   // nil: time.Now
 	Limit   int         // keys of one Next; 0: 1,000
-	Log     *slog.Logger
+	// Shared reads the new keys of a channel once for all feeds that were made with it, and tells of a channel's end. nil: the feed reads for itself.
+	Shared *Shared
+	// Nudge, when it can be received from, lets a Next that waits return without keys: for followers that have something else to do now and then.
+	Nudge <-chan struct{}
+	Log   *slog.Logger
 }
 
 // Feed follows one channel. Its methods are for one goroutine at a time. Between two calls, and while it waits, it holds a watch and a few words of
@@ -39,13 +43,15 @@ type Options struct {
 type Feed struct {
 	opt   Options
 	at    hub.Key
+	clear hub.Key // with Shared: there is no stable key above at up to here
+	tail  *tail   // with Shared; nil: the feed has a watch of its own
 	wake  <-chan struct{}
 	stop  func()
 	pause time.Duration // the next one after a failure; 0: nothing has failed
 	lag   time.Duration // the next one while the horizon is behind
 }
 
-// New returns a feed that holds a watch on the channel until Close.
+// New returns a feed that holds a watch on the channel until Close. With Shared, a channel that does not exist is NotFound.
 func New(o Options) (*Feed, error) {
 	if o.Source == nil || o.Channel == "" {
 		return nil, errors.New("a feed needs a Source and a Channel")
@@ -60,6 +66,14 @@ func New(o Options) (*Feed, error) {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	f := &Feed{opt: o, at: o.After}
+	if o.Shared != nil {
+		var err error
+		if f.tail, err = o.Shared.join(o.Channel); err != nil {
+			return nil, err
+		}
+		f.stop = func() { o.Shared.leave(f.tail) }
+		return f, nil
+	}
 	f.wake, f.stop = o.Source.Watch(o.Channel)
 	return f, nil
 }
@@ -71,10 +85,14 @@ func (f *Feed) Close() { f.stop() }
 func (f *Feed) Position() hub.Key { return f.at }
 
 // Seek moves the cursor, forward or back.
-func (f *Feed) Seek(after hub.Key) { f.at = after }
+func (f *Feed) Seek(after hub.Key) { f.at, f.clear = after, hub.Key{} }
 
-// Next waits until there are stable keys after the cursor, returns the next of them in order, and moves the cursor to the last.
+// Next waits until there are stable keys after the cursor, returns the next of them in order, and moves the cursor to the last. Nobody may change
+// the keys. Without keys and without an error it was nudged.
 func (f *Feed) Next(ctx context.Context) ([]hub.Key, error) {
+	if f.tail != nil {
+		return f.nextShared(ctx)
+	}
 	for {
 		page, ok, err := f.ask(ctx, true, f.at, hub.MaxKey, f.opt.Limit)
 		if err != nil {
@@ -88,47 +106,16 @@ func (f *Feed) Next(ctx context.Context) ([]hub.Key, error) {
 			f.lag = 0
 			return page.Keys, nil
 		}
-		if err := f.untilStable(ctx); err != nil {
+		nudged, err := f.untilStable(ctx)
+		if nudged || err != nil {
 			return nil, err
 		}
 	}
 }
 
-// Items reads the items of keys that Next returned, in their order. An item that is no longer there (it has expired, or was deleted) comes as an error of
-// kind NotFound with its Key set, and the next one follows; any other error ends the sequence.
+// Items reads the items of keys that Next returned; see the function of that name.
 func (f *Feed) Items(ctx context.Context, keys []hub.Key) iter.Seq2[hub.Sealed, error] {
-	return func(yield func(hub.Sealed, error) bool) {
-		if len(keys) == 0 {
-			return
-		}
-		missing := func(k hub.Key) bool {
-			return yield(hub.Sealed{Key: k}, hub.E(hub.NotFound, "item %s of channel %s is no longer there", k, f.opt.Channel))
-		}
-		q := hub.Query{Channel: f.opt.Channel, From: keys[0], To: keys[len(keys)-1].After(), Stable: true}
-		i := 0
-		for item, err := range f.opt.Source.Items(ctx, q) {
-			if err != nil {
-				yield(hub.Sealed{}, err)
-				return
-			}
-			for i < len(keys) && keys[i].Less(item.Key) {
-				if i++; !missing(keys[i-1]) {
-					return
-				}
-			}
-			if i == len(keys) || keys[i] != item.Key {
-				continue
-			}
-			if i++; !yield(item, nil) {
-				return
-			}
-		}
-		for ; i < len(keys); i++ {
-			if !missing(keys[i]) {
-				return
-			}
-		}
-	}
+	return Items(ctx, f.opt.Source, f.opt.Channel, keys)
 }
 
 // Keys reads the stable keys after < key < to, page by page, without moving the cursor.
@@ -184,7 +171,7 @@ func (f *Feed) failed(ctx context.Context, err error) error {
 	}
 	d := f.pause/2 + rand.N(f.pause)
 	f.pause = min(2*f.pause, retryMax)
-	return f.sleep(ctx, d, nil)
+	return rest(ctx, d)
 }
 
 func (f *Feed) recovered() {
@@ -195,11 +182,11 @@ func (f *Feed) recovered() {
 }
 
 // untilStable waits until there may be a stable key after the cursor. There was none when it was asked last.
-func (f *Feed) untilStable(ctx context.Context) error {
-	key, found, err := f.pending(ctx)
+func (f *Feed) untilStable(ctx context.Context) (nudged bool, err error) {
+	key, found, err := f.pending(ctx, f.at)
 	switch {
 	case err != nil:
-		return err
+		return false, err
 	case !found:
 		f.lag = 0
 		return f.sleep(ctx, 0, f.wake)
@@ -207,14 +194,14 @@ func (f *Feed) untilStable(ctx context.Context) error {
 	return f.until(ctx, f.stableAt(key))
 }
 
-// pending is the first key after the cursor that is not stable yet. With the rule auto, nothing needs to be known of it: the watch wakes when the
+// pending is the first key after a cursor that is not stable yet. With the rule auto, nothing needs to be known of it: the watch wakes when the
 // horizon passes it.
-func (f *Feed) pending(ctx context.Context) (key hub.Key, found bool, err error) {
+func (f *Feed) pending(ctx context.Context, after hub.Key) (key hub.Key, found bool, err error) {
 	if f.opt.Horizon.Auto {
 		return hub.Key{}, false, nil
 	}
 	for {
-		page, ok, err := f.ask(ctx, false, f.at, hub.MaxKey, 1)
+		page, ok, err := f.ask(ctx, false, after, hub.MaxKey, 1)
 		if err != nil {
 			return hub.Key{}, false, err
 		}
@@ -228,35 +215,47 @@ func (f *Feed) pending(ctx context.Context) (key hub.Key, found bool, err error)
 	}
 }
 
+// stableAt is when a key becomes stable by the clock.
+func (f *Feed) stableAt(k hub.Key) time.Time { return stableAt(f.opt.Horizon, k) }
+
 // stableAt is when a key becomes stable by the clock: a fixed horizon moves in whole seconds and takes in the first millisecond of its own.
-func (f *Feed) stableAt(k hub.Key) time.Time {
-	if f.opt.Horizon.Auto {
+func stableAt(rule hub.Horizon, k hub.Key) time.Time {
+	if rule.Auto {
 		return k.Time()
 	}
 	t := k.Time().Truncate(time.Second)
 	if t.Before(k.Time()) {
 		t = t.Add(time.Second)
 	}
-	return t.Add(time.Duration(f.opt.Horizon.Seconds) * time.Second)
+	return t.Add(time.Duration(rule.Seconds) * time.Second)
 }
 
 // until sleeps until an instant of the clock. When that has passed and the horizon still is not there, because a store lags, it waits for a wake-up, or
 // for a moment.
-func (f *Feed) until(ctx context.Context, t time.Time) error {
+func (f *Feed) until(ctx context.Context, t time.Time) (nudged bool, err error) {
+	d, early := f.wait(t)
+	if early {
+		return f.sleep(ctx, d, nil)
+	}
+	return f.sleep(ctx, d, f.wake)
+}
+
+// wait is how long to sleep for a key that is stable at t. early is false if that has passed.
+func (f *Feed) wait(t time.Time) (d time.Duration, early bool) {
 	if d := t.Sub(f.opt.Clock()); d > 0 {
 		f.lag = 0
-		return f.sleep(ctx, d, nil)
+		return d, true
 	}
 	if f.lag == 0 {
 		f.lag = lagMin
 	}
-	d := f.lag/2 + rand.N(f.lag)
+	d = f.lag/2 + rand.N(f.lag)
 	f.lag = min(2*f.lag, lagMax)
-	return f.sleep(ctx, d, f.wake)
+	return d, false
 }
 
-// sleep waits for d (0: for ever), a wake-up if wake is not nil, or the end of ctx, which is the only error.
-func (f *Feed) sleep(ctx context.Context, d time.Duration, wake <-chan struct{}) error {
+// sleep waits for d (0: for ever), a wake-up if wake is not nil, a nudge, or the end of ctx, which is the only error.
+func (f *Feed) sleep(ctx context.Context, d time.Duration, wake <-chan struct{}) (nudged bool, err error) {
 	var timer <-chan time.Time
 	if d > 0 {
 		t := time.NewTimer(d)
@@ -265,9 +264,23 @@ func (f *Feed) sleep(ctx context.Context, d time.Duration, wake <-chan struct{})
 	}
 	select {
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return false, context.Cause(ctx)
+	case <-f.opt.Nudge:
+		return true, nil
 	case <-timer:
 	case <-wake:
 	}
-	return nil
+	return false, nil
+}
+
+// rest waits for d or the end of ctx: it is no place for a nudge.
+func rest(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-t.C:
+		return nil
+	}
 }

@@ -2,6 +2,7 @@ package feed
 
 import (
 	"context"
+	"errors"
 
 	"timehub/hub"
 )
@@ -16,8 +17,11 @@ type Closed struct {
 // (hub.Window.To). The first window is the one that the cursor lies in.
 //
 // With empty, every window comes, one after the other, also those without keys; the cursor must not be the zero Key then. Without, only windows that hold
-// keys after the cursor come, and nothing ticks while there are none.
+// keys after the cursor come, and nothing ticks while there are none. A feed with Shared has no windows.
 func (f *Feed) NextWindow(ctx context.Context, unit hub.Unit, empty bool) (Closed, error) {
+	if f.tail != nil {
+		return Closed{}, errors.New("a feed with Shared has no windows")
+	}
 	if unit.Duration() == 0 {
 		return Closed{}, hub.E(hub.Invalid, "a channel cannot be followed by windows of unit %v", unit)
 	}
@@ -60,11 +64,11 @@ func (f *Feed) first(ctx context.Context) (key hub.Key, stable bool, err error) 
 		if len(page.Keys) > 0 {
 			return page.Keys[0], true, nil
 		}
-		key, found, err := f.pending(ctx)
+		key, found, err := f.pending(ctx, f.at)
 		if err != nil || found {
 			return key, false, err
 		}
-		if err := f.sleep(ctx, 0, f.wake); err != nil {
+		if _, err := f.sleep(ctx, 0, f.wake); err != nil {
 			return hub.Key{}, false, err
 		}
 	}
@@ -80,5 +84,6 @@ func (f *Feed) closed(ctx context.Context, w hub.Window) (bool, error) {
 	if !h.Less(w.To()) {
 		return true, nil
 	}
-	return false, f.until(ctx, f.stableAt(w.To()))
+	_, err = f.until(ctx, f.stableAt(w.To()))
+	return false, err
 }

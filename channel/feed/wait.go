@@ -1,0 +1,60 @@
+package feed
+
+import (
+	"context"
+
+	"timehub/hub"
+)
+
+// Wait returns nil when a channel may have a stable key after a cursor, at once if it has one, and else its end: that of ctx, or NotFound if the channel
+// is gone.
+func (s *Shared) Wait(ctx context.Context, channel string, after hub.Key) error {
+	f, err := New(Options{Source: s.opt.Source, Channel: channel, After: after, Horizon: s.opt.Horizon, Clock: s.opt.Clock, Limit: 1, Shared: s, Log: s.opt.Log})
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = f.Next(ctx)
+	return err
+}
+
+// WaitAny is Wait for keys that need not be stable: it returns with the next key that anybody has written after it was called.
+func (s *Shared) WaitAny(ctx context.Context, channel string, after hub.Key) error {
+	if s.opt.Horizon.Auto {
+		return s.Wait(ctx, channel, after)
+	}
+	t, err := s.join(channel)
+	if err != nil {
+		return err
+	}
+	defer s.leave(t)
+	wake, stop := s.opt.Source.Watch(t.channel.Name)
+	defer stop()
+	f := Feed{opt: Options{Source: s.opt.Source, Channel: channel, Horizon: s.opt.Horizon, Clock: s.opt.Clock, Log: s.opt.Log}}
+	for {
+		if _, found, err := f.pending(ctx, after); found || err != nil {
+			return err
+		}
+		ended, err := t.end()
+		if err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-wake:
+		case <-ended:
+		}
+	}
+}
+
+// WaitTag is Wait for the channels of a tag.
+func (s *Shared) WaitTag(ctx context.Context, tag string, after hub.Key) error {
+	f, err := s.Tag(TagOptions{Tag: tag, After: Hit{Key: after}, Limit: 1})
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = f.Next(ctx)
+	return err
+}
