@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -19,6 +20,15 @@ func (a *app) printJSON(w io.Writer, v any) error {
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
 	return e.Encode(v)
+}
+
+// jsonLine is a value as one line of JSON.
+func jsonLine(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	err := e.Encode(v)
+	return b.Bytes(), err
 }
 
 // lines prints texts, one a line, or as a JSON array.
@@ -48,7 +58,7 @@ func (a *app) table(rows [][]string) error {
 
 // itemURL is the address of an item.
 func itemURL(c *client.Client, channel string, k hub.Key) string {
-	return c.URL() + "/channel/" + url.PathEscape(channel) + "/" + string(hub.AppendTimePath(nil, k.Millis())) + "/" + url.PathEscape(k.Hash())
+	return c.URL() + "/channel/" + url.PathEscape(channel) + "/" + keyPath(k)
 }
 
 // record is an item as a line of JSON: exactly one of JSON, Text and Base64 is there.
