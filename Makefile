@@ -6,6 +6,9 @@ TOOLS       := $(CURDIR)/.tools
 STATICCHECK := $(TOOLS)/staticcheck
 # Pinned, so that a new release of the linter does not turn a tree red that nobody touched.
 STATICCHECK_VERSION ?= v0.8.2
+# Real S3 servers for the acceptance suite.
+VERSITYGW_VERSION ?= v1.8.0
+GOFAKES3_VERSION  ?= v1.2.0
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo local)
 LDFLAGS := -s -w -X main.version=$(VERSION)
@@ -32,8 +35,14 @@ check: lint floors
 test: needs lint floors unit e2e
 
 # Installs what the tests use and this machine lacks.
-needs:
+needs: $(TOOLS)/versitygw $(TOOLS)/gofakes3
 	scripts/needs gcc python3 unzip
+
+$(TOOLS)/versitygw:
+	GOBIN=$(TOOLS) $(GO) install github.com/versity/versitygw/cmd/versitygw@$(VERSITYGW_VERSION)
+
+$(TOOLS)/gofakes3:
+	GOBIN=$(TOOLS) $(GO) install github.com/johannesboyne/gofakes3/cmd/gofakes3@$(GOFAKES3_VERSION)
 
 lint: $(STATICCHECK)
 	@unformatted=$$(git ls-files -co --exclude-standard '*.go' | xargs -r gofmt -l); \

@@ -37,7 +37,7 @@ var floors = map[string]string{
 	"hub/bucket":            "",
 	"hub/bucket/dir":        "hub/bucket hub/disk",
 	"hub/bucket/mem":        "hub/bucket",
-	"hub/bucket/s3":         "hub/bucket github.com/aws/aws-sdk-go-v2",
+	"hub/bucket/s3":         "hub/bucket github.com/aws/aws-sdk-go-v2 github.com/aws/smithy-go",
 	"hub/bucket/buckettest": "hub/bucket",
 	"hub/coord":             "",
 	"hub/coord/local":       "hub/coord go.etcd.io/bbolt",

@@ -17,7 +17,8 @@ import (
 )
 
 // Run runs the suite. open returns a bucket that is empty, at the latest when the test that it gets has run alone; it is called once for each test.
-func Run(t *testing.T, open func(t *testing.T) bucket.Bucket) {
+// without names tests that a server is known to fail; whoever uses it says why, and runs them elsewhere.
+func Run(t *testing.T, open func(t *testing.T) bucket.Bucket, without ...string) {
 	for _, c := range []struct {
 		name string
 		run  func(*testing.T, *box)
@@ -28,7 +29,9 @@ func Run(t *testing.T, open func(t *testing.T) bucket.Bucket) {
 		{"one winner", testOneWinner}, {"counter", testCounter}, {"replaced while reading", testReplacedWhileReading},
 		{"delete against put", testDeleteAgainstPut}, {"canceled", testCanceled},
 	} {
-		t.Run(c.name, func(t *testing.T) { c.run(t, &box{t, open(t)}) })
+		if !slices.Contains(without, c.name) {
+			t.Run(c.name, func(t *testing.T) { c.run(t, &box{t, open(t)}) })
+		}
 	}
 }
 

@@ -1,0 +1,95 @@
+package s3
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awss3 "github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/aws/smithy-go"
+
+	"timehub/hub"
+	"timehub/hub/bucket"
+)
+
+// SetRules implements bucket.Expirer. The store keeps all rules in one document, which has no version: two hubs that change the rules of one bucket in the same
+// moment can undo each other's change, until they set them again.
+func (b *Bucket) SetRules(ctx context.Context, owner string, rules []bucket.Rule) error {
+	var all []types.LifecycleRule
+	out, err := b.client.GetBucketLifecycleConfiguration(ctx, &awss3.GetBucketLifecycleConfigurationInput{Bucket: &b.opt.Bucket})
+	var api smithy.APIError
+	switch {
+	case err == nil:
+		for _, r := range out.Rules {
+			if !strings.HasPrefix(aws.ToString(r.ID), owner) {
+				all = append(all, r)
+			}
+		}
+	case !errors.As(err, &api) || api.ErrorCode() != "NoSuchLifecycleConfiguration":
+		return failed(ctx, "read the lifecycle rules of", b.opt.Bucket, err)
+	}
+	for _, r := range rules {
+		if !strings.HasPrefix(r.ID, owner) {
+			return hub.E(hub.Invalid, "the rule %q does not belong to %q", r.ID, owner)
+		}
+		all = append(all, types.LifecycleRule{
+			ID: aws.String(r.ID), Status: types.ExpirationStatusEnabled, Filter: &types.LifecycleRuleFilter{Prefix: aws.String(r.Prefix)},
+			Expiration: &types.LifecycleExpiration{Days: aws.Int32(int32(r.Days))},
+		})
+	}
+	if len(all) == 0 { // a document without rules is none
+		_, err = b.client.DeleteBucketLifecycle(ctx, &awss3.DeleteBucketLifecycleInput{Bucket: &b.opt.Bucket})
+		return failed(ctx, "remove the lifecycle rules of", b.opt.Bucket, err)
+	}
+	_, err = b.client.PutBucketLifecycleConfiguration(ctx, &awss3.PutBucketLifecycleConfigurationInput{
+		Bucket: &b.opt.Bucket, LifecycleConfiguration: &types.BucketLifecycleConfiguration{Rules: all},
+	})
+	return failed(ctx, "set the lifecycle rules of", b.opt.Bucket, err)
+}
+
+// Probe makes sure that the bucket can be written, read and listed, and that the store honours both conditions of a put (ENGINE §6). It uses names below
+// prefix, such as .hub/probe/, and leaves nothing there. The error names what the store does not do.
+func (b *Bucket) Probe(ctx context.Context, prefix string) error {
+	name := prefix + strings.ToLower(rand.Text())
+	put := func(text string, opt bucket.PutOptions) (bucket.Info, error) {
+		return b.Put(ctx, name, strings.NewReader(text), int64(len(text)), opt)
+	}
+	first, err := put("one", bucket.PutOptions{IfAbsent: true})
+	if err != nil {
+		return fmt.Errorf("write to the bucket %s: %w", b.opt.Bucket, err)
+	}
+	defer func() { _ = b.Delete(context.WithoutCancel(ctx), name) }()
+	if _, err := put("two", bucket.PutOptions{IfAbsent: true}); !hub.Is(err, hub.Conflict) {
+		return ignores("If-None-Match: *", err)
+	}
+	second, err := put("three", bucket.PutOptions{IfMatch: first.Version})
+	if err != nil {
+		return ignores("If-Match", err)
+	}
+	if _, err := put("four", bucket.PutOptions{IfMatch: first.Version}); !hub.Is(err, hub.Conflict) {
+		return ignores("If-Match", err)
+	}
+	found, err := b.Stat(ctx, name)
+	if err != nil {
+		return fmt.Errorf("read from the bucket %s: %w", b.opt.Bucket, err)
+	}
+	if found.Version != second.Version {
+		return hub.E(hub.Unsupported, "the store in which the bucket %s lies does not show a write at once: it cannot be used", b.opt.Bucket)
+	}
+	page, err := b.List(ctx, bucket.ListOptions{Prefix: name})
+	if err != nil {
+		return fmt.Errorf("list the bucket %s: %w", b.opt.Bucket, err)
+	}
+	if len(page.Blobs) != 1 {
+		return hub.E(hub.Unsupported, "the store in which the bucket %s lies does not list a write at once: it cannot be used", b.opt.Bucket)
+	}
+	return nil
+}
+
+func ignores(header string, err error) error {
+	return hub.E(hub.Unsupported, "the store does not honour %s of a put, so two hubs could overwrite each other: use one that does", header).Because(err)
+}
