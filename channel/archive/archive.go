@@ -38,6 +38,9 @@ type ShortTerm interface {
 	Changes() (wake <-chan struct{}, drain func() []string, stop func())
 	// Horizon is the key up to which nothing can come up any more, but keys that bring their own order (replication).
 	Horizon(ctx context.Context) (hub.Key, error)
+	// Complete takes its place for a replicated channel: keys at or below it that come later are flagged late, and asked of Confirmed. false: nothing of the
+	// channel is settled yet.
+	Complete(channel string) (hub.Key, bool)
 	// Minute returns number and sum of hub.Key.Digest of the distinct keys that the store holds of a minute.
 	Minute(ctx context.Context, channel string, minute time.Time) (count int, digest uint64, err error)
 }
@@ -157,8 +160,6 @@ type view struct {
 	at     hub.Key   // archived up to
 	oldest time.Time // of the items that are not archived; zero: all are
 	gone   bool      // there is no such channel
-	// Keys of a replicated channel may come up below at. check counts the passes, checked is its value when everything was compared last.
-	check, checked uint64
 }
 
 type meters struct {

@@ -31,6 +31,8 @@ type state struct {
 	place   int           // in the appointments, -1 if not there
 	pause   time.Duration // after the next failure
 	cursor  *coord.Cursor // used by the pass that runs; nil: not loaded
+	marker  hub.Key       // of a replicated channel, as the last pass saw it
+	marked  time.Time     // since when it stands there
 }
 
 // outcome is what a pass found.

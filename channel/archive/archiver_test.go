@@ -534,33 +534,90 @@ func TestReset(t *testing.T) {
 	})
 }
 
-// TestReplicated: keys that bring their own order, also below what is archived, all get there, and none may be swept before.
+// TestReplicated: a channel whose keys come from its source is archived up to its marker, not up to the clock, and no key above that counts as archived.
 func TestReplicated(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
-		for _, s := range []hub.Storage{hub.Single, hub.Batch} {
+		for _, s := range []hub.Storage{hub.Single, hub.Batch, hub.Both} {
 			w.channel("r"+string(s), s, func(c *hub.Channel) { c.ReplicationSource = "http://elsewhere/channel/r" })
 		}
 		n := w.start(func(o *Options) { o.VerifyEvery = 10 * time.Minute })
 		defer n.stop()
-		base := time.Now().Add(-24 * time.Hour)
-		var greatest hub.Key
-		for i, minutes := range []int{0, 1, 2, 60, 30, 31, 61, 5, 61} {
+		base := time.Now().Add(-24 * time.Hour).Truncate(time.Minute)
+		at := func(minutes int) hub.Key { return hub.NewKey(base.Add(time.Duration(minutes)*time.Minute), "000000") }
+		for name := range w.channels {
+			w.put(name, at(0), "x")
+		}
+		wait(5 * time.Minute)
+		for name := range w.channels {
+			if k, ok := n.Archived(name); !ok || k != hub.MinKey {
+				t.Fatalf("%s counts as archived up to %v, and nobody knows its source yet", name, k)
+			}
+		}
+		for _, minutes := range []int{1, 2, 30, 31, 60, 61} {
 			for name := range w.channels {
-				k := hub.NewKey(base.Add(time.Duration(minutes)*time.Minute), fmt.Sprintf("%06d", i))
-				w.put(name, k, "x")
-				if greatest.Less(k) {
-					greatest = k
-				}
+				w.put(name, at(minutes), "x")
+				w.complete(name, at(minutes))
 				wait(time.Second)
-				if at, ok := n.Archived(name); !ok || at != hub.MinKey {
-					t.Fatalf("%s counts as archived up to %v before it was compared", name, at)
+				above := hub.KeyAt(at(minutes).Millis()+1, "above")
+				w.put(name, above, "not complete")
+				wait(time.Second)
+				if k, _ := n.Archived(name); !k.Less(above) {
+					t.Fatalf("%s: archived up to %v, complete up to %v", name, k, at(minutes))
 				}
 			}
 		}
-		wait(30 * time.Minute)
+		for name := range w.channels {
+			w.complete(name, at(1000))
+		}
+		wait(time.Minute)
 		for name := range w.channels {
 			w.whole(name)
-			n.archivedTo(name, greatest)
+			n.archivedTo(name, at(61))
+		}
+	})
+}
+
+// TestReplicatedSilence: a minute that the source never ended is archived all the same, and again when more of it comes.
+func TestReplicatedSilence(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.channel("r", hub.Batch, func(c *hub.Channel) { c.ReplicationSource = "http://elsewhere/channel/r" })
+		n := w.start()
+		defer n.stop()
+		base := time.Now().Add(-time.Hour).Truncate(time.Minute)
+		for i := range 3 {
+			k := hub.NewKey(base.Add(time.Duration(i)*time.Second), "000000")
+			w.put("r", k, fmt.Sprint(i))
+			w.complete("r", k)
+			wait(3 * time.Minute)
+			w.whole("r")
+			if at, _ := n.Archived("r"); at != k {
+				t.Fatalf("archived up to %v, complete up to %v", at, k)
+			}
+		}
+	})
+}
+
+// TestReplicatedLate: a key that comes below the marker is archived when the sweep asks for it, and only then may it go.
+func TestReplicatedLate(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		for _, s := range []hub.Storage{hub.Single, hub.Batch} {
+			w.channel("r"+string(s), s, func(c *hub.Channel) { c.ReplicationSource = "http://elsewhere/channel/r" })
+		}
+		n := w.start()
+		defer n.stop()
+		base := time.Now().Add(-time.Hour).Truncate(time.Minute)
+		late := hub.NewKey(base, "late00")
+		for name := range w.channels {
+			w.put(name, hub.NewKey(base.Add(time.Second), "000000"), "1")
+			w.complete(name, hub.NewKey(base.Add(10*time.Minute), "000000"))
+		}
+		wait(time.Minute)
+		for name := range w.channels {
+			w.put(name, late, "2")
+			if !n.Confirmed(name, late) {
+				t.Fatalf("%s: not confirmed", name)
+			}
+			w.whole(name)
 		}
 	})
 }

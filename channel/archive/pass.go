@@ -19,6 +19,8 @@ const (
 	passChunks = 4       // chunks, or minutes, of one channel before the others have their turn
 	openRetry  = 20 * time.Millisecond
 	openMax    = time.Second
+	// staleMarker is how long the source of a replicated channel may stay silent before a minute that it has not ended is archived as it is.
+	staleMarker = time.Minute
 )
 
 // pass archives one channel as far as it is decided what belongs to it.
@@ -26,6 +28,11 @@ const (
 // SINGLE: every item up to the horizon, then the cursor stands at the horizon. BATCH: every minute that the horizon has passed, then the cursor stands at the
 // end of that minute. BOTH: the cursor is that of BATCH, and how far the single items are is kept beside it.
 func (j *Jobs) pass(ctx context.Context, st *state, fence uint64) outcome {
+	// The horizon comes first: of a channel that is found ordinary after it, whatever is replicated later lies above the horizon or is flagged late.
+	horizon, err := j.opt.Short.Horizon(ctx)
+	if err != nil {
+		return outcome{err: fmt.Errorf("read the horizon: %w", err)}
+	}
 	ch, err := j.live(ctx, st.name)
 	if err != nil {
 		return outcome{err: err}
@@ -42,17 +49,18 @@ func (j *Jobs) pass(ctx context.Context, st *state, fence uint64) outcome {
 		j.reached(st.name, at, time.Time{}) // nothing new since the last start
 		return outcome{}
 	}
-	horizon, err := j.opt.Short.Horizon(ctx)
-	if err != nil {
-		return outcome{err: fmt.Errorf("read the horizon: %w", err)}
-	}
-	if ch.Replicated() {
-		j.look(st.name, func(v *view) { v.check++ })
-		if horizon, err = j.lastKey(ctx, ch.Name); err != nil || horizon.IsZero() {
-			return outcome{err: err}
-		}
+	horizon, ok := j.bound(ch, horizon)
+	if !ok {
+		return outcome{}
 	}
 	p := &run{j: j, ch: ch, cursor: st.cursor, horizon: horizon, budget: passChunks, wary: st.pause > retryMin}
+	if ch.Replicated() {
+		if now := j.opt.Clock(); st.marker != horizon {
+			st.marker, st.marked = horizon, now
+		} else {
+			p.stale = now.Sub(st.marked) >= staleMarker
+		}
+	}
 	o := p.all(ctx)
 	if errors.Is(o.err, coord.ErrReset) {
 		st.cursor = nil // moved by hand: begin where it stands now
@@ -75,15 +83,20 @@ func (j *Jobs) load(ctx context.Context, st *state, fence uint64) error {
 	return nil
 }
 
-// lastKey takes the place of the horizon for a replicated channel, whose keys are as old as their source says.
-func (j *Jobs) lastKey(ctx context.Context, name string) (hub.Key, error) {
-	q := query(name, hub.MinKey, hub.MaxKey, 1)
-	q.Reverse = true
-	page, err := j.keys(ctx, q)
-	if err != nil || len(page.Keys) == 0 {
-		return hub.Key{}, err
+// bound is how far a channel can be archived: to the horizon; a replicated one to its marker, which the clock of its source drives; one that was a target
+// to whichever is higher, since nothing is minted in it below its marker. false: its replication has not begun.
+func (j *Jobs) bound(ch *hub.Channel, horizon hub.Key) (hub.Key, bool) {
+	if !ch.Replicated() && ch.LiveFrom == 0 {
+		return horizon, true
 	}
-	return page.Keys[0], nil
+	upTo, ok := j.opt.Short.Complete(ch.Name)
+	switch {
+	case ch.Replicated():
+		return upTo, ok
+	case ok && horizon.Less(upTo):
+		return upTo, true
+	}
+	return horizon, true
 }
 
 // run is one pass over one channel.
@@ -95,6 +108,7 @@ type run struct {
 	budget  int
 	moved   bool // the cursor has
 	wary    bool // the last pass failed: begin with something small
+	stale   bool // a replicated channel whose source has said nothing for a while
 }
 
 // all does what the storage of the channel asks for. The states: singles, minutes, rest.
@@ -271,11 +285,15 @@ func (p *run) minutes(ctx context.Context) outcome {
 			return p.left(outcome{err: err}, hub.Key{})
 		}
 		p.j.meters.items.Add(int64(n))
-		if err := p.cursor.Move(w.To(), at.Payload); err != nil {
+		end := w.To()
+		if p.horizon.Less(end) { // more of this minute may come; it is put again then
+			end = p.horizon
+		}
+		if err := p.cursor.Move(end, at.Payload); err != nil {
 			return p.left(outcome{err: err}, hub.Key{})
 		}
 		p.moved = true
-		p.j.look(p.ch.Name, func(v *view) { v.at = w.To() })
+		p.j.look(p.ch.Name, func(v *view) { v.at = end })
 	}
 	return p.left(outcome{more: true}, p.cursor.Position().Key)
 }
@@ -290,12 +308,10 @@ func (p *run) minute(ctx context.Context, w hub.Window) (int, error) {
 	return p.j.putMinute(ctx, p.ch, w)
 }
 
-// closed reports whether a minute will not grow any more. One of a replicated channel still can; then it is put again.
+// closed reports whether a minute will not grow any more. One whose source has fallen silent in the middle of it counts as closed too: what it has should
+// not wait for a source that may never come back.
 func (p *run) closed(w hub.Window) bool {
-	if p.ch.Replicated() {
-		return !p.j.opt.Clock().Before(w.End())
-	}
-	return !p.horizon.Less(w.To())
+	return !p.horizon.Less(w.To()) || p.stale && !p.j.opt.Clock().Before(w.End())
 }
 
 // afterEnd is when to look at a minute that is not closed: soon after its end, not all channels at once.

@@ -24,11 +24,11 @@ func (j *Jobs) verifyRound(ctx context.Context, fence uint64) error {
 		return fmt.Errorf("list the channels to verify: %w", err)
 	}
 	failed := 0
-	for name, last := range all {
+	for name := range all {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		err := j.verifyChannel(ctx, name, last, fence)
+		err := j.verifyChannel(ctx, name, fence)
 		switch {
 		case errors.Is(err, coord.ErrFenced):
 			return fmt.Errorf("%w: %w", coord.ErrLeaseLost, err)
@@ -44,23 +44,13 @@ func (j *Jobs) verifyRound(ctx context.Context, fence uint64) error {
 	return nil
 }
 
-// verifyChannel compares the minutes of one channel. An ordinary one, from where the last round ended to where the archiver is; a replicated one, whose
-// keys may come up anywhere, as a whole.
-func (j *Jobs) verifyChannel(ctx context.Context, name string, last hub.Key, fence uint64) error {
+// verifyChannel compares the minutes of one channel, from where the last round ended to where the archiver is.
+func (j *Jobs) verifyChannel(ctx context.Context, name string, fence uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, j.opt.VerifyTimeout)
 	defer cancel()
 	ch, err := j.live(ctx, name)
 	if err != nil || ch == nil {
 		return err
-	}
-	if ch.Replicated() {
-		var check uint64
-		j.look(name, func(v *view) { check = v.check })
-		if err := j.verifyRange(ctx, ch, hub.MinKey, last.After(), nil); err != nil {
-			return err
-		}
-		j.look(name, func(v *view) { v.checked = check })
-		return nil
 	}
 	archived, known := j.Archived(name)
 	if !known || archived == hub.MinKey {
@@ -82,9 +72,9 @@ func (j *Jobs) verifyRange(ctx context.Context, ch *hub.Channel, from, to hub.Ke
 			return nil
 		}
 		w := hub.WindowAt(key.Time(), hub.Minute)
-		if err == nil && !ch.Replicated() {
+		if err == nil {
 			var all bool
-			if all, err = j.allArchived(ctx, ch.Name, to, w); err == nil && !all {
+			if all, err = j.allArchived(ctx, ch, to, w); err == nil && !all {
 				return nil // the next round has it
 			}
 		}
@@ -106,7 +96,7 @@ func (j *Jobs) verifyRange(ctx context.Context, ch *hub.Channel, from, to hub.Ke
 
 // allArchived reports whether everything of a minute is, given how far the channel is archived. The cursor of a channel with single items stops at the
 // horizon it saw last, in the middle of a minute.
-func (j *Jobs) allArchived(ctx context.Context, name string, to hub.Key, w hub.Window) (bool, error) {
+func (j *Jobs) allArchived(ctx context.Context, ch *hub.Channel, to hub.Key, w hub.Window) (bool, error) {
 	if !to.Less(w.To()) {
 		return true, nil
 	}
@@ -114,10 +104,10 @@ func (j *Jobs) allArchived(ctx context.Context, name string, to hub.Key, w hub.W
 	if err != nil {
 		return false, fmt.Errorf("read the horizon: %w", err)
 	}
-	if horizon.Less(w.To()) {
+	if horizon, known := j.bound(ch, horizon); !known || horizon.Less(w.To()) {
 		return false, nil
 	}
-	_, found, err := j.first(ctx, name, to.After(), w.To())
+	_, found, err := j.first(ctx, ch.Name, to.After(), w.To())
 	return !found, err
 }
 

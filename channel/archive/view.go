@@ -23,7 +23,7 @@ func (j *Jobs) Archived(channel string) (hub.Key, bool) {
 	switch {
 	case v.gone:
 		return hub.Key{}, false
-	case v.check != v.checked || v.at.IsZero():
+	case v.at.IsZero():
 		return hub.MinKey, true
 	}
 	return v.at, true
@@ -33,7 +33,7 @@ func (j *Jobs) archivedElsewhere(channel string) (hub.Key, bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), confirmTimeout)
 	defer cancel()
 	ch, err := j.live(ctx, channel)
-	if err != nil || ch != nil && ch.Replicated() {
+	if err != nil {
 		return hub.MinKey, true
 	}
 	if ch == nil {

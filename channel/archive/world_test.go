@@ -39,6 +39,7 @@ type world struct {
 	channels map[string]*hub.Channel // by display name
 	remains  []channel.Remains
 	held     hub.Key // the horizon stands here; zero: it follows the clock
+	markers  map[string]hub.Key
 	last     time.Time
 	followed map[*follower]bool
 	reads    int // of the log
@@ -57,7 +58,7 @@ type follower struct {
 func newWorld(t *testing.T) *world {
 	w := &world{
 		t: t, sealer: seal.New(seal.Options{}), store: local.NewMemory(), items: map[string][]hub.Sealed{}, damaged: map[hub.Key]bool{},
-		hidden: map[hub.Key]bool{}, channels: map[string]*hub.Channel{}, followed: map[*follower]bool{}, calls: map[mem.Verb]int{},
+		hidden: map[hub.Key]bool{}, channels: map[string]*hub.Channel{}, markers: map[string]hub.Key{}, followed: map[*follower]bool{}, calls: map[mem.Verb]int{},
 	}
 	w.bucket = mem.New(mem.Options{Fault: w.hook})
 	d, err := disk.OpenDir(t.TempDir())
@@ -150,11 +151,23 @@ func (w *world) put(name string, k hub.Key, body string) {
 	w.add(name, k, body)
 }
 
+// complete moves the marker of a replicated channel, and wakes.
+func (w *world) complete(name string, upTo hub.Key) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.markers[name] = upTo
+	w.tell(name)
+}
+
 func (w *world) add(name string, k hub.Key, body string) {
 	data := w.sealer.Seal(nil, seal.Meta{ContentType: "text/plain", Created: k.Millis()}, []byte(body))
 	all := w.items[name]
 	i, _ := slices.BinarySearchFunc(all, k, func(s hub.Sealed, k hub.Key) int { return s.Key.Compare(k) })
 	w.items[name] = slices.Insert(all, i, hub.Sealed{Key: k, Data: data})
+	w.tell(name)
+}
+
+func (w *world) tell(name string) {
 	for f := range w.followed {
 		f.changed[name] = true
 		select {
@@ -197,6 +210,13 @@ func (w short) Changes() (<-chan struct{}, func() []string, func()) {
 		defer w.mu.Unlock()
 		delete(w.followed, f)
 	}
+}
+
+func (w short) Complete(channel string) (hub.Key, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	k, ok := w.markers[channel]
+	return k, ok
 }
 
 func (w short) Horizon(ctx context.Context) (hub.Key, error) {
