@@ -134,3 +134,95 @@ func TestCompleteOnAFailingDisk(t *testing.T) {
 		}
 	})
 }
+
+// What was replicated from a hub whose clock is ahead is stable up to the marker, here too.
+func TestMarkerAheadOfTheClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, stop := started(t, memdisk.New(memdisk.Options{}), time.Now)
+		defer stop()
+		k := hub.NewKey(time.Now().Add(time.Minute), "000000")
+		if err := n.WriteKeyed(t.Context(), "a", hub.Sealed{Key: k, Data: []byte("x")}); err != nil {
+			t.Fatal(err)
+		}
+		if keys := keysOf(t, n, all("a", true)); len(keys) != 0 {
+			t.Errorf("%v are stable", keys)
+		}
+		if err := n.WriteComplete(t.Context(), "a", hub.Last(k.Time())); err != nil {
+			t.Fatal(err)
+		}
+		p, err := n.Keys(t.Context(), all("a", true))
+		if err != nil || len(p.Keys) != 1 || p.Horizon != hub.Last(k.Time()) {
+			t.Errorf("%+v, %v", p, err)
+		}
+		if h, err := n.Horizon(t.Context()); err != nil || k.Less(h) {
+			t.Errorf("the node's horizon went to %v, %v", h, err)
+		}
+	})
+}
+
+// An item that comes below what has been archived stays until somebody says that it is archived too.
+func TestLateReplicatedItemsStay(t *testing.T) {
+	for _, by := range []string{"cursor", "marker"} {
+		synctest.Test(t, func(t *testing.T) {
+			at := time.Now().Add(-time.Hour)
+			early, late := hub.NewKey(at, "000001"), hub.NewKey(at, "000000")
+			confirmed := false
+			archived := hub.MinKey
+			n, _, err := Open(t.Context(), Options{
+				Disk: memdisk.New(memdisk.Options{}), Clock: time.Now, Archived: func(string) (hub.Key, bool) { return archived, true },
+				Segments: spokelog.Options{MinFree: -1, TTL: 10 * time.Second, LateConfirmed: func(_ string, k hub.Key) bool { return k != late || confirmed }},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer runNode(t, n)()
+			put := func(k hub.Key) {
+				if err := n.WriteKeyed(t.Context(), "a", hub.Sealed{Key: k, Data: []byte("x")}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			put(early)
+			for i := range 3 {
+				put(hub.NewKey(at, fmt.Sprintf("00000%d", 2+i)))
+			}
+			early = hub.NewKey(at, "000009")
+			if by == "cursor" {
+				archived = early
+			} else if err := n.WriteComplete(t.Context(), "a", early); err != nil {
+				t.Fatal(err)
+			}
+			put(late)
+			archived = hub.NewKey(time.Now(), "")
+			for _, want := range []int{1, 0} {
+				time.Sleep(5 * time.Minute)
+				if keys := keysOf(t, n, all("a", true)); len(keys) != want || want > 0 && keys[0] != late {
+					t.Errorf("%s: %v are left, want %d", by, keys, want)
+				}
+				confirmed = true
+			}
+		})
+	}
+}
+
+// Keys that a source brings from the future do not move our clock, not by a restart either.
+func TestReplicatedKeysDoNotMoveTheClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := memdisk.New(memdisk.Options{})
+		n, stop := started(t, d, time.Now)
+		ahead := hub.NewKey(time.Now().Add(100*24*time.Hour), "000000")
+		if err := n.WriteKeyed(t.Context(), "a", hub.Sealed{Key: ahead, Data: []byte("x")}); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			k, err := n.Write(t.Context(), "b", []byte("x"))
+			if err != nil || k.Millis() > time.Now().Add(time.Second).UnixMilli() {
+				t.Errorf("minted %v, %v", k, err)
+			}
+			next := d.Restart(memdisk.PowerCut, 1)
+			stop()
+			d = next
+			n, stop = started(t, d, time.Now)
+		}
+		stop()
+	})
+}

@@ -101,10 +101,10 @@ func Open(ctx context.Context, opt Options) (*Node, spokelog.Recovered, error) {
 	for _, low := range store.Lows() { // they lie below the bound, unless its file was lost
 		n.minter.Raise(low.Mark)
 	}
-	if m, ok := hub.MarkOf(found.Last); ok {
-		n.minter.Raise(m)
-	}
-	if lost {
+	if lost { // otherwise what lies above the bound was not minted here: replicated keys do not move the clock
+		if m, ok := hub.MarkOf(found.Last); ok {
+			n.minter.Raise(m)
+		}
 		n.log.Error("the clock file held no position; starting above everything in the log and half a guard above the clock", "file", opt.Disk.Path(clockFile))
 		n.minter.Raise(hub.MarkAt(n.minter.Wall() + opt.ClockGuard.Milliseconds()/2))
 	}

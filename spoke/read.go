@@ -49,9 +49,13 @@ func (n *Node) Read(ctx context.Context, channel string, key hub.Key) (hub.Seale
 	return hub.Sealed{Key: r.Key, Data: r.Data}, nil
 }
 
-// clip cuts a stable query at the horizon.
+// clip cuts a stable query at the horizon. What was replicated is decided up to the channel's marker, also ahead of our clock: nothing at or below it is
+// minted here.
 func (n *Node) clip(ctx context.Context, q *hub.Query) (hub.Key, error) {
 	h, err := n.Horizon(ctx)
+	if upTo, ok := n.store.Complete(q.Channel); ok && h.Less(upTo) {
+		h = upTo
+	}
 	if err == nil && q.Stable && h.Less(q.To) {
 		q.To = h.After()
 	}

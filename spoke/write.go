@@ -200,9 +200,11 @@ func (r *request) answer(err error) {
 	}
 }
 
-// WriteKeyed implements channel.Writer.
+// WriteKeyed implements channel.Writer. Keys at or below the marker of the channel, or what of it is archived, are flagged late: the archiver does not come
+// there again by itself.
 func (n *Node) WriteKeyed(ctx context.Context, channel string, items ...hub.Sealed) error {
 	records := make([]spokelog.Record, 0, len(items))
+	passed := n.passed(channel)
 	for _, item := range items {
 		_, err := n.store.Get(ctx, channel, item.Key)
 		switch {
@@ -211,7 +213,11 @@ func (n *Node) WriteKeyed(ctx context.Context, channel string, items ...hub.Seal
 		case !hub.Is(err, hub.NotFound) && !errors.Is(err, spokelog.ErrDamaged):
 			return err
 		}
-		records = append(records, spokelog.Record{Channel: channel, Key: item.Key, Stream: n.stream, Flags: spokelog.Replicated | spokelog.MoreFollows, Data: item.Data})
+		flags := spokelog.Replicated | spokelog.MoreFollows
+		if !passed.Less(item.Key) {
+			flags |= spokelog.Late
+		}
+		records = append(records, spokelog.Record{Channel: channel, Key: item.Key, Stream: n.stream, Flags: flags, Data: item.Data})
 	}
 	if len(records) == 0 {
 		return nil
@@ -223,6 +229,17 @@ func (n *Node) WriteKeyed(ctx context.Context, channel string, items ...hub.Seal
 	}
 	n.board.notify(channel)
 	return nil
+}
+
+// passed is the key up to which whoever follows a channel may have gone.
+func (n *Node) passed(channel string) hub.Key {
+	upTo, _ := n.store.Complete(channel)
+	if n.opt.Archived != nil {
+		if archived, known := n.opt.Archived(channel); known && upTo.Less(archived) {
+			return archived
+		}
+	}
+	return upTo
 }
 
 // put writes records that nobody's decision waits for, and returns when they are on the disk.
