@@ -26,6 +26,7 @@ const (
 //
 // Items and periods are written as time paths: 2014/01/13/10/42/31/759/s03ub2, or the path of the second or minute.
 type State struct {
+	Born     string   `json:"born,omitempty"`     // the life of the webhook in which it was written; in another life it means nothing
 	Last     string   `json:"last,omitempty"`     // the greatest path done, as the status shows it
 	Finished []string `json:"finished,omitempty"` // paths above the cursor that are done, ascending
 	InFlight []Flight `json:"inFlight,omitempty"` // called, or waiting to be called again, ascending

@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"timehub/hub"
+	"timehub/hub/coord"
 )
 
 // Webhook is a stored configuration (spec 03 §1.1): what was asked for, with every default filled in. A Webhook that was handed out is shared; nobody
@@ -33,8 +34,32 @@ type Webhook struct {
 	Secret         string `json:"secret,omitempty"`         // of Standard Webhooks, with or without the prefix whsec_; never shown
 	PreviousSecret string `json:"previousSecret,omitempty"` // signs too, while it is rotated; never shown
 
-	// Born tells a webhook from one of the same name that was deleted before: it is drawn when the name is taken.
-	Born string `json:"born"`
+	// Born names a life of the webhook. It is drawn when the name is taken and whenever a person puts the webhook to another position; then Start is that
+	// position: a key path, or the path of a minute or second, of which the end is meant. Where a webhook stands is in its cursor only if the State there
+	// was written in the same life, see At: so a webhook and its place are made, moved and removed in one step, which is a write of this document.
+	Born  string `json:"born"`
+	Start string `json:"start"`
+}
+
+// At is where a webhook stands, by the position of its cursor: there if that was written in this life, else at Start, with nothing done and nothing in
+// flight. A leader that is told fresh resets the cursor to what At returned before it begins.
+func (w *Webhook) At(p coord.Position) (key hub.Key, s State, fresh bool, err error) {
+	if s, err = ParseState(p.Payload); err != nil {
+		return hub.Key{}, State{}, false, err
+	}
+	if s.Born == w.Born && !p.Key.IsZero() {
+		return p.Key, s, false, nil
+	}
+	key, err = CursorAt(w.Start)
+	return key, State{Born: w.Born, Last: w.Start}, true, err
+}
+
+// CursorAt is the cursor of somebody who is done with a key path, or with the minute or second of a period path: feeds go on above it.
+func CursorAt(path string) (hub.Key, error) {
+	if w, err := hub.ParseWindow(path); err == nil {
+		return w.To(), nil
+	}
+	return hub.ParseKey(path)
 }
 
 // Payload kinds.
