@@ -47,11 +47,13 @@ type Cursors struct {
 type Cursor struct {
 	owner   *Cursors
 	name    string
-	lost    chan struct{}
+	life    context.Context // ends when the cursor is lost
+	end     context.CancelCauseFunc
 	at      Position
-	version uint64 // of the register, as last seen
-	moves   uint64 // counts changes of at
-	err     error  // why it can no longer be moved
+	ask     func() (hub.Key, []byte) // of MoveFunc: what at is to be when it is written; nil: as it is
+	version uint64                   // of the register, as last seen
+	moves   uint64                   // counts changes of at
+	err     error                    // why it can no longer be moved
 }
 
 // NewCursors returns a Cursors without any open cursor.
@@ -113,7 +115,9 @@ func (s *Cursors) read(ctx context.Context, name string, fence uint64) (*Cursor,
 		return nil, gone(name, ErrFenced)
 	}
 	p.Fence = fence
-	return &Cursor{owner: s, name: name, lost: make(chan struct{}), at: p, version: version}, nil
+	c := &Cursor{owner: s, name: name, at: p, version: version}
+	c.life, c.end = context.WithCancelCause(context.Background())
+	return c, nil
 }
 
 func (s *Cursors) get(ctx context.Context, name string) (Position, uint64, error) {
@@ -145,7 +149,8 @@ func (s *Cursors) adopt(c *Cursor) *Cursor {
 func (s *Cursors) fail(c *Cursor, why error) {
 	if c.err == nil {
 		c.err = gone(c.name, why)
-		close(c.lost)
+		c.ask = nil
+		c.end(c.err)
 	}
 	delete(s.dirty, c)
 	if s.open[c.name] == c {
@@ -212,7 +217,13 @@ func (c *Cursor) Position() Position {
 }
 
 // Lost is closed when the cursor can no longer be moved here; Move then says why.
-func (c *Cursor) Lost() <-chan struct{} { return c.lost }
+func (c *Cursor) Lost() <-chan struct{} { return c.life.Done() }
+
+// AfterLost calls f in a goroutine of its own when the cursor is lost, or at once if it is. stop ends that, and reports whether f will not be called.
+// Ten thousand followers need no goroutine each to wait for a loss.
+func (c *Cursor) AfterLost(f func(why error)) (stop func() bool) {
+	return context.AfterFunc(c.life, func() { f(context.Cause(c.life)) })
+}
 
 // Move takes the cursor to key with a payload, which belongs to the cursor from now on. A key below the position is ignored, with its payload. It is
 // written within a tick, while Run runs, or by Flush. A Conflict says that the cursor is lost, and why: ErrFenced or ErrReset.
@@ -230,6 +241,23 @@ func (c *Cursor) Move(key hub.Key, payload []byte) error {
 		return nil
 	}
 	c.at.Key, c.at.Payload = key, payload
+	c.ask = nil
+	c.moves++
+	s.touch(c)
+	return nil
+}
+
+// MoveFunc is Move for a follower whose payload changes more often than it is written: ask is called once before each write that is due, and says then
+// where the cursor stands; until then Position is the old one. The last ask holds. It is called without any lock of Cursors, and must not wait. A key
+// below the position, and a payload above MaxPayload, are not written.
+func (c *Cursor) MoveFunc(ask func() (key hub.Key, payload []byte)) error {
+	s := c.owner
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c.err != nil {
+		return c.err
+	}
+	c.ask = ask
 	c.moves++
 	s.touch(c)
 	return nil

@@ -273,3 +273,77 @@ func TestPositionGolden(t *testing.T) {
 		t.Errorf("got\n%swant\n%s", got, want)
 	}
 }
+
+// TestMoveFunc: the place is asked for when it is written, once per write; what moves meanwhile is written by the next one; a place behind is not.
+func TestMoveFunc(t *testing.T) {
+	session := local.NewMemory().Session("a")
+	s, err := coord.NewCursors(coord.CursorsOptions{Registers: session, Prefix: "c"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := s.Load(t.Context(), "x", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at, asked, again := hub.KeyAt(10, "a"), 0, false
+	var ask func() (hub.Key, []byte)
+	ask = func() (hub.Key, []byte) {
+		asked++
+		if again {
+			again = false
+			if err := c.MoveFunc(ask); err != nil { // no lock is held
+				t.Error(err)
+			}
+		}
+		return at, []byte{byte(asked)}
+	}
+	stored := func() coord.Position {
+		t.Helper()
+		p, err := s.Get(t.Context(), "x")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	for range 3 {
+		if err := c.MoveFunc(ask); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !stored().Key.IsZero() || asked != 0 {
+		t.Fatal("asked before the write")
+	}
+	again = true
+	for range 3 {
+		if err := s.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if p := stored(); p.Key != at || asked != 2 || string(p.Payload) != "\x02" {
+		t.Fatalf("asked %d times, stored %v", asked, p)
+	}
+	at = hub.KeyAt(9, "a")
+	if err := c.MoveFunc(ask); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if p := stored(); p.Key != hub.KeyAt(10, "a") || string(p.Payload) != "\x02" {
+		t.Fatalf("went back: %v", p)
+	}
+
+	lost := make(chan error, 2)
+	c.AfterLost(func(why error) { lost <- why })
+	if _, err := s.Reset(t.Context(), "x", hub.KeyAt(1, "a"), nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-lost; !errors.Is(err, coord.ErrReset) {
+		t.Fatal(err)
+	}
+	c.AfterLost(func(why error) { lost <- why })
+	<-lost
+	if err := c.MoveFunc(ask); !errors.Is(err, coord.ErrReset) {
+		t.Fatalf("a lost cursor moved: %v", err)
+	}
+}

@@ -73,18 +73,42 @@ func (s *Cursors) Flush(ctx context.Context) error {
 type move struct {
 	c     *Cursor
 	moves uint64
+	ask   func() (hub.Key, []byte)
 	value []byte
 }
 
 // take lists the dirty cursors; they stay dirty until they are written.
 func (s *Cursors) take() []move {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	todo := make([]move, 0, len(s.dirty))
 	for c := range s.dirty {
-		todo = append(todo, move{c, c.moves, c.at.encode()})
+		todo = append(todo, move{c: c, moves: c.moves, ask: c.ask})
+	}
+	s.mu.Unlock()
+	for i := range todo {
+		todo[i].value = s.valueOf(todo[i])
 	}
 	return todo
+}
+
+// valueOf brings a cursor up to date and encodes it. What happens meanwhile counts as a later move.
+func (s *Cursors) valueOf(m move) []byte {
+	var key hub.Key
+	var payload []byte
+	if m.ask != nil {
+		key, payload = m.ask()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := m.c
+	switch {
+	case m.ask == nil || c.err != nil || key.Less(c.at.Key):
+	case len(payload) > MaxPayload:
+		s.log.Error("a cursor holds too much beside its key and is not written", "cursor", s.prefix+c.name, "bytes", len(payload))
+	default:
+		c.at.Key, c.at.Payload = key, payload
+	}
+	return c.at.encode()
 }
 
 // again lets Run try once more.
@@ -145,7 +169,7 @@ func (s *Cursors) changes(batch []move) []Change {
 func (s *Cursors) refresh(c *Cursor) move {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return move{c, c.moves, c.at.encode()}
+	return move{c: c, moves: c.moves, value: c.at.encode()}
 }
 
 func (s *Cursors) written(batch []move, versions []uint64) {
