@@ -8,8 +8,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"timehub/callbacks/stream"
 	"timehub/channel"
 	"timehub/channel/archive"
+	"timehub/channel/feed"
 	"timehub/channel/longterm"
 	"timehub/channel/rest"
 	"timehub/hub/bucket"
@@ -38,6 +40,9 @@ type parts struct {
 	catalog     *catalog.Catalog[channel.Document]
 	spoke       *spoke.Node
 	service     *channel.Service
+	leaving     context.Context // ends when no more requests are accepted
+	feeds       *feed.Shared
+	streams     *stream.Server
 	rest        *rest.Handlers
 	jobs        atomic.Pointer[archive.Jobs] // read by the sweep of Spoke's log, which runs before there are any
 	backlog     backlog

@@ -115,7 +115,7 @@ func stability(c Config) hub.Horizon {
 }
 
 // openChannels makes the service and its public face over both stores.
-func (n *Node) openChannels() error {
+func (n *Node) openChannels(server *http.Server) error {
 	p, c := &n.parts, n.cfg
 	service, err := channel.New(channel.Options{
 		Short: p.spoke, Long: p.longterm, Catalog: p.catalog, Sealer: p.sealer,
@@ -128,9 +128,12 @@ func (n *Node) openChannels() error {
 		return fmt.Errorf("make the channel service: %w", err)
 	}
 	p.service = service
+	if err := n.openStreams(server); err != nil {
+		return err
+	}
 	bulk := 3 * c.Bytes("app.maxPayloadSizeMB")
 	p.rest, err = rest.New(rest.Options{
-		Service: service, Temp: n.disk, TempDir: tempDir, MaxBulkBytes: bulk, InFlight: max(inFlight, bulk), Clock: n.env.Clock, Log: n.log.With("component", "rest"),
+		Service: service, Verbs: p.streams.Verbs(), Temp: n.disk, TempDir: tempDir, MaxBulkBytes: bulk, InFlight: max(inFlight, bulk), Clock: n.env.Clock, Log: n.log.With("component", "rest"),
 		Source: &http.Client{Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true}},
 	})
 	if err != nil {

@@ -48,7 +48,7 @@ func (n *Node) earlyRoutes() (*web.Router, error) {
 
 // routes is the whole URL space:
 //
-//	/, /channel…, /tag…, /provider…            channel/rest
+//	/, /channel…, /tag…, /provider…            channel/rest, with callbacks/stream at /…/ws and /…/events
 //	/health…, /shutdown, /internal…            internalapi
 //	/metrics                                   hub/metrics/prom
 func (n *Node) routes() (*web.Router, error) {

@@ -83,7 +83,7 @@ func (n *Node) use(rt *web.Router) {
 // serve opens the public routes, and when it is stopped lets those who use them go (spec 06 §4).
 func (n *Node) serve(server *http.Server) func(ctx context.Context, ready func()) error {
 	return func(ctx context.Context, ready func()) error {
-		if err := n.openChannels(); err != nil {
+		if err := n.openChannels(server); err != nil {
 			return err
 		}
 		rt, err := n.routes()
@@ -93,7 +93,9 @@ func (n *Node) serve(server *http.Server) func(ctx context.Context, ready func()
 		n.use(rt)
 		n.state.Store(uint32(internalapi.Healthy))
 		ready()
-		<-ctx.Done()
-		return n.drain(context.WithoutCancel(ctx), server)
+		return n.withStreams(ctx, func() error {
+			<-ctx.Done()
+			return n.drain(context.WithoutCancel(ctx), server)
+		})
 	}
 }

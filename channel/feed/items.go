@@ -7,9 +7,14 @@ import (
 	"timehub/hub"
 )
 
+// ItemSource is the part of a Source that has items.
+type ItemSource interface {
+	Items(ctx context.Context, q hub.Query) iter.Seq2[hub.Sealed, error]
+}
+
 // Items reads the items of ascending keys of a channel, in their order. An item that is no longer there (it has expired, or was deleted) comes as an error of
 // kind NotFound with its Key set, and the next one follows; any other error ends the sequence.
-func Items(ctx context.Context, s Source, channel string, keys []hub.Key) iter.Seq2[hub.Sealed, error] {
+func Items(ctx context.Context, s ItemSource, channel string, keys []hub.Key) iter.Seq2[hub.Sealed, error] {
 	return func(yield func(hub.Sealed, error) bool) {
 		if len(keys) == 0 {
 			return

@@ -6,10 +6,16 @@ import (
 	"timehub/hub"
 )
 
+// Follow returns a feed of a channel. limit and nudge are Options.Limit and Options.Nudge.
+func (s *Shared) Follow(channel string, after hub.Key, limit int, nudge <-chan struct{}) (*Feed, error) {
+	o := s.opt
+	return New(Options{Source: o.Source, Channel: channel, After: after, Horizon: o.Horizon, Clock: o.Clock, Limit: limit, Shared: s, Nudge: nudge, Log: o.Log})
+}
+
 // Wait returns nil when a channel may have a stable key after a cursor, at once if it has one, and else its end: that of ctx, or NotFound if the channel
 // is gone.
 func (s *Shared) Wait(ctx context.Context, channel string, after hub.Key) error {
-	f, err := New(Options{Source: s.opt.Source, Channel: channel, After: after, Horizon: s.opt.Horizon, Clock: s.opt.Clock, Limit: 1, Shared: s, Log: s.opt.Log})
+	f, err := s.Follow(channel, after, 1, nil)
 	if err != nil {
 		return err
 	}

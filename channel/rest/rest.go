@@ -160,9 +160,6 @@ func (h *Handlers) newTable() table {
 func (t *table) methods(p hub.Path, tagged bool) web.Methods {
 	switch p.Verb {
 	case hub.Websocket, hub.Events:
-		if tagged {
-			return nil
-		}
 		return t.verbs[p.Verb]
 	case hub.Next, hub.Previous:
 		switch {

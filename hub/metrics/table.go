@@ -67,6 +67,10 @@ const (
 	HorizonAge       = "spoke.horizon.age.seconds"
 	DiskFree         = "disk.free.bytes"
 
+	StreamOpen     = "stream.open"
+	StreamMessages = "stream.messages"
+	StreamSlow     = "stream.slow"
+
 	OpenFiles        = "openFiles"
 	StartupStart     = "lifecycle.startup.start"
 	StartupComplete  = "lifecycle.startup.complete"
@@ -120,6 +124,10 @@ func Table() []Def {
 		{Name: LogCarried, Type: CounterType, Help: "Unconfirmed records that a sweep copied to the active segment."},
 		{Name: HorizonAge, Type: GaugeType, Help: "How far the stable horizon is behind the clock."},
 		{Name: DiskFree, Type: GaugeType, Help: "Free bytes of the file system of the data directory."},
+
+		{Name: StreamOpen, Type: GaugeType, Tags: []string{"kind"}, Help: "Open connections of clients that follow a channel or a tag, by ws or events."},
+		{Name: StreamMessages, Type: CounterType, Tags: []string{"kind"}, Help: "Items sent to them."},
+		{Name: StreamSlow, Type: CounterType, Tags: []string{"kind"}, Help: "Clients that did not keep up and were closed, cut off, or told of a gap."},
 
 		{Name: OpenFiles, Type: GaugeType, Statsd: true, AsCount: true, Help: "Open file descriptors of this process; -1 if unknown."},
 		{Name: StartupStart, Type: CounterType, Tags: []string{"startup"}, Statsd: true, Help: "Starts of this node."},

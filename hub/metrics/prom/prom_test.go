@@ -62,7 +62,11 @@ func TestWholeTable(t *testing.T) {
 			}
 			c.Add(1)
 		case metrics.GaugeType:
-			r.Gauge(d.Name, "", d.Tags...).Set(1)
+			g := r.Gauge(d.Name, "", d.Tags...)
+			if len(values) > 0 {
+				g = g.With(values...)
+			}
+			g.Set(1)
 		case metrics.TimingType:
 			c := r.Timing(d.Name, "", d.Tags...)
 			if len(values) > 0 {

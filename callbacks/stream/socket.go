@@ -1,0 +1,308 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/gorilla/websocket"
+
+	"timehub/channel"
+	"timehub/channel/feed"
+	"timehub/hub"
+	"timehub/hub/web"
+)
+
+func (s *Server) newUpgrader() websocket.Upgrader {
+	return websocket.Upgrader{
+		ReadBufferSize: readBuffer, WriteBufferSize: writeBuffer, WriteBufferPool: &sync.Pool{},
+		CheckOrigin: func(*http.Request) bool { return true }, // as every answer of the hub says: Access-Control-Allow-Origin: *
+	}
+}
+
+// wish is what the client of a socket wants beside items.
+type wish struct {
+	bodies bool // ?payload=items
+	gaps   bool // ?slow=gap
+}
+
+func wishes(r *http.Request) (w wish, err error) {
+	q := web.Params(r)
+	switch v := q.Get("payload"); v {
+	case "", "uris":
+	case "items":
+		w.bodies = true
+	default:
+		return w, hub.E(hub.Invalid, "payload is %.40q: it must be uris or items", v)
+	}
+	switch v := q.Get("slow"); v {
+	case "", "close":
+	case "gap":
+		w.gaps = true
+	default:
+		return w, hub.E(hub.Invalid, "slow is %.40q: it must be close or gap", v)
+	}
+	return w, nil
+}
+
+// socket is spec 03 §5. What is wrong with the request is said before the upgrade, in HTTP.
+func (s *Server) socket(w http.ResponseWriter, r *http.Request) error {
+	want, err := wishes(r)
+	if err != nil {
+		return err
+	}
+	c := s.enter(sockets, int(s.opt.Ping/s.opt.Beat))
+	defer s.leave(c)
+	l, err := s.open(r, directBase(r), "", c.nudge)
+	if err != nil {
+		return err
+	}
+	defer l.close()
+	if !websocket.IsWebSocketUpgrade(r) {
+		h := w.Header()
+		h.Set("Connection", "Upgrade")
+		h.Set("Upgrade", "websocket")
+		web.WriteJSON(w, http.StatusUpgradeRequired, []byte(`{"error": "this address is a websocket: connect with Connection: Upgrade, Upgrade: websocket and Sec-WebSocket-Version: 13; for plain HTTP there is /events"}`))
+		return nil
+	}
+	upgrader := s.upgrader
+	var refused error
+	upgrader.Error = func(_ http.ResponseWriter, _ *http.Request, _ int, reason error) {
+		refused = hub.E(hub.Invalid, "the websocket handshake is not valid: %v", reason)
+	}
+	ws, err := upgrader.Upgrade(w, r, http.Header{"Hub-Node": w.Header()["Hub-Node"]})
+	if err != nil {
+		return refused // nil: the connection is gone
+	}
+	s.serve(ws, l, want)
+	return nil
+}
+
+// directBase is scheme and authority that the client connected to: proxies are not considered (spec 03 §5).
+func directBase(r *http.Request) string {
+	plain := &http.Request{Host: r.Host, TLS: r.TLS, Header: http.Header{}}
+	local := r.Context().Value(http.LocalAddrContextKey)
+	return web.Base(plain.WithContext(context.WithValue(context.Background(), http.LocalAddrContextKey, local)))
+}
+
+// peer is a socket that is open.
+type peer struct {
+	s    *Server
+	ws   *websocket.Conn
+	line *line
+	want wish
+	buf  []byte
+
+	live time.Time // when it was up to date; zero: never
+	last hub.Key   // of the last item sent
+}
+
+// errLeft is why a socket ends when its client does.
+var errLeft = errors.New("the client has left")
+
+// slowError ends the socket of a client that cannot keep up.
+type slowError struct{ last hub.Key }
+
+func (e *slowError) Error() string {
+	if e.last.IsZero() {
+		return "too slow; nothing was sent"
+	}
+	return "too slow; last sent " + e.last.String()
+}
+
+// serve pushes until one side ends it, then closes properly.
+func (s *Server) serve(ws *websocket.Conn, l *line, want wish) {
+	hurry := func() { _ = ws.NetConn().SetWriteDeadline(time.Now().Add(closeGrace)) } // a write may be under way, to nobody
+	ctx, cancel, done := s.until(context.Background(), hurry)
+	defer done()
+	ws.SetReadLimit(clientFrame)
+	p := &peer{s: s, ws: ws, line: l, want: want}
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		p.listen()
+		cancel(errLeft)
+		hurry()
+	}()
+	err := p.push(ctx)
+	if code, reason := closing(err); code != 0 {
+		if len(reason) > 123 { // what a close frame can hold
+			reason = reason[:123]
+		}
+		_ = ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(code, reason), time.Now().Add(closeGrace))
+		timer := time.NewTimer(closeGrace) // for the client's half of the handshake
+		select {
+		case <-read:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+	_ = ws.Close()
+	<-read
+}
+
+// closing is what a client is told at the end; 0: nothing, it knows or cannot be told.
+func closing(err error) (code int, reason string) {
+	var slow *slowError
+	switch {
+	case errors.Is(err, errGone):
+		return websocket.CloseGoingAway, errGone.Error()
+	case errors.As(err, &slow):
+		return tooSlow, slow.Error()
+	case hub.Is(err, hub.NotFound):
+		var e *hub.Error
+		errors.As(err, &e)
+		return channelEnded, e.Msg
+	case errors.Is(err, errLeft), errors.Is(err, errStalled):
+		return 0, ""
+	}
+	return websocket.CloseInternalServerErr, "the hub cannot go on with this"
+}
+
+// listen reads what nobody wants, so that pings, pongs and the closing handshake are answered, until the client leaves, is silent for too long, or
+// breaks the protocol: then gorilla has told it so.
+func (p *peer) listen() {
+	alive := func() { _ = p.ws.SetReadDeadline(time.Now().Add(3 * p.s.opt.Ping)) }
+	alive()
+	p.ws.SetPongHandler(func(string) error { alive(); return nil })
+	for {
+		_, r, err := p.ws.NextReader()
+		if err != nil {
+			return
+		}
+		if _, err := io.Copy(io.Discard, r); err != nil {
+			return
+		}
+		alive()
+	}
+}
+
+// push sends items until ctx or the channel ends, or the client stops reading.
+func (p *peer) push(ctx context.Context) error {
+	for {
+		hits, err := p.line.next(ctx)
+		if err != nil {
+			return err
+		}
+		if len(hits) == 0 {
+			if err := p.ws.WriteControl(websocket.PingMessage, nil, time.Now().Add(p.s.opt.Stall)); err != nil {
+				return errLeft
+			}
+			continue
+		}
+		if hits, err = p.keepUp(ctx, hits); err != nil {
+			return err
+		}
+		if err := p.send(ctx, hits); err != nil {
+			return err
+		}
+	}
+}
+
+// keepUp notes whether the client is up to date. If it was, and is not for too long, it ends the socket, or leaves out what the client is behind and says so.
+func (p *peer) keepUp(ctx context.Context, hits []feed.Hit) ([]feed.Hit, error) {
+	if len(hits) < pageKeys {
+		p.live = time.Now()
+		return hits, nil
+	}
+	if p.live.IsZero() || time.Since(p.live) < p.s.opt.Patience {
+		return hits, nil
+	}
+	p.s.meters.slow[sockets].Add(1)
+	if !p.want.gaps {
+		return nil, &slowError{p.last}
+	}
+	from, to, count := hits[0].Key, hub.Key{}, 0
+	for len(hits) == pageKeys {
+		to = hits[len(hits)-1].Key
+		count += len(hits)
+		var err error
+		if hits, err = p.line.peek(ctx); err != nil {
+			return nil, err
+		}
+	}
+	p.live = time.Now()
+	return hits, p.write(fmt.Appendf(p.buf[:0], `{"gap":{"from":%q,"to":%q,"count":%d}}`, from, to, count))
+}
+
+// send sends hits, with or without their bodies.
+func (p *peer) send(ctx context.Context, hits []feed.Hit) error {
+	sent := p.s.meters.sent[sockets]
+	if p.want.bodies {
+		return p.line.items(ctx, hits, func(h feed.Hit, f channel.Found) error {
+			if err := p.item(ctx, h, f); err != nil {
+				return &sendError{err}
+			}
+			p.last = h.Key
+			sent.Add(1)
+			return nil
+		})
+	}
+	for _, h := range hits {
+		p.buf = p.line.appendURL(p.buf[:0], h)
+		if err := p.write(p.buf); err != nil {
+			return err
+		}
+		p.last = h.Key
+	}
+	sent.Add(int64(len(hits)))
+	return nil
+}
+
+// errStalled ends a connection whose client does not read.
+var errStalled = errors.New("the client does not read")
+
+func (p *peer) write(text []byte) error {
+	began := time.Now()
+	_ = p.ws.SetWriteDeadline(began.Add(p.s.opt.Stall))
+	err := p.ws.WriteMessage(websocket.TextMessage, text)
+	if err != nil && time.Since(began) > p.s.opt.Stall/2 {
+		p.s.meters.slow[sockets].Add(1)
+		return errStalled
+	}
+	if err != nil {
+		return errLeft
+	}
+	return nil
+}
+
+// maxInline is the size up to which the body of an item goes into a message.
+const maxInline = 8 << 20
+
+// item sends one item with its body, or where that is, if it is too long for a message.
+func (p *peer) item(ctx context.Context, h feed.Hit, f channel.Found) error {
+	b := append(p.buf[:0], `{"key":`...)
+	b = web.AppendString(b, h.Key.String())
+	if p.line.tag != "" {
+		b = web.AppendString(append(b, `,"channel":`...), h.Channel)
+	}
+	b = web.AppendString(append(b, `,"contentType":`...), f.Meta.ContentType)
+	if f.Meta.Large || f.Meta.Size > maxInline {
+		b = append(b, `,"size":`...)
+		b = strconv.AppendInt(b, f.Meta.Size, 10)
+		b = append(b, `,"bodyUrl":"`...)
+		b = append(p.line.appendURL(b, h), `"}`...)
+		p.buf = b
+		return p.write(b)
+	}
+	free, err := p.s.take(ctx, f.Meta.Size)
+	if err != nil {
+		return err
+	}
+	defer free()
+	body, err := p.s.opt.Channels.Body(nil, f)
+	if err != nil {
+		return err
+	}
+	b = appendBody(b, f.Meta.ContentType, body)
+	b = append(b, '}')
+	if cap(b) <= smallBody {
+		p.buf = b
+	}
+	return p.write(b)
+}
