@@ -1,0 +1,157 @@
+// Package zkproc runs real ZooKeeper servers on loopback for tests: one, or an ensemble. It needs the Debian package zookeeper, which `make needs` installs.
+package zkproc
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// jar is where Debian puts it.
+const jar = "/usr/share/java/zookeeper.jar"
+
+// Server is one server. Its data outlives Kill.
+type Server struct {
+	Address string // of clients, host:port
+	dir     string
+	config  string
+	cmd     *exec.Cmd
+	log     *os.File
+}
+
+// Options are for Start.
+type Options struct {
+	Servers  int           // of the ensemble; 0: 1
+	Tick     time.Duration // tickTime; sessions last two ticks at least. 0: 100 ms
+	Property string        // further lines of the configuration
+}
+
+// Start runs servers until the test ends, and returns when they answer. Without ZooKeeper the test fails in CI and is skipped elsewhere.
+func Start(t *testing.T, o Options) []*Server {
+	t.Helper()
+	if _, err := os.Stat(jar); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal("ZooKeeper is missing: make needs")
+		}
+		t.Skip("ZooKeeper is missing: make needs")
+	}
+	if o.Servers == 0 {
+		o.Servers = 1
+	}
+	if o.Tick == 0 {
+		o.Tick = 100 * time.Millisecond
+	}
+	ports := freePorts(t, 3*o.Servers)
+	var ensemble strings.Builder
+	for i := range o.Servers {
+		if o.Servers > 1 {
+			fmt.Fprintf(&ensemble, "server.%d=127.0.0.1:%d:%d\n", i+1, ports[3*i+1], ports[3*i+2])
+		}
+	}
+	servers := make([]*Server, o.Servers)
+	for i := range servers {
+		s := &Server{Address: fmt.Sprintf("127.0.0.1:%d", ports[3*i]), dir: t.TempDir()}
+		s.config = filepath.Join(s.dir, "zoo.cfg")
+		text := fmt.Sprintf("dataDir=%s\nclientPort=%d\nclientPortAddress=127.0.0.1\ntickTime=%d\ninitLimit=50\nsyncLimit=20\nmaxSessionTimeout=60000\nmaxClientCnxns=0\n"+
+			"admin.enableServer=false\n4lw.commands.whitelist=*\npreAllocSize=512\nsnapCount=100000\n%s%s", s.dir, ports[3*i], o.Tick.Milliseconds(), ensemble.String(), o.Property)
+		if err := errors.Join(os.WriteFile(s.config, []byte(text), 0o600), os.WriteFile(filepath.Join(s.dir, "myid"), []byte(fmt.Sprint(i+1)), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		servers[i] = s
+		s.Run(t)
+		t.Cleanup(s.Kill)
+	}
+	for _, s := range servers {
+		s.Wait(t)
+	}
+	return servers
+}
+
+func freePorts(t *testing.T, n int) []int {
+	t.Helper()
+	ports := make([]int, n)
+	for i := range ports {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		ports[i] = l.Addr().(*net.TCPAddr).Port
+	}
+	return ports
+}
+
+// Run starts the process (again).
+func (s *Server) Run(t *testing.T) {
+	t.Helper()
+	log, err := os.OpenFile(filepath.Join(s.dir, "server.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.log = log
+	s.cmd = exec.Command("java", "-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dzookeeper.log.dir="+s.dir, "-Dzookeeper.fsync.warningthresholdms=10000",
+		"-cp", jar, "org.apache.zookeeper.server.quorum.QuorumPeerMain", s.config)
+	s.cmd.Dir, s.cmd.Stdout, s.cmd.Stderr = s.dir, log, log
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := s.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Wait returns when the server serves.
+func (s *Server) Wait(t *testing.T) {
+	t.Helper()
+	for range 600 {
+		if answer, err := s.ask("srvr"); err == nil && strings.Contains(answer, "Mode:") {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	out, _ := os.ReadFile(filepath.Join(s.dir, "server.log"))
+	t.Fatalf("ZooKeeper at %s does not serve:\n%s", s.Address, out)
+}
+
+// Leads reports whether the server is the leader of its ensemble.
+func (s *Server) Leads() bool {
+	answer, err := s.ask("srvr")
+	return err == nil && strings.Contains(answer, "Mode: leader")
+}
+
+func (s *Server) ask(word string) (string, error) {
+	c, err := net.DialTimeout("tcp", s.Address, time.Second)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(time.Second))
+	if _, err := c.Write([]byte(word)); err != nil {
+		return "", err
+	}
+	b, err := io.ReadAll(c)
+	return string(b), err
+}
+
+// Kill ends the process at once.
+func (s *Server) Kill() {
+	if s.cmd == nil {
+		return
+	}
+	_ = s.cmd.Process.Kill()
+	_ = s.cmd.Wait()
+	_ = s.log.Close()
+	s.cmd = nil
+}
+
+// Freeze stops the process where it is; Thaw lets it go on.
+func (s *Server) Freeze() error { return s.cmd.Process.Signal(syscall.SIGSTOP) }
+
+// Thaw is the end of Freeze.
+func (s *Server) Thaw() error { return s.cmd.Process.Signal(syscall.SIGCONT) }

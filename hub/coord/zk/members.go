@@ -1,0 +1,125 @@
+package zk
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/go-zookeeper/zk"
+
+	"timehub/hub"
+	"timehub/hub/coord"
+)
+
+// Join: see coord.Members.
+func (c *Coordinator) Join(ctx context.Context, group, name string, value []byte) error {
+	if err := checkMember(group, name, value); err != nil {
+		return err
+	}
+	p := c.groupPath(group) + "/" + flat(name)
+	_, err := call(ctx, c, "join", group, func(conn driver) (struct{}, error) {
+		var none struct{}
+		_, err := conn.Create(p, value, zk.FlagEphemeral, zk.WorldACL(zk.PermAll))
+		if errors.Is(err, zk.ErrNoNode) {
+			if err = ensure(conn, c.groupPath(group)); err == nil {
+				_, err = conn.Create(p, value, zk.FlagEphemeral, zk.WorldACL(zk.PermAll))
+			}
+		}
+		if !errors.Is(err, zk.ErrNodeExists) {
+			return none, err
+		}
+		ok, stat, err := conn.Exists(p)
+		if err != nil || !ok {
+			return none, errors.Join(err, hub.E(hub.Unavailable, "%s is just leaving %s: try again", name, group))
+		}
+		if stat.EphemeralOwner != conn.SessionID() {
+			return none, hub.E(hub.Conflict, "%s is a member of %s already, by another session", name, group)
+		}
+		_, err = conn.Multi(&zk.SetDataRequest{Path: p, Data: value, Version: stat.Version}, &zk.SetDataRequest{Path: c.groupPath(group), Version: -1})
+		return none, err
+	})
+	return err
+}
+
+func checkMember(group, name string, value []byte) error {
+	if err := errors.Join(coord.CheckName(group), coord.CheckName(name)); err != nil {
+		return err
+	}
+	if len(value) > coord.MaxValue {
+		return hub.E(hub.TooLarge, "the value of %s has %d bytes: at most %d are allowed", name, len(value), coord.MaxValue)
+	}
+	return nil
+}
+
+// Leave: see coord.Members. Leaving a group that this node is not in is no error.
+func (c *Coordinator) Leave(ctx context.Context, group, name string) error {
+	if err := checkMember(group, name, nil); err != nil {
+		return err
+	}
+	p := c.groupPath(group) + "/" + flat(name)
+	_, err := call(ctx, c, "leave", group, func(conn driver) (struct{}, error) {
+		ok, stat, err := conn.Exists(p)
+		if err != nil || !ok || stat.EphemeralOwner != conn.SessionID() {
+			return struct{}{}, err
+		}
+		if err = conn.Delete(p, -1); errors.Is(err, zk.ErrNoNode) {
+			err = nil
+		}
+		return struct{}{}, err
+	})
+	return err
+}
+
+// List: see coord.Members.
+func (c *Coordinator) List(ctx context.Context, group string) ([]coord.Member, uint64, error) {
+	if err := coord.CheckName(group); err != nil {
+		return nil, 0, err
+	}
+	type answer struct {
+		members []coord.Member
+		epoch   uint64
+	}
+	a, err := call(ctx, c, "list members of", group, func(conn driver) (answer, error) {
+		p := c.groupPath(group)
+		if _, err := conn.Sync(p); err != nil {
+			return answer{}, err
+		}
+		for {
+			members, epoch, whole, err := list(conn, p)
+			if errors.Is(err, zk.ErrNoNode) {
+				return answer{}, nil
+			}
+			if err != nil || whole {
+				return answer{members, epoch}, err
+			}
+		}
+	})
+	return a.members, a.epoch, err
+}
+
+// list reads a group; whole: nobody came or went meanwhile. The epoch is the last change of who is in it, or of a value.
+func list(conn driver, p string) (members []coord.Member, epoch uint64, whole bool, err error) {
+	names, before, err := conn.Children(p)
+	if err != nil {
+		return nil, 0, false, err
+	}
+	latest := max(before.Pzxid, before.Mzxid)
+	for _, name := range names {
+		value, stat, err := conn.Get(p + "/" + name)
+		if errors.Is(err, zk.ErrNoNode) {
+			return nil, 0, false, nil
+		}
+		if err != nil {
+			return nil, 0, false, err
+		}
+		latest = max(latest, stat.Mzxid)
+		members = append(members, coord.Member{Name: strings.ReplaceAll(name, "~", "/"), Value: value})
+	}
+	_, after, err := conn.Exists(p)
+	if err != nil {
+		return nil, 0, false, err
+	}
+	slices.SortFunc(members, func(a, b coord.Member) int { return strings.Compare(a.Name, b.Name) })
+	return members, uint64(latest), after != nil && after.Pzxid == before.Pzxid && after.Mzxid == before.Mzxid, nil
+}

@@ -1,0 +1,286 @@
+package zk
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"timehub/e2e/zkproc"
+	"timehub/hub"
+	"timehub/hub/coord"
+	"timehub/hub/coord/coordtest"
+)
+
+const sessionTime = 500 * time.Millisecond
+
+// link is the way of one node to the servers, which can be cut.
+type link struct {
+	mu    sync.Mutex // guards what follows
+	cut   bool
+	conns map[net.Conn]struct{}
+}
+
+func (l *link) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	l.mu.Lock()
+	cut := l.cut
+	l.mu.Unlock()
+	if cut {
+		return nil, io.ErrClosedPipe
+	}
+	conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.conns[conn] = struct{}{}
+	return conn, nil
+}
+
+func (l *link) set(cut bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.cut = cut
+	if cut {
+		for c := range l.conns {
+			_ = c.Close()
+		}
+		clear(l.conns)
+	}
+}
+
+// node runs a coordinator until the test ends, or stop is called.
+type node struct {
+	*Coordinator
+	link *link
+	stop func()
+}
+
+func run(t *testing.T, servers []string, root string) *node {
+	t.Helper()
+	n := &node{link: &link{conns: map[net.Conn]struct{}{}}}
+	c, err := New(Options{Servers: servers, Root: root, Session: sessionTime, Name: t.Name(), Dial: n.link.dial})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.Coordinator = c
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- c.Run(ctx) }()
+	n.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(n.stop)
+	return n
+}
+
+var roots atomic.Int64
+
+func newRoot() string { return fmt.Sprintf("/hub-%d", roots.Add(1)) }
+
+func TestAgreement(t *testing.T) {
+	server := zkproc.Start(t, zkproc.Options{})[0]
+	coordtest.Run(t, func(t *testing.T) coordtest.World {
+		root := newRoot()
+		var mu sync.Mutex // guards open
+		var open []*node
+		find := func(c coord.Coordinator) *node {
+			mu.Lock()
+			defer mu.Unlock()
+			for _, n := range open {
+				if n.Coordinator == c {
+					return n
+				}
+			}
+			t.Fatal("not one of this world")
+			return nil
+		}
+		return coordtest.World{
+			Open: func(t *testing.T) coord.Coordinator {
+				n := run(t, []string{server.Address}, root)
+				mu.Lock()
+				defer mu.Unlock()
+				open = append(open, n)
+				return n.Coordinator
+			},
+			Cut:  func(c coord.Coordinator) { find(c).link.set(true) },
+			Mend: func(c coord.Coordinator) { find(c).link.set(false) },
+			Restart: func(t *testing.T) {
+				mu.Lock()
+				defer mu.Unlock()
+				for _, n := range open {
+					n.stop()
+				}
+				open = nil
+				server.Kill()
+				server.Run(t)
+				server.Wait(t)
+			},
+		}
+	})
+}
+
+// TestFrozen: an ensemble that says nothing costs the leases, in time, by this process's own clock; when it goes on, all goes on.
+func TestFrozen(t *testing.T) {
+	server := zkproc.Start(t, zkproc.Options{})[0]
+	c := run(t, []string{server.Address}, newRoot())
+	l, err := c.Acquire(t.Context(), "job")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if g := c.Granted(); g != sessionTime {
+		t.Errorf("the session was given %v", g)
+	}
+	began := time.Now()
+	if err := server.Freeze(); err != nil {
+		t.Fatal(err)
+	}
+	<-l.Lost()
+	if d := time.Since(began); d > sessionTime {
+		t.Errorf("the lease was lost after %v only", d)
+	}
+	if _, err := c.Set(t.Context(), "x", nil, 0); !hub.Is(err, hub.Unavailable) {
+		t.Errorf("a write to a frozen ensemble: %v", err)
+	}
+	if err := server.Thaw(); err != nil {
+		t.Fatal(err)
+	}
+	var second coord.Lease
+	for second == nil {
+		if second, err = c.Acquire(t.Context(), "job"); err != nil && !hub.Is(err, hub.Unavailable) {
+			t.Fatal(err)
+		}
+	}
+	if second.Fence() <= l.Fence() {
+		t.Errorf("fence %d after %d", second.Fence(), l.Fence())
+	}
+}
+
+// TestBlip: a connection that breaks and comes back within the session costs nothing.
+func TestBlip(t *testing.T) {
+	server := zkproc.Start(t, zkproc.Options{Tick: time.Second})[0]
+	n := &node{link: &link{conns: map[net.Conn]struct{}{}}}
+	c, err := New(Options{Servers: []string{server.Address}, Root: newRoot(), Session: 6 * time.Second, Dial: n.link.dial})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- c.Run(ctx) }()
+	defer func() { cancel(); <-done }()
+	l, err := c.Acquire(ctx, "job")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wake, stop := c.Watch("a")
+	defer stop()
+	<-wake
+	for i := range 3 {
+		n.link.set(true)
+		n.link.set(false)
+		for {
+			if _, err = c.Update(ctx, []coord.Change{{Name: "a/b", Value: []byte{byte(i)}, Any: true}}); err == nil {
+				break
+			}
+			if !hub.Is(err, hub.Unavailable) {
+				t.Fatal(err)
+			}
+		}
+		select {
+		case <-wake:
+		case <-time.After(20 * time.Second):
+			t.Fatal("not woken")
+		}
+	}
+	select {
+	case <-l.Lost():
+		t.Error("the lease was lost")
+	default:
+	}
+}
+
+// TestOrphans: an Acquire that was given up leaves nothing in the queue, whenever its call arrives.
+func TestOrphans(t *testing.T) {
+	server := zkproc.Start(t, zkproc.Options{})[0]
+	root := newRoot()
+	c, d := run(t, []string{server.Address}, root), run(t, []string{server.Address}, root)
+	if _, err := c.Set(t.Context(), "warm", nil, 0); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 40 {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i*100)*time.Microsecond)
+		if l, err := c.Acquire(ctx, "job"); err == nil {
+			_ = l.Release(t.Context())
+		}
+		cancel()
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	l, err := d.Acquire(ctx, "job")
+	if err != nil {
+		t.Fatalf("somebody who gave up stands in the way: %v", err)
+	}
+	_ = l.Release(t.Context())
+}
+
+// TestEnsemble: the death of any server, the leader among them, loses no write, and nobody sees an older value after a newer one was written.
+func TestEnsemble(t *testing.T) {
+	if testing.Short() {
+		t.Skip("three servers")
+	}
+	servers := zkproc.Start(t, zkproc.Options{Servers: 3, Tick: 200 * time.Millisecond})
+	addresses := []string{servers[0].Address, servers[1].Address, servers[2].Address}
+	root := newRoot()
+	nodes := []*node{run(t, addresses, root), run(t, addresses, root), run(t, addresses, root)}
+	value := byte(0)
+	step := func() {
+		t.Helper()
+		for deadline := time.Now().Add(60 * time.Second); ; {
+			w, r := nodes[int(value)%3], nodes[int(value+1)%3]
+			_, version, err := w.Get(t.Context(), "n")
+			if err == nil || hub.Is(err, hub.NotFound) {
+				_, err = w.Set(t.Context(), "n", []byte{value}, version)
+			}
+			if err == nil {
+				var got []byte
+				if got, _, err = r.Get(t.Context(), "n"); err == nil {
+					if got[0] != value {
+						t.Fatalf("%d was read after %d had been written", got[0], value)
+					}
+					value++
+					return
+				}
+			}
+			if time.Now().After(deadline) {
+				t.Fatal(err)
+			}
+		}
+	}
+	for range 10 {
+		step()
+	}
+	for _, leader := range []bool{true, false} {
+		for i, s := range servers {
+			if s.Leads() == leader {
+				s.Kill()
+				for range 10 {
+					step()
+				}
+				servers[i].Run(t)
+				servers[i].Wait(t)
+				break
+			}
+		}
+	}
+	for range 10 {
+		step()
+	}
+}
