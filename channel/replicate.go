@@ -176,6 +176,60 @@ func (e *exactReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// BeginReplica readies a channel for its source and returns its marker and the oldest key that it can show. resumed: the caller has followed a source for
+// this channel, and it has not been an ordinary channel since. archived is how far the archiver is.
+//
+// Without a marker, one is written before anything else. In a channel that never was anything but a target it stands at oldest, so that all that comes is
+// in order, for feeds and the archiver too. In one with items of its own, or that was archived by the clock, it stands at the horizon, so that
+// nothing which was shown is hidden, and what comes below is late. fresh tells that it was written now.
+func (s *Service) BeginReplica(ctx context.Context, ch *hub.Channel, resumed bool, archived hub.Key) (marker, oldest hub.Key, fresh bool, err error) {
+	oldest = hub.First(ch.OldestAllowed(s.opt.Clock(), s.opt.Birthday))
+	marker, ok := s.complete(ch.Name)
+	if ok && resumed {
+		return marker, oldest, false, nil
+	}
+	lived := ok || ch.Lives > 0 && !archived.IsZero()
+	if !lived {
+		page, err := s.opt.Short.Keys(ctx, hub.Query{Channel: ch.Name, From: hub.MinKey, To: hub.MaxKey, Limit: 1})
+		if err != nil {
+			return marker, oldest, false, fmt.Errorf("look whether a channel is empty: %w", err)
+		}
+		lived = len(page.Keys) > 0
+	}
+	upTo := oldest
+	if lived {
+		horizon, err := s.opt.Short.Horizon(ctx)
+		if err != nil {
+			return marker, oldest, false, fmt.Errorf("read the horizon: %w", err)
+		}
+		upTo = later(later(horizon, archived), oldest)
+	}
+	if err := s.Complete(ctx, ch, upTo); err != nil {
+		return marker, oldest, false, err
+	}
+	marker, _ = s.complete(ch.Name)
+	return marker, oldest, !ok, nil
+}
+
+// Missing lists which keys of ascending ones the channel does not have, as far as that can be: above the marker nothing was looked for.
+func (s *Service) Missing(ctx context.Context, ch *hub.Channel, keys []hub.Key) ([]hub.Key, error) {
+	items := make([]Replica, len(keys))
+	for i, k := range keys {
+		items[i].Key = k
+	}
+	known, err := s.knownLate(ctx, ch, items)
+	if err != nil || len(known) == 0 {
+		return keys, err
+	}
+	var missing []hub.Key
+	for _, k := range keys {
+		if !known[k] {
+			missing = append(missing, k)
+		}
+	}
+	return missing, nil
+}
+
 // Complete moves the marker of a replicated channel: everything of its source up to a key was given to Replicate, which has returned. Conflict as there.
 // A marker never moves back.
 func (s *Service) Complete(ctx context.Context, ch *hub.Channel, upTo hub.Key) error {
@@ -202,11 +256,6 @@ func (s *Service) complete(channel string) (hub.Key, bool) {
 		return hub.Key{}, false
 	}
 	return s.opt.Replicas.Complete(channel)
-}
-
-// Oldest is the fence below which the channel shows nothing: its TTL time, or the birth of a channel whose name was deleted before.
-func (s *Service) Oldest(ch *hub.Channel) hub.Key {
-	return hub.First(ch.OldestAllowed(s.opt.Clock(), s.opt.Birthday))
 }
 
 // liveFrom is the millisecond from which on a channel that was a target takes inserts: all that was replicated lies before it.

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"timehub/callbacks/replicate"
 	"timehub/callbacks/stream"
 	"timehub/channel"
 	"timehub/channel/archive"
@@ -45,6 +46,7 @@ type parts struct {
 	streams     *stream.Server
 	rest        *rest.Handlers
 	jobs        atomic.Pointer[archive.Jobs] // read by the sweep of Spoke's log, which runs before there are any
+	replication atomic.Pointer[replicate.Replicator]
 	backlog     backlog
 
 	closers []io.Closer // what is to be closed when everything has stopped, in reverse
@@ -78,6 +80,7 @@ func (n *Node) add(g *group) {
 	g.add("figures", stopTime, n.sample)
 	g.add("public routes", 0, n.serve(server))
 	g.add("archive jobs", time.Minute, n.runJobs)
+	g.add("replication", time.Minute, n.runReplication)
 }
 
 // openMetrics chooses where figures go: always to /metrics, with metrics.enable to both statsd ports too.

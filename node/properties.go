@@ -233,7 +233,7 @@ func callbackProperties() []Property {
 		boolean("webhook.tls.verify", true, "check the certificates of callback addresses").none(noWebhooks),
 		number("webhook.shutdown.threads", 100, 1, anyNumber, "", "parallel stops").none(noWebhooks),
 		boolean("webhook.leadership.enabled", true, "may run webhooks").none(noWebhooks),
-		boolean("replication.enabled", true, "may replicate channels").none("this version does not replicate"),
+		boolean("replication.enabled", true, "may replicate channels"),
 	}
 }
 

@@ -118,7 +118,7 @@ func stability(c Config) hub.Horizon {
 func (n *Node) openChannels(server *http.Server) error {
 	p, c := &n.parts, n.cfg
 	service, err := channel.New(channel.Options{
-		Short: p.spoke, Long: p.longterm, Catalog: p.catalog, Sealer: p.sealer,
+		Short: p.spoke, Replicas: p.spoke, Long: p.longterm, Catalog: p.catalog, Sealer: p.sealer,
 		Clock: n.env.Clock, Horizon: stability(c), Birthday: c.Time("app.birthDay"),
 		ProtectChannels: c.Bool("hub.protect.channels"), LargeBytes: min(c.Bytes("app.large.payload.MB"), maxSmall), MaxItemBytes: c.Bytes("app.maxItemSizeMB"),
 		MaxCount: int(c.Int("app.directionCountLimit")), MaxParts: int(c.Int("app.bulk.maxParts")),
@@ -134,7 +134,8 @@ func (n *Node) openChannels(server *http.Server) error {
 	bulk := 3 * c.Bytes("app.maxPayloadSizeMB")
 	p.rest, err = rest.New(rest.Options{
 		Service: service, Verbs: p.streams.Verbs(), Temp: n.disk, TempDir: tempDir, MaxBulkBytes: bulk, InFlight: max(inFlight, bulk), Clock: n.env.Clock, Log: n.log.With("component", "rest"),
-		Source: &http.Client{Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true}},
+		Replication: n.replicationStatus,
+		Source:      &http.Client{Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true}},
 	})
 	if err != nil {
 		return fmt.Errorf("make the public interface: %w", err)

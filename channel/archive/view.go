@@ -29,6 +29,12 @@ func (j *Jobs) Archived(channel string) (hub.Key, bool) {
 	return v.at, true
 }
 
+// Cursor is the key up to which a channel is in long-term storage, read from the coordinator; zero if nothing of it is.
+func (j *Jobs) Cursor(ctx context.Context, channel string) (hub.Key, error) {
+	p, err := j.archived.Get(ctx, channel)
+	return p.Key, err
+}
+
 func (j *Jobs) archivedElsewhere(channel string) (hub.Key, bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), confirmTimeout)
 	defer cancel()

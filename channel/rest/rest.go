@@ -11,6 +11,7 @@
 package rest
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"math/rand/v2"
@@ -39,9 +40,11 @@ type Options struct {
 	InFlight     int64 // bytes of bodies in memory at the same time, above that 503; 0: 256 MiB
 	Small        int64 // bodies up to here are kept in memory while they arrive; 0: 4 MiB
 
-	Clock  hub.Clock    // nil: time.Now
-	Source *http.Client // asks a replication source for its latest item (spec 02 §2.7); nil: nobody is asked
-	Log    *slog.Logger
+	Clock hub.Clock // nil: time.Now
+	// Replication says how the replication of a channel stands, as a value for JSON; false: nothing is known. nil: nothing ever is.
+	Replication func(ctx context.Context, ch *hub.Channel) (any, bool)
+	Source      *http.Client // asks a replication source for its latest item (spec 02 §2.7); nil: nobody is asked
+	Log         *slog.Logger
 }
 
 // Handlers are the face. They are safe for concurrent use.

@@ -2,6 +2,8 @@ package rest
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"net/http"
 	"strings"
 	"time"
@@ -56,10 +58,32 @@ func (h *Handlers) status(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	d.close()
+	if ch.Replicated() {
+		if err := h.replication(r.Context(), &d, ch); err != nil {
+			return err
+		}
+	}
 	d.b = web.TraceOf(r.Context()).AppendMembers(d.b)
 	d.done()
 	showHorizon(w, hub.Page{Horizon: horizon})
 	web.WriteJSON(w, http.StatusOK, d.b)
+	return nil
+}
+
+// replication adds what is known of the replication of a channel, beside the links.
+func (h *Handlers) replication(ctx context.Context, d *doc, ch *hub.Channel) error {
+	if h.opt.Replication == nil {
+		return nil
+	}
+	status, ok := h.opt.Replication(ctx, ch)
+	if !ok {
+		return nil
+	}
+	text, err := json.MarshalIndent(status, "  ", "  ")
+	if err != nil {
+		return fmt.Errorf("write the state of a replication: %w", err)
+	}
+	d.b = append(append(d.b, ",\n  \"replication\": "...), text...)
 	return nil
 }
 

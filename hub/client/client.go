@@ -188,7 +188,11 @@ func unwrapURL(err error) error {
 func failure(resp *http.Response) error {
 	defer resp.Body.Close()
 	text, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody)) // what is there has to do
-	e := hub.E(web.KindOf(resp.StatusCode), "%s", strings.TrimSpace(string(text)))
+	kind := web.KindOf(resp.StatusCode)
+	if resp.StatusCode == http.StatusGone {
+		kind = hub.NotFound
+	}
+	e := hub.E(kind, "%s", strings.TrimSpace(string(text)))
 	var document struct{ Error *string }
 	if json.Unmarshal(text, &document) == nil && document.Error != nil {
 		e.Msg = *document.Error

@@ -64,6 +64,20 @@ func (c *Client) Get(ctx context.Context, channel string, key hub.Key) (*hub.Ite
 	return c.GetURL(ctx, channelPath(channel)+"/"+keyPath(key))
 }
 
+// GetItem is Get with the headers of the answer.
+func (c *Client) GetItem(ctx context.Context, channel string, key hub.Key) (*hub.Item, http.Header, error) {
+	resp, err := c.do(ctx, request{method: http.MethodGet, path: channelPath(channel) + "/" + keyPath(key), again: true})
+	if err != nil {
+		return nil, nil, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		resp.Body.Close()
+		return nil, nil, fmt.Errorf("the answer has status %d", resp.StatusCode)
+	}
+	it, err := item(resp)
+	return it, resp.Header, err
+}
+
 // maxHops is how many redirects GetURL follows.
 const maxHops = 5
 

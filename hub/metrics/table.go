@@ -71,6 +71,17 @@ const (
 	StreamMessages = "stream.messages"
 	StreamSlow     = "stream.slow"
 
+	ReplicationItems  = "replication.items"
+	ReplicationBytes  = "replication.bytes"
+	ReplicationErrors = "replication.errors"
+	ReplicationLag    = "replication.lag.seconds"
+
+	Webhook               = "webhook"
+	WebhookDelta          = "webhook.delta"
+	WebhookErrors         = "webhook.errors"
+	WebhookLeaderStart    = "webhook.leader.start"
+	WebhookLeaderComplete = "webhook.leader.complete"
+
 	OpenFiles        = "openFiles"
 	StartupStart     = "lifecycle.startup.start"
 	StartupComplete  = "lifecycle.startup.complete"
@@ -128,6 +139,17 @@ func Table() []Def {
 		{Name: StreamOpen, Type: GaugeType, Tags: []string{"kind"}, Help: "Open connections of clients that follow a channel or a tag, by ws or events."},
 		{Name: StreamMessages, Type: CounterType, Tags: []string{"kind"}, Help: "Items sent to them."},
 		{Name: StreamSlow, Type: CounterType, Tags: []string{"kind"}, Help: "Clients that did not keep up and were closed, cut off, or told of a gap."},
+
+		{Name: ReplicationItems, Type: CounterType, Tags: []string{"channel"}, Help: "Items taken from the source of a replicated channel."},
+		{Name: ReplicationBytes, Type: CounterType, Tags: []string{"channel"}, Help: "Bytes of these, large items left out."},
+		{Name: ReplicationErrors, Type: CounterType, Tags: []string{"channel"}, Help: "Rounds of replication that failed; they come again."},
+		{Name: ReplicationLag, Type: GaugeType, Tags: []string{"channel"}, Help: "Age of the instant up to which the source of a replicated channel was read; 0 while everything is here."},
+
+		{Name: Webhook, Type: TimingType, Tags: []string{"name"}, Statsd: true, Help: "Time from the first call for an item or period to its success, with all repetitions."},
+		{Name: WebhookDelta, Type: TimingType, Tags: []string{"name"}, Statsd: true, Help: "Age of items and periods when they are called for the first time."},
+		{Name: WebhookErrors, Type: CounterType, Tags: []string{"name", "status"}, Statsd: true, Help: "Failed calls, by status; null: there was no answer, 500: broken off."},
+		{Name: WebhookLeaderStart, Type: CounterType, Tags: []string{"name"}, Statsd: true, Help: "How often this node has begun to lead a webhook."},
+		{Name: WebhookLeaderComplete, Type: CounterType, Tags: []string{"name"}, Statsd: true, Help: "How often this node has ceased to lead a webhook."},
 
 		{Name: OpenFiles, Type: GaugeType, Statsd: true, AsCount: true, Help: "Open file descriptors of this process; -1 if unknown."},
 		{Name: StartupStart, Type: CounterType, Tags: []string{"startup"}, Statsd: true, Help: "Starts of this node."},

@@ -1,0 +1,74 @@
+package replicate
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+)
+
+const dialTime = 10 * time.Second
+
+// guard is a transport that gives up an answer of which no byte comes for a while. Time that the reader spends elsewhere does not count.
+type guard struct {
+	next  http.RoundTripper
+	stall time.Duration
+}
+
+func newTransport(stall time.Duration) http.RoundTripper {
+	d := &net.Dialer{Timeout: dialTime, KeepAlive: 15 * time.Second}
+	return &guard{stall: stall, next: &http.Transport{
+		Proxy: http.ProxyFromEnvironment, DialContext: d.DialContext, TLSHandshakeTimeout: dialTime, ResponseHeaderTimeout: stall, DisableCompression: true,
+		MaxIdleConnsPerHost: 16, IdleConnTimeout: 25 * time.Second, ForceAttemptHTTP2: true,
+	}}
+}
+
+// RoundTrip implements http.RoundTripper.
+func (g *guard) RoundTrip(q *http.Request) (*http.Response, error) {
+	ctx, cancel := context.WithCancelCause(q.Context())
+	resp, err := g.next.RoundTrip(q.WithContext(ctx))
+	if err != nil {
+		cancel(nil)
+		return nil, err
+	}
+	b := &guarded{body: resp.Body, cancel: cancel, stall: g.stall}
+	b.timer = time.AfterFunc(g.stall, func() {
+		if b.reading.Load() {
+			cancel(fmt.Errorf("the source sent nothing for %v", g.stall))
+		}
+	})
+	b.ctx = ctx
+	resp.Body = b
+	return resp, nil
+}
+
+type guarded struct {
+	body    io.ReadCloser
+	ctx     context.Context
+	cancel  context.CancelCauseFunc
+	stall   time.Duration
+	timer   *time.Timer
+	reading atomic.Bool
+}
+
+func (b *guarded) Read(p []byte) (int, error) {
+	b.reading.Store(true)
+	b.timer.Reset(b.stall)
+	n, err := b.body.Read(p)
+	b.reading.Store(false)
+	b.timer.Stop()
+	if err != nil && err != io.EOF && b.ctx.Err() != nil {
+		err = context.Cause(b.ctx)
+	}
+	return n, err
+}
+
+func (b *guarded) Close() error {
+	b.timer.Stop()
+	err := b.body.Close()
+	b.cancel(nil)
+	return err
+}
