@@ -133,7 +133,7 @@ func (n *Node) openChannels(server *http.Server) error {
 	}
 	bulk := 3 * c.Bytes("app.maxPayloadSizeMB")
 	p.rest, err = rest.New(rest.Options{
-		Service: service, Verbs: p.streams.Verbs(), Temp: n.disk, TempDir: tempDir, MaxBulkBytes: bulk, InFlight: max(inFlight, bulk), Clock: n.env.Clock, Log: n.log.With("component", "rest"),
+		Service: service, Verbs: p.streams.Verbs(), Waiter: p.feeds, Stopping: p.leaving, Temp: n.disk, TempDir: tempDir, MaxBulkBytes: bulk, InFlight: max(inFlight, bulk), Clock: n.env.Clock, Log: n.log.With("component", "rest"),
 		Replication: n.replicationStatus,
 		Source:      &http.Client{Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true}},
 	})

@@ -101,11 +101,10 @@ const (
 func (k kind) String() string { return [...]string{"ws", "events"}[k] }
 
 type meters struct {
-	open    [kinds]metrics.Gauge
-	count   [kinds]atomic.Int64
-	sent    [kinds]metrics.Counter
-	slow    [kinds]metrics.Counter
-	skipped [kinds]metrics.Counter
+	open  [kinds]metrics.Gauge
+	count [kinds]atomic.Int64
+	sent  [kinds]metrics.Counter
+	slow  [kinds]metrics.Counter
 }
 
 func (m *meters) init(r metrics.Registry) {

@@ -43,7 +43,7 @@ type Options struct {
 type Feed struct {
 	opt   Options
 	at    hub.Key
-	clear hub.Key // with Shared: there is no stable key above at up to here
+	clear hub.Key // with Shared: a stable key, or a horizon, up to which there is none above at
 	tail  *tail   // with Shared; nil: the feed has a watch of its own
 	wake  <-chan struct{}
 	stop  func()

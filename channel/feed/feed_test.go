@@ -400,7 +400,7 @@ func TestWindows(t *testing.T) {
 				// Quiet for three hours: no window, no call.
 				var k hub.Key
 				calls := s.count()
-				time.AfterFunc(3*time.Hour, func() { k = s.now("x"); calls = s.count() - calls })
+				time.AfterFunc(3*time.Hour, func() { calls = s.count() - calls; k = s.now("x") })
 				c, err := f.NextWindow(t.Context(), hub.Second, false)
 				synctest.Wait()
 				if err != nil || !c.Start.Equal(k.Time().Truncate(time.Second)) {

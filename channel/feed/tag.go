@@ -189,6 +189,10 @@ func (t *Tag) round(ctx context.Context) ([]Hit, error) {
 		return nil, nil
 	}
 	h, err := t.shared.opt.Source.Horizon(ctx, t.leading())
+	if hub.Is(err, hub.NotFound) {
+		t.reconsider()
+		return nil, nil
+	}
 	if err != nil {
 		if err := t.probe.failed(ctx, err); err != nil {
 			return nil, err

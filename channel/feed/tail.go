@@ -68,7 +68,7 @@ func later(a, b hub.Key) hub.Key {
 	return a
 }
 
-// begin lets the ring begin where a follower found nothing more.
+// begin lets the ring begin at a horizon up to which a follower found nothing more.
 func (t *tail) begin(at hub.Key) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -77,7 +77,7 @@ func (t *tail) begin(at hub.Key) {
 	}
 }
 
-// skip moves a ring that nobody has led for long on to where its next leader stands: it need not read what only others want.
+// skip moves a ring that nobody has led for long on to where its next leader stands, a stable key or a horizon: it need not read what only others want.
 func (t *tail) skip(at hub.Key) hub.Key {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -145,7 +145,7 @@ func (f *Feed) nextShared(ctx context.Context) ([]hub.Key, error) {
 			}
 		}
 		if n := len(keys); n > 0 {
-			f.at, f.lag = keys[n-1], 0
+			f.at, f.clear, f.lag = keys[n-1], keys[n-1], 0
 			return keys, nil
 		}
 		select {
@@ -170,8 +170,8 @@ func (f *Feed) catchUp(ctx context.Context) ([]hub.Key, error) {
 	if err != nil || !ok || len(page.Keys) > 0 {
 		return page.Keys, err
 	}
-	f.clear = page.Horizon
-	f.tail.begin(later(f.at, f.clear))
+	f.clear = later(f.clear, page.Horizon)
+	f.tail.begin(f.clear) // not at: a cursor may lie in the future
 	return nil, nil
 }
 
@@ -220,7 +220,7 @@ func (f *Feed) lead(ctx context.Context, news <-chan struct{}) (nudged bool, err
 // look asks for the keys after those of the ring, once. When there are none, it notes when the next one may be stable.
 func (f *Feed) look(ctx context.Context) (grown bool, err error) {
 	t := f.tail
-	upto := t.skip(later(f.at, f.clear))
+	upto := t.skip(f.clear)
 	page, ok, err := f.ask(ctx, true, upto, hub.MaxKey, ringSize)
 	switch {
 	case err != nil:

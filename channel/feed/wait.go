@@ -12,42 +12,41 @@ func (s *Shared) Follow(channel string, after hub.Key, limit int, nudge <-chan s
 	return New(Options{Source: o.Source, Channel: channel, After: after, Horizon: o.Horizon, Clock: o.Clock, Limit: limit, Shared: s, Nudge: nudge, Log: o.Log})
 }
 
-// Wait returns nil when a channel may have a stable key after a cursor, at once if it has one, and else its end: that of ctx, or NotFound if the channel
-// is gone.
-func (s *Shared) Wait(ctx context.Context, channel string, after hub.Key) error {
-	f, err := s.Follow(channel, after, 1, nil)
+// Wait returns a stable key after a cursor when the channel has one, or its end: that of ctx, or NotFound if the channel is gone.
+func (s *Shared) Wait(ctx context.Context, channel string, after hub.Key) (hub.Key, error) {
+	f, err := s.Follow(channel, after, 0, nil)
 	if err != nil {
-		return err
+		return hub.Key{}, err
 	}
 	defer f.Close()
 	_, err = f.Next(ctx)
-	return err
+	return f.Position(), err
 }
 
-// WaitAny is Wait for keys that need not be stable: it returns with the next key that anybody has written after it was called.
-func (s *Shared) WaitAny(ctx context.Context, channel string, after hub.Key) error {
+// WaitAny is Wait for keys that need not be stable.
+func (s *Shared) WaitAny(ctx context.Context, channel string, after hub.Key) (hub.Key, error) {
 	if s.opt.Horizon.Auto {
 		return s.Wait(ctx, channel, after)
 	}
 	t, err := s.join(channel)
 	if err != nil {
-		return err
+		return hub.Key{}, err
 	}
 	defer s.leave(t)
 	wake, stop := s.opt.Source.Watch(t.channel.Name)
 	defer stop()
 	f := Feed{opt: Options{Source: s.opt.Source, Channel: channel, Horizon: s.opt.Horizon, Clock: s.opt.Clock, Log: s.opt.Log}}
 	for {
-		if _, found, err := f.pending(ctx, after); found || err != nil {
-			return err
+		if key, found, err := f.pending(ctx, after); found || err != nil {
+			return key, err
 		}
 		ended, err := t.end()
 		if err != nil {
-			return err
+			return hub.Key{}, err
 		}
 		select {
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return hub.Key{}, context.Cause(ctx)
 		case <-wake:
 		case <-ended:
 		}
@@ -55,12 +54,12 @@ func (s *Shared) WaitAny(ctx context.Context, channel string, after hub.Key) err
 }
 
 // WaitTag is Wait for the channels of a tag.
-func (s *Shared) WaitTag(ctx context.Context, tag string, after hub.Key) error {
-	f, err := s.Tag(TagOptions{Tag: tag, After: Hit{Key: after}, Limit: 1})
+func (s *Shared) WaitTag(ctx context.Context, tag string, after hub.Key) (hub.Key, error) {
+	f, err := s.Tag(TagOptions{Tag: tag, After: Hit{Key: after}})
 	if err != nil {
-		return err
+		return hub.Key{}, err
 	}
 	defer f.Close()
 	_, err = f.Next(ctx)
-	return err
+	return f.Position().Key, err
 }

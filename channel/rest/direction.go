@@ -17,6 +17,9 @@ func (h *Handlers) neighbour(w http.ResponseWriter, r *http.Request) error {
 	}
 	a.towards(web.Found(r).(hub.Path))
 	a.N, a.Inclusive = 1, false
+	if err := h.hold(r, &a); err != nil {
+		return err
+	}
 	return h.redirect(w, r, &a, "there is no item in that direction", "&stable="+strconv.FormatBool(a.Stable))
 }
 
@@ -58,6 +61,9 @@ func (h *Handlers) neighbours(w http.ResponseWriter, r *http.Request) error {
 	a.towards(p)
 	if a.place.tagged() {
 		a.Inclusive = false
+	}
+	if err := h.hold(r, &a); err != nil {
+		return err
 	}
 	if a.bulk {
 		return h.bulkRead(w, r, a, func(l *listing) links { return a.neighbourLinks(r, l, p.N, true) })
@@ -108,6 +114,9 @@ func (h *Handlers) end(kind channel.Kind) web.Handler {
 			return err
 		}
 		a.Kind, a.N = kind, 1
+		if err := h.hold(r, &a); err != nil {
+			return err
+		}
 		return h.redirect(w, r, &a, emptyMessage, "")
 	}
 }
@@ -127,6 +136,9 @@ func (h *Handlers) endList(kind channel.Kind) web.Handler {
 			return err
 		}
 		a.Kind, a.N = kind, n
+		if err := h.hold(r, &a); err != nil {
+			return err
+		}
 		if a.bulk {
 			return h.bulkRead(w, r, a, func(*listing) links { return links{} })
 		}

@@ -40,7 +40,10 @@ type Options struct {
 	InFlight     int64 // bytes of bodies in memory at the same time, above that 503; 0: 256 MiB
 	Small        int64 // bodies up to here are kept in memory while they arrive; 0: 4 MiB
 
-	Clock hub.Clock // nil: time.Now
+	Clock  hub.Clock // nil: time.Now
+	Waiter Waiter    // holds requests for items that are still to come (?wait=); nil: nobody waits
+	// Stopping ends when the hub goes away, and with it what waits; nil: never.
+	Stopping context.Context
 	// Replication says how the replication of a channel stands, as a value for JSON; false: nothing is known. nil: nothing ever is.
 	Replication func(ctx context.Context, ch *hub.Channel) (any, bool)
 	Source      *http.Client // asks a replication source for its latest item (spec 02 §2.7); nil: nobody is asked
