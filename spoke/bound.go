@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"io/fs"
 
 	"timehub/hub"
@@ -48,7 +49,11 @@ func openBound(d disk.Disk) (b *bound, at hub.Mark, lost bool, err error) {
 	found, used := false, false
 	for slot := range int64(2) {
 		var s [slotUsed]byte
-		n, _ := f.ReadAt(s[:], slot*slotBytes)
+		n, err := f.ReadAt(s[:], slot*slotBytes)
+		if err != nil && err != io.EOF { // it may hold the higher position
+			f.Close()
+			return nil, 0, false, fmt.Errorf("read the clock file: %w", err)
+		}
 		used = used || s != [slotUsed]byte{}
 		if n < len(s) || binary.LittleEndian.Uint64(s[:]) != slotMagic || binary.LittleEndian.Uint32(s[24:]) != slotSum(s[:24]) {
 			continue

@@ -21,7 +21,7 @@ func TestCompleteIsNotTakenBack(t *testing.T) {
 			var archived hub.Key
 			open := func() (*Node, func()) {
 				n, _, err := Open(t.Context(), Options{
-					Disk: d, Clock: time.Now, Archived: func(string) (hub.Key, bool) { return archived, true },
+					Disk: d, Clock: time.Now, SweepEvery: 1000 * time.Hour, Archived: func(string) (hub.Key, bool) { return archived, true },
 					Segments: spokelog.Options{MinFree: -1, TTL: 10 * time.Second, SegmentAge: 5 * time.Second},
 				})
 				if err != nil {
@@ -169,7 +169,7 @@ func TestLateReplicatedItemsStay(t *testing.T) {
 			confirmed := false
 			archived := hub.MinKey
 			n, _, err := Open(t.Context(), Options{
-				Disk: memdisk.New(memdisk.Options{}), Clock: time.Now, Archived: func(string) (hub.Key, bool) { return archived, true },
+				Disk: memdisk.New(memdisk.Options{}), Clock: time.Now, SweepEvery: 1000 * time.Hour, Archived: func(string) (hub.Key, bool) { return archived, true },
 				Segments: spokelog.Options{MinFree: -1, TTL: 10 * time.Second, LateConfirmed: func(_ string, k hub.Key) bool { return k != late || confirmed }},
 			})
 			if err != nil {
@@ -195,6 +195,9 @@ func TestLateReplicatedItemsStay(t *testing.T) {
 			archived = hub.NewKey(time.Now(), "")
 			for _, want := range []int{1, 0} {
 				time.Sleep(5 * time.Minute)
+				if err := n.store.Sweep(t.Context()); err != nil {
+					t.Error(err)
+				}
 				if keys := keysOf(t, n, all("a", true)); len(keys) != want || want > 0 && keys[0] != late {
 					t.Errorf("%s: %v are left, want %d", by, keys, want)
 				}

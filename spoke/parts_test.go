@@ -1,10 +1,12 @@
 package spoke
 
 import (
+	"errors"
 	"math/rand/v2"
 	"slices"
 	"testing"
 
+	"timehub/e2e/memdisk"
 	"timehub/hub"
 )
 
@@ -82,5 +84,29 @@ func TestBoard(t *testing.T) {
 	b.notify("b")
 	if len(b.channels) != 0 || len(b.all) != 0 || len(wakeB) != 0 {
 		t.Error("a follower that left is still on the board")
+	}
+}
+
+// A clock file that cannot be read is not taken for one that holds an older position, or none.
+func TestClockFileThatCannotBeRead(t *testing.T) {
+	for skip := range 2 {
+		d := memdisk.New(memdisk.Options{})
+		b, _, _, err := openBound(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, to := range []hub.Mark{1000, 2000, 3000}[:2+skip] {
+			if err := b.raise(to); err != nil {
+				t.Fatal(err)
+			}
+		}
+		good := d.Inject(memdisk.Rule{Ops: memdisk.OpRead, Name: clockFile, Skip: skip, Times: 1, Fault: memdisk.Fault{Err: errors.New("input/output error")}})
+		if _, at, lost, err := openBound(d); err == nil {
+			t.Errorf("read %d: it opened at %v, lost: %v", skip, at, lost)
+		}
+		good()
+		if _, at, lost, err := openBound(d); err != nil || at != hub.Mark(2000+1000*skip) || lost {
+			t.Errorf("read %d: then %v, lost: %v, %v", skip, at, lost, err)
+		}
 	}
 }

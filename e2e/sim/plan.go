@@ -147,7 +147,7 @@ func (p *plan) String() string {
 // excuses reports whether reads may fail too.
 func (p *plan) excuses() bool {
 	for _, t := range p.troubles {
-		if t.store != nil || t.rule.Fault.Err != nil && t.rule.Ops&(memdisk.OpOpen|memdisk.OpRead|memdisk.OpSize|memdisk.OpList|memdisk.OpStat) != 0 {
+		if t.store != nil || t.rule.Fault.Err != nil && t.rule.Ops&(memdisk.OpOpen|memdisk.OpRead|memdisk.OpSize|memdisk.OpClose|memdisk.OpList|memdisk.OpStat) != 0 {
 			return true
 		}
 	}
@@ -267,6 +267,9 @@ func newTrouble(r *rand.Rand, length time.Duration, c *Config) trouble {
 	t.rule.Name = []string{"", "", "spoke/*", "spoke/*.seg", "spoke", "clock"}[r.IntN(6)]
 	if t.rule.Name == "spoke" { // the folder
 		t.rule.Ops = memdisk.OpSyncDir
+	}
+	if t.at > 0 && r.IntN(8) == 0 {
+		t.rule.Ops = memdisk.OpRead
 	}
 	t.rule.Fault = memdisk.Fault{Err: errInjected, Effect: memdisk.Effect(r.IntN(3))}
 	if r.IntN(5) == 0 {

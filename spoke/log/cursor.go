@@ -93,6 +93,7 @@ type candidate struct {
 	main, late []format.Entry // foot == nil
 	arena      []byte
 	foot       *format.Footer
+	unread     bool
 }
 
 // snapshot appends to list the segments that may hold keys of the channel between two instants, oldest first, and pins them.
@@ -104,13 +105,17 @@ func (l *Log) snapshot(list []candidate, channel string, from, to int64) []candi
 		if !s.overlaps(from, to) {
 			continue
 		}
-		c := candidate{seg: s, foot: s.foot, minMs: s.minMs, maxMs: s.maxMs}
-		if s.foot != nil {
+		c := candidate{seg: s, foot: s.foot, minMs: s.minMs, maxMs: s.maxMs, unread: s.unread}
+		switch {
+		case s.unread: // it may
+		case s.foot != nil:
 			if _, ok := s.foot.MayHold(hash); !ok {
 				continue
 			}
-		} else if c.main, c.late, c.arena = s.mem.Runs(channel); c.main == nil {
-			continue
+		default:
+			if c.main, c.late, c.arena = s.mem.Runs(channel); c.main == nil {
+				continue
+			}
 		}
 		s.pin()
 		list = append(list, c)
@@ -126,6 +131,9 @@ func (l *Log) releaseAll(list []candidate) {
 
 // cursors opens the runs of a candidate for the keys from ≤ key < to, each at its first entry.
 func (l *Log) cursors(c candidate, channel string, from, to format.Bound, reverse bool) ([]*cursor, error) {
+	if c.unread {
+		return nil, l.reread(c.seg)
+	}
 	var list []*cursor
 	add := func(cur *cursor) error {
 		cur.seg, cur.reverse = c.seg, reverse

@@ -22,7 +22,10 @@ func (l *Log) Channels(ctx context.Context) (map[string]Range, error) {
 		r.Count += int64(count)
 		all[name] = r
 	}
+	l.rereadAll()
+	unread := false
 	segs, feet := l.pinAll(func(s *segment) {
+		unread = unread || s.unread
 		if s.foot != nil {
 			return
 		}
@@ -32,6 +35,9 @@ func (l *Log) Channels(ctx context.Context) (map[string]Range, error) {
 		}
 	})
 	defer l.unpin(segs...)
+	if unread {
+		return nil, cannotRead(nil)
+	}
 	for i, s := range segs {
 		if feet[i] == nil {
 			continue

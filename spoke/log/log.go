@@ -29,6 +29,7 @@ type Log struct {
 	prev     previous      // of Open, then of the committer
 	cache    *cache
 	hot      [hotRecords]atomic.Pointer[hotRecord]
+	unreads  atomic.Int32 // len(unread)
 
 	mu          sync.Mutex // never held during a call to the disk
 	segs        []*segment // by sequence; the last one may be active
@@ -47,9 +48,10 @@ type Log struct {
 	holes       []Hole
 	damage      map[damagedPlace]struct{}
 	damageCount int64
-	failures    int  // failed writes in a row
-	broken      bool // too many of them
-	full        bool // the disk
+	unread      map[damagedPlace]time.Time // records that could not be read, since when
+	failures    int                        // failed writes in a row
+	broken      bool                       // too many of them
+	full        bool                       // the disk
 	running     bool
 	ended       bool
 	free        int64
@@ -83,7 +85,7 @@ func newLog(opt Options) *Log {
 	return &Log{
 		opt: opt, log: opt.Log, metrics: newInstruments(opt.Metrics),
 		wake: make(chan struct{}, 1), sealWake: make(chan struct{}, 1), prepare: make(chan struct{}, 1), prepared: make(chan prepared, 1),
-		lows: map[Stream]Low{}, complete: map[string]marker{}, damage: map[damagedPlace]struct{}{}, free: -1, cache: newCache(),
+		lows: map[Stream]Low{}, complete: map[string]marker{}, damage: map[damagedPlace]struct{}{}, unread: map[damagedPlace]time.Time{}, free: -1, cache: newCache(),
 	}
 }
 
@@ -205,6 +207,9 @@ func (l *Log) Status() Status {
 		s.Records += int64(seg.records)
 		if seg.foot == nil {
 			s.Unfootered++
+		}
+		if seg.unread {
+			s.Unread++
 		}
 	}
 	return s

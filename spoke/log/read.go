@@ -23,7 +23,8 @@ const (
 	damageKept = 4096 // damaged places that are remembered, so that each is reported once
 )
 
-// Get returns the record of a key: NotFound if there is none or it was given up, ErrDamaged if it cannot be read here. Data may be kept, and must not be
+// Get returns the record of a key: NotFound if there is none or it was given up, ErrDamaged if it is not valid here, Unavailable if the disk does not give
+// it at the moment. Data may be kept, and must not be
 // changed: readers of one record share it.
 func (l *Log) Get(ctx context.Context, channel string, key hub.Key) (Record, error) {
 	var pinRoom [2]candidate
@@ -72,6 +73,9 @@ func (l *Log) places(list []hit, pinned []candidate, channel string, key hub.Key
 	at := format.BoundOf(key)
 	for i := len(pinned) - 1; i >= 0; i-- {
 		c := &pinned[i]
+		if c.unread {
+			return list, given, l.reread(c.seg)
+		}
 		if c.foot != nil {
 			if list, given, err = l.placesInFooter(list, given, c, channel, key); err != nil {
 				return list, given, err
@@ -137,10 +141,11 @@ func (l *Log) readRecord(s *segment, e *format.Entry, channel string, key hub.Ke
 		return Record{}, err
 	}
 	buf := make([]byte, e.Size)
-	if n, err := f.ReadAt(buf, int64(e.Off)); n < len(buf) {
-		return Record{}, l.damaged(s, e, channel, key, err)
+	n, err := f.ReadAt(buf, int64(e.Off))
+	if n < len(buf) && readFailed(err) {
+		return Record{}, l.recordUnread(s, e, channel, key, err)
 	}
-	return l.parse(buf, s, e, channel, key)
+	return l.parse(buf[:n], s, e, channel, key)
 }
 
 // parse checks the record that an entry leads to.
@@ -152,6 +157,7 @@ func (l *Log) parse(buf []byte, s *segment, e *format.Entry, channel string, key
 	if err != nil {
 		return Record{}, l.damaged(s, e, channel, key, err)
 	}
+	l.recordRead(s, e)
 	return Record{Channel: channel, Key: key, Stream: r.Stream, Flags: r.Flags, Data: r.Data}, nil
 }
 
@@ -200,7 +206,7 @@ func (l *Log) Keys(ctx context.Context, channel string, from, to hub.Key, limit 
 }
 
 // Items is Keys with the records. They are those that were there at the first step. A damaged record is yielded without Data and with an error that is
-// ErrDamaged; the iteration can go on. Any other error ends it. Data may be kept; it shares memory with its neighbours (up to 256 KiB).
+// ErrDamaged; the iteration can go on. Any other error ends it; that of a record that cannot be read at the moment comes with its key. Data may be kept; it shares memory with its neighbours (up to 256 KiB).
 func (l *Log) Items(ctx context.Context, channel string, from, to hub.Key, limit int, reverse bool) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
 		b := itemBatch{l: l, ctx: ctx, channel: channel, yield: yield, size: 16}
@@ -265,8 +271,12 @@ func (b *itemBatch) flush() bool {
 	}
 	for i := range b.hits {
 		h := &b.hits[i]
-		r, err := b.l.parse(h.data, h.seg, &h.entry, b.channel, h.key)
-		if err != nil { // perhaps there is another copy
+		var r Record
+		err := ErrDamaged
+		if h.data != nil {
+			r, err = b.l.parse(h.data, h.seg, &h.entry, b.channel, h.key)
+		}
+		if err != nil { // perhaps there is another copy, or it can be read now
 			if r, err = b.l.Get(b.ctx, b.channel, h.key); err != nil {
 				r = Record{Channel: b.channel, Key: h.key}
 			}
@@ -319,7 +329,7 @@ func (b *itemBatch) read() error {
 	return nil
 }
 
-// readSome returns the bytes from start to end, or as many as can be read; a record that is missing then counts as damaged.
+// readSome returns the bytes from start to end, or as many as can be read; a record that is missing then is read by itself.
 func readSome(f disk.File, start, end int64) []byte {
 	buf := make([]byte, end-start)
 	n, _ := f.ReadAt(buf, start)

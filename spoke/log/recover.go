@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"math"
 	"slices"
@@ -128,7 +127,7 @@ func (r *recovery) list() error {
 		}
 		b := make([]byte, format.DataStart)
 		n, err := f.file.ReadAt(b, 0)
-		if err != nil && err != io.EOF {
+		if readFailed(err) {
 			return fmt.Errorf("read the head of segment %s: %w", f.name, err)
 		}
 		if f.head, f.headErr = format.ParseHead(b[:n]); isVersion(f.headErr) {
@@ -245,6 +244,9 @@ func (r *recovery) segment(f *segmentFile) error {
 	if err == nil {
 		marks, err = foot.Complete(f.file)
 	}
+	if bad := (format.FooterError{}); errors.As(err, &bad) && bad.Read && f.fixed == nil { // nothing else says where the segment ends
+		return cannotRead(err)
+	}
 	if err == nil && f.seq > r.sealed { // it may not be on the disk
 		if err := rewrite(l.opt.Disk, f.name, f.size-format.PageSize, f.size); err != nil {
 			return err
@@ -285,14 +287,17 @@ func (r *recovery) scanSegment(f *segmentFile, s *segment) error {
 		limit = f.fixed.PrevLength
 	}
 	res := scanInto(f.file, s, limit, f.fixed != nil)
-	if res.Failed != nil {
-		// Whether what cannot be read now is whole, and was acknowledged, nobody knows. It stays as it is, for a start to which the disk gives it.
-		l.log.Error("a segment cannot be read to its end", "segment", f.name, "err", res.Failed)
-		*s = *newSegment(l.opt.Dir, s.seq, s.salt)
-		s.failed, s.unread = true, true
-		res = scanInto(f.file, s, limit, true)
-	}
 	r.found.Scanned++
+	switch {
+	case res.Failed != nil && f.fixed == nil:
+		return cannotRead(res.Failed)
+	case res.Failed != nil:
+		l.log.Error("a segment cannot be read; it is tried again", "segment", f.name, "err", res.Failed)
+		*s = *newSegment(l.opt.Dir, s.seq, s.salt)
+		s.unreadSegment(limit, f.fixed.PrevLast)
+		r.take(f, s, nil, nil)
+		return nil
+	}
 	s.length, s.size = res.End, f.size
 	if s.records > 0 {
 		s.closed = s.maxMs
@@ -303,7 +308,7 @@ func (r *recovery) scanSegment(f *segmentFile, s *segment) error {
 	for _, d := range s.mem.Holes {
 		r.hole(holeOf(f.seq, d))
 	}
-	if f.fixed == nil && !s.unread {
+	if f.fixed == nil {
 		if cut := f.size - res.End; cut > 0 {
 			r.found.Cut += cut
 			l.log.Warn("the end of a segment was not finished before the last stop; it is cut", "segment", f.name, "bytes", cut)
@@ -322,9 +327,7 @@ func (r *recovery) scanSegment(f *segmentFile, s *segment) error {
 		}
 	}
 	r.take(f, s, format.SortedLows(s.mem.Lows), s.mem.Complete)
-	if !s.unread {
-		l.sealLater(s)
-	}
+	l.sealLater(s)
 	return nil
 }
 
@@ -456,7 +459,7 @@ func (l *Log) rebuild(s *segment) error {
 	fresh := newSegment(l.opt.Dir, s.seq, s.salt)
 	res := scanInto(f, fresh, length, true)
 	if res.Failed != nil {
-		return hub.E(hub.Unavailable, "a part of the log cannot be read at the moment: try again").Because(res.Failed)
+		return cannotRead(res.Failed)
 	}
 	l.mu.Lock()
 	first := s.foot != nil

@@ -168,11 +168,22 @@ func (s *search) each(ctx context.Context, visit func(*hit) bool) (last *hub.Key
 // errAgain means that a segment's index was rebuilt: the search has to begin again where it is.
 var errAgain = errors.New("the index of a segment was rebuilt")
 
+// strike counts reads of a segment's footer that failed.
+func (l *Log) strike(s *segment) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s.strikes++
+	return s.strikes
+}
+
 // footerFailed turns the error of a search that met a damaged footer into errAgain, if the segment could be scanned instead.
 func (l *Log) footerFailed(s *segment, err error) error {
 	var bad format.FooterError
-	if !errors.As(err, &bad) {
+	if !errors.As(err, &bad) || hub.Is(err, hub.Unavailable) { // the latter was here before
 		return err
+	}
+	if bad.Read && l.strike(s) == 1 {
+		return cannotRead(err)
 	}
 	if rerr := l.rebuild(s); rerr != nil {
 		return fmt.Errorf("read segment %s: %w", s.name, errors.Join(err, rerr))

@@ -7,6 +7,7 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"time"
 
 	"timehub/hub"
 	"timehub/hub/disk"
@@ -32,7 +33,9 @@ type segment struct {
 	mem     *format.Index  // the index, until foot is there
 	foot    *format.Footer // nil: no footer yet
 	failed  bool           // a write or a sync failed: never written again by this process
-	unread  bool           // a part could not be read at the start: neither sealed nor swept by this process
+	unread  bool           // it could not be read at the start (see unread.go)
+	tried   time.Time      // when it was tried last
+	strikes int            // reads of the footer that failed
 	records int
 	minMs   int64 // of all keys; minMs > maxMs: no records
 	maxMs   int64
@@ -122,7 +125,7 @@ func (l *Log) fileOf(s *segment) (disk.File, error) {
 	}
 	f, err := l.opt.Disk.Open(s.name, false)
 	if err != nil {
-		return nil, fmt.Errorf("open segment %s: %w", s.name, err)
+		return nil, cannotRead(fmt.Errorf("open segment %s: %w", s.name, err))
 	}
 	l.mu.Lock()
 	other := s.file

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"math"
 	"slices"
@@ -24,7 +23,9 @@ func (l *Log) Sweep(ctx context.Context) error {
 	if _, err := l.removeVoids(); err != nil {
 		return fmt.Errorf("remove a file without content: %w", err)
 	}
+	l.rereadAll()
 	removed := 0
+	var failed error
 	for _, s := range l.old() {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -33,14 +34,14 @@ func (l *Log) Sweep(ctx context.Context) error {
 			continue
 		}
 		n, err := l.sweep(ctx, s)
-		if err != nil {
-			return fmt.Errorf("sweep segment %s: %w", s.name, err)
+		if err != nil { // the others need not wait for it
+			failed = errors.Join(failed, fmt.Errorf("sweep segment %s: %w", s.name, err))
 		}
 		removed += n
 	}
 	l.metrics.evicted.Set(float64(removed))
 	l.metrics.sweepRuntime.Set(float64(time.Since(start).Milliseconds()))
-	return nil
+	return failed
 }
 
 // old lists the segments past the TTL that are closed and have their footer, or cannot get one any more.
@@ -51,7 +52,7 @@ func (l *Log) old() []*segment {
 	var list []*segment
 	for i, s := range l.segs {
 		closed := s.foot != nil || s.failed && i < len(l.segs)-1
-		if closed && !s.unread && max(s.closed, s.maxMs) < limit {
+		if closed && max(s.closed, s.maxMs) < limit {
 			list = append(list, s)
 		}
 	}
@@ -241,8 +242,8 @@ func (l *Log) own(s *segment, channel string, from, to hub.Key, visit func(*hit)
 		for _, cur := range curs {
 			for more := true; more && err == nil; {
 				h := hit{seg: s, entry: cur.entry, hash: cur.hash}
-				next = h.key().After()
 				if err = visit(&h); err == nil {
+					next = h.key().After()
 					more, err = cur.advance()
 				}
 			}
@@ -297,8 +298,8 @@ func (l *Log) placedRecord(s *segment, p *placed) (Record, error) {
 	}
 	buf := make([]byte, p.entry.Size)
 	n, err := f.ReadAt(buf, int64(p.entry.Off))
-	if err != nil && err != io.EOF { // it may be whole
-		return Record{}, fmt.Errorf("read a record of segment %s: %w", s.name, err)
+	if n < len(buf) && readFailed(err) {
+		return Record{}, l.recordUnread(s, &p.entry, "", p.key, err)
 	}
 	r, err := format.ParseRecord(buf[:n])
 	if err != nil {

@@ -184,6 +184,7 @@ type Status struct {
 	Free       int64 // bytes, as last seen; -1: not known
 	Waiting    int   // batches that wait for the committer
 	Unfootered int   // segments whose index is held in memory
+	Unread     int   // segments that the disk does not give at the moment: what may lie in them is Unavailable
 	Carried    int64 // records copied by sweeps since the start
 	Swept      int64 // segments removed by sweeps since the start
 }

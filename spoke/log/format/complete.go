@@ -40,11 +40,11 @@ func (f *Footer) Complete(r io.ReaderAt) (map[string]hub.Key, error) {
 	marks := map[string]hub.Key{}
 	for len(raw) > 0 {
 		if len(raw) < markerHead {
-			return nil, FooterError{ErrFormat}
+			return nil, FooterError{err: ErrFormat}
 		}
 		hash, end := markerHead+int(raw[8]), markerHead+int(raw[8])+int(raw[9])
 		if end > len(raw) {
-			return nil, FooterError{ErrFormat}
+			return nil, FooterError{err: ErrFormat}
 		}
 		marks[string(raw[hash:end])] = KeyOf(int64(le.Uint64(raw)), raw[markerHead:hash])
 		raw = raw[end:]

@@ -1,6 +1,7 @@
 package format
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -15,30 +16,38 @@ type Footer struct {
 }
 
 // FooterError is in the chain of the error for a footer that cannot be read: the segment has to be scanned.
-type FooterError struct{ err error }
+type FooterError struct {
+	err  error
+	Read bool // a read failed: the footer itself may be good
+}
 
 func (e FooterError) Error() string { return "the footer cannot be read: " + e.err.Error() }
 func (e FooterError) Unwrap() error { return e.err }
 
+// footerRead is the error of a read that gave too little.
+func footerRead(err error) FooterError {
+	return FooterError{err: err, Read: err != nil && !errors.Is(err, io.EOF)}
+}
+
 // OpenFooter reads the trailer at the end of a file of size bytes and the filter. lows are those of the segment.
 func OpenFooter(r io.ReaderAt, size int64, seq uint64) (*Footer, []Low, error) {
 	if size < DataStart+PageSize {
-		return nil, nil, FooterError{errShort}
+		return nil, nil, FooterError{err: errShort}
 	}
 	page := make([]byte, PageSize)
-	if _, err := r.ReadAt(page, size-PageSize); err != nil {
-		return nil, nil, FooterError{err}
+	if n, err := r.ReadAt(page, size-PageSize); n < len(page) {
+		return nil, nil, footerRead(err)
 	}
 	salt, number := le.Uint64(page[PagePayload:]), le.Uint32(page[PagePayload+16:])
 	if !pageValid(page, seq, salt, number) {
-		return nil, nil, FooterError{ErrFormat}
+		return nil, nil, FooterError{err: ErrFormat}
 	}
 	t, err := parseTrailer(page[:PagePayload])
 	if err != nil {
-		return nil, nil, FooterError{err}
+		return nil, nil, FooterError{err: err}
 	}
 	if t.Seq != seq || t.Salt != salt || t.pages != number+1 || FooterStart(t.Length)+int64(t.pages)*PageSize != size {
-		return nil, nil, FooterError{ErrFormat}
+		return nil, nil, FooterError{err: ErrFormat}
 	}
 	f := &Footer{Trailer: *t}
 	raw, err := f.Read(r, secFilter, 0, int(t.Sections[secFilter].Bytes))
@@ -50,7 +59,7 @@ func OpenFooter(r io.ReaderAt, size int64, seq uint64) (*Footer, []Low, error) {
 		f.filter[i] = le.Uint32(raw[4*i:])
 	}
 	if !slices.IsSorted(f.filter) {
-		return nil, nil, FooterError{ErrFormat}
+		return nil, nil, FooterError{err: ErrFormat}
 	}
 	raw, err = f.Read(r, secHoles, 0, int(t.Sections[secHoles].Bytes))
 	if err != nil {
@@ -74,7 +83,7 @@ func OpenFooter(r io.ReaderAt, size int64, seq uint64) (*Footer, []Low, error) {
 func (f *Footer) Read(r io.ReaderAt, sec int, off, n int) ([]byte, error) {
 	s := f.Sections[sec]
 	if off < 0 || n < 0 || uint64(off)+uint64(n) > s.Bytes {
-		return nil, FooterError{ErrFormat}
+		return nil, FooterError{err: ErrFormat}
 	}
 	if n == 0 {
 		return nil, nil
@@ -83,12 +92,12 @@ func (f *Footer) Read(r io.ReaderAt, sec int, off, n int) ([]byte, error) {
 	buf := make([]byte, (last-first+1)*PageSize)
 	at := FooterStart(f.Length) + (int64(s.page)+int64(first))*PageSize
 	if got, err := r.ReadAt(buf, at); got < len(buf) {
-		return nil, FooterError{fmt.Errorf("read %d bytes at %d: %w", len(buf), at, err)}
+		return nil, footerRead(fmt.Errorf("read %d bytes at %d: %w", len(buf), at, err))
 	}
 	for i := range last - first + 1 {
 		p := buf[i*PageSize:][:PageSize]
 		if !pageValid(p, f.Seq, f.Salt, s.page+uint32(first+i)) {
-			return nil, FooterError{ErrFormat}
+			return nil, FooterError{err: ErrFormat}
 		}
 		if i > 0 {
 			copy(buf[i*PagePayload:], p[:PagePayload])
@@ -137,7 +146,7 @@ func (f *Footer) Rows(r io.ReaderAt, visit func(*DirRow) error) error {
 		for ; len(raw) > 0; raw = raw[dirRowSize:] {
 			at, size := int(le.Uint32(raw)), int(raw[4])
 			if at+size > len(names) {
-				return FooterError{ErrFormat}
+				return FooterError{err: ErrFormat}
 			}
 			row, err := f.parseRow(raw, string(names[at:at+size]))
 			if err != nil {
@@ -158,7 +167,7 @@ func (f *Footer) parseRow(b []byte, name string) (*DirRow, error) {
 		First: ParseEntry(b[32:]), Last: ParseEntry(b[32+EntrySize:]),
 	}
 	if d.Count < 1 || d.Start+d.Count > int(f.Records) || d.minutes+d.minuteCount > f.count(secMinutes, minuteRowSize) {
-		return nil, FooterError{ErrFormat}
+		return nil, FooterError{err: ErrFormat}
 	}
 	return d, nil
 }

@@ -35,7 +35,7 @@ type Scanned struct {
 	LastGroup int64  // where that one begins; 0: none
 	groups    uint64 // sequence of the last group that counts
 	Damage    []Damage
-	Failed    error // a read failed, and not because the file has ended: what seems to be damaged may be whole
+	Failed    error // a read failed, and not because the file has ended: the scan was given up, and what it says means nothing
 }
 
 // Run reads from dataStart on.
@@ -164,11 +164,7 @@ func (s *Scan) search(off int64, after uint64) int64 {
 	for off < s.Limit {
 		b := s.at(off, int(min(ScanWindow, s.Limit-off)))
 		if len(b) < GroupHead {
-			if s.Limit-off < GroupHead {
-				return -1
-			}
-			off += 4096 // a part of the disk that cannot be read
-			continue
+			return -1
 		}
 		i := bytes.Index(b, pattern[:])
 		if i < 0 {
@@ -197,9 +193,10 @@ func (s *Scan) at(off int64, n int) []byte {
 	if cap(s.buf) < want {
 		s.buf = make([]byte, want)
 	}
-	got, err := s.R.ReadAt(s.buf[:want], off) // what cannot be read is damage
+	got, err := s.R.ReadAt(s.buf[:want], off)
 	if err != nil && err != io.EOF {
-		s.failed = err
+		s.failed, s.Limit = err, 0 // which ends the scan
+		return nil
 	}
 	s.buf, s.bufOff = s.buf[:max(got, 0)], off
 	return s.buf[:min(n, len(s.buf))]
