@@ -85,7 +85,7 @@ func (a *app) channelDo(use, short, long string, high int,
 			if err != nil {
 				return err
 			}
-			return a.printChannel(ch)
+			return a.printDocument(ch.Document)
 		},
 	}
 }
@@ -141,39 +141,4 @@ func parseMembers(given []string) (map[string]any, error) {
 		members[name] = v
 	}
 	return members, nil
-}
-
-// printChannel shows the members of a channel, in the order in which the hub sent them.
-func (a *app) printChannel(ch client.Channel) error {
-	if a.json {
-		return a.printJSON(a.stdout, ch.Document)
-	}
-	d := json.NewDecoder(strings.NewReader(string(ch.Document)))
-	if _, err := d.Token(); err != nil {
-		return fmt.Errorf("read the answer: %w", err)
-	}
-	var rows [][]string
-	for d.More() {
-		name, err := d.Token()
-		if err != nil {
-			return fmt.Errorf("read the answer: %w", err)
-		}
-		var value json.RawMessage
-		if err := d.Decode(&value); err != nil {
-			return fmt.Errorf("read the answer: %w", err)
-		}
-		if name == "_links" {
-			continue
-		}
-		text := string(value)
-		var s string
-		var list []string
-		if json.Unmarshal(value, &s) == nil {
-			text = s
-		} else if json.Unmarshal(value, &list) == nil {
-			text = strings.Join(list, ",")
-		}
-		rows = append(rows, []string{fmt.Sprint(name), orDash(text)})
-	}
-	return a.table(rows)
 }

@@ -218,7 +218,7 @@ func position(ctx context.Context, c *client.Client, channel, from string, q cli
 		if number != "" {
 			var err error
 			if n, err = strconv.Atoi(number); err != nil || n < 0 {
-				return origin, usage("--from %q: want \"previous N\" with a count", from)
+				return origin, usage("%q is no place to begin at: want \"previous N\" with a count", from)
 			}
 		}
 		if n == 0 {
@@ -243,7 +243,7 @@ func position(ctx context.Context, c *client.Client, channel, from string, q cli
 	}
 	p, err := hub.ParsePath(strings.Trim(text, "/"))
 	if err != nil || p.Verb != hub.NoVerb {
-		return origin, usage("--from %q: want one of %s", from, fromText)
+		return origin, usage("%q is no place to begin at: want one of %s", from, fromText)
 	}
 	if p.Unit == hub.ItemUnit {
 		return p.Key(), nil

@@ -56,6 +56,59 @@ func (a *app) table(rows [][]string) error {
 	return w.Flush()
 }
 
+// printDocument shows the members of a document, in the order in which the hub sent them, without its links.
+func (a *app) printDocument(document json.RawMessage) error {
+	if a.json {
+		return a.printJSON(a.stdout, document)
+	}
+	d := json.NewDecoder(bytes.NewReader(document))
+	if _, err := d.Token(); err != nil {
+		return fmt.Errorf("read the answer: %w", err)
+	}
+	var rows [][]string
+	for d.More() {
+		name, err := d.Token()
+		if err != nil {
+			return fmt.Errorf("read the answer: %w", err)
+		}
+		var value json.RawMessage
+		if err := d.Decode(&value); err != nil {
+			return fmt.Errorf("read the answer: %w", err)
+		}
+		if name == "_links" {
+			continue
+		}
+		for i, text := range valueTexts(value) {
+			if i > 0 {
+				name = ""
+			}
+			rows = append(rows, []string{fmt.Sprint(name), orDash(text)})
+		}
+	}
+	return a.table(rows)
+}
+
+// valueTexts is a value for people, in one line or more.
+func valueTexts(value json.RawMessage) []string {
+	var s string
+	var list []string
+	var moment struct{ ISO8601 string }
+	switch {
+	case string(value) == "null":
+		return []string{""}
+	case json.Unmarshal(value, &s) == nil:
+		return []string{s}
+	case json.Unmarshal(value, &list) == nil:
+		if strings.ContainsAny(strings.Join(list, ""), " /") && len(list) > 0 {
+			return list
+		}
+		return []string{strings.Join(list, ",")}
+	case json.Unmarshal(value, &moment) == nil && moment.ISO8601 != "":
+		return []string{moment.ISO8601}
+	}
+	return []string{string(value)}
+}
+
 // itemURL is the address of an item.
 func itemURL(c *client.Client, channel string, k hub.Key) string {
 	return c.URL() + "/channel/" + url.PathEscape(channel) + "/" + keyPath(k)

@@ -241,9 +241,11 @@ func TestTailThroughFailures(t *testing.T) {
 	if got := c.ok("tail", "beans", "--from", "earliest"); strings.Count(got, "\n") != 3000 || strings.ReplaceAll(got, c.url, direct.url) != direct.ok("tail", "beans", "--from", "earliest") {
 		t.Errorf("%d lines", strings.Count(got, "\n"))
 	}
-	stdout, stderr, end := c.begin("tail", "beans", "--from", "now", "-f", "--payload", "--json")
+	stdout, stderr, end := c.begin("tail", "beans", "--from", strings.TrimSpace(direct.ok("tail", "beans", "-n", "1")), "-f", "--payload", "--json")
 	for i := range 30 {
-		direct.run(fmt.Sprint("item ", i), "put", "beans", "-", "--type", "text/plain")
+		if code, _, stderr := direct.run(fmt.Sprint("item ", i), "put", "beans", "-", "--type", "text/plain"); code != exitOK {
+			t.Fatal(stderr)
+		}
 	}
 	until(t, "30 items", func() bool { return strings.Count(stdout.String(), "\n") >= 30 })
 	end()
