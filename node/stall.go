@@ -1,8 +1,9 @@
 package node
 
 import (
+	"errors"
 	"net"
-	"sync/atomic"
+	"sync"
 	"time"
 )
 
@@ -21,26 +22,120 @@ func (l stallListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &stallConn{Conn: c, limit: l.limit}, nil
+	return &stallConn{Conn: c, limit: l.limit, made: time.Now()}, nil
 }
 
-// stallConn gives every write a deadline. It is moved on in steps, so that most writes cost a look at the clock only; a write has between 3/4 of the
-// limit and all of it.
+// stallConn gives every write a deadline unless its owner does, and keeps the read deadlines that its owner asks for, at less cost: net/http moves
+// them six times for each request, and every move would stop and start a timer.
+//
+// The write deadline is moved on in steps, so that most writes cost a look at the clock only; a write has between 3/4 of the limit and all of it.
+//
+// Read deadlines are kept by a timer that may ring too early and then is set again. So it costs nothing to ask for a later deadline, or for none. The
+// connection below has either no deadline, or one long ago: while reads are broken off.
 type stallConn struct {
 	net.Conn
 	limit time.Duration
-	set   atomic.Int64 // when the deadline was moved last, in ns since 1970
+	made  time.Time
+
+	mu      sync.Mutex // guards what follows; held across the setting of deadlines and timers, which never waits
+	readBy  time.Time  // what the owner has asked for; zero: nothing
+	rings   time.Time  // when the timer does, at or before readBy; zero: never
+	timer   *time.Timer
+	cut     bool      // reads are broken off
+	closed  bool      // the timer is not to be set any more
+	written time.Time // when the deadline of writes was moved last; zero: it must be
+	owned   bool      // the owner has set the deadline of writes
+}
+
+// SetReadDeadline implements net.Conn.
+func (c *stallConn) SetReadDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.readBy = t
+	if !t.IsZero() && t.Before(c.made) { // long ago: net/http breaks a read off
+		return c.breakOff()
+	}
+	if c.cut {
+		if err := c.Conn.SetReadDeadline(time.Time{}); err != nil {
+			return err
+		}
+		c.cut = false
+	}
+	if !t.IsZero() && (c.rings.IsZero() || t.Before(c.rings)) {
+		c.ring(t)
+	}
+	return nil
+}
+
+func (c *stallConn) breakOff() error {
+	if c.cut {
+		return nil
+	}
+	c.cut = true
+	return c.Conn.SetReadDeadline(time.Unix(1, 0))
+}
+
+// ring sets the timer.
+func (c *stallConn) ring(t time.Time) {
+	switch {
+	case c.closed:
+	case c.timer == nil:
+		c.timer = time.AfterFunc(time.Until(t), c.rang)
+	default:
+		c.timer.Reset(time.Until(t))
+	}
+	c.rings = t
+}
+
+// rang is what the timer calls. It may come late, when everything has changed again.
+func (c *stallConn) rang() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.rings = time.Time{}
+	switch {
+	case c.readBy.IsZero():
+	case time.Until(c.readBy) > 0:
+		c.ring(c.readBy)
+	default:
+		_ = c.breakOff() // fails when the connection is closed, which breaks reads off too
+	}
+}
+
+// Close implements net.Conn.
+func (c *stallConn) Close() error {
+	c.mu.Lock()
+	c.closed = true
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+	c.mu.Unlock()
+	return c.Conn.Close()
+}
+
+// SetWriteDeadline implements net.Conn. No deadline means that of stallConn: net/http takes its own away after each answer though it set none.
+func (c *stallConn) SetWriteDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if t.IsZero() {
+		if c.owned {
+			c.owned, c.written = false, time.Time{}
+		}
+		return nil
+	}
+	c.owned = true
+	return c.Conn.SetWriteDeadline(t)
+}
+
+// SetDeadline implements net.Conn.
+func (c *stallConn) SetDeadline(t time.Time) error {
+	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
 }
 
 func (c *stallConn) Write(p []byte) (int, error) {
 	total := 0
 	for {
-		now := time.Now()
-		if last := c.set.Load(); now.UnixNano()-last > int64(c.limit/4) {
-			if err := c.SetWriteDeadline(now.Add(c.limit)); err != nil {
-				return total, err
-			}
-			c.set.Store(now.UnixNano())
+		if err := c.allow(); err != nil {
+			return total, err
 		}
 		part := p[total:min(len(p), total+maxWrite)]
 		n, err := c.Conn.Write(part)
@@ -49,6 +144,24 @@ func (c *stallConn) Write(p []byte) (int, error) {
 			return total, err
 		}
 	}
+}
+
+// allow gives the next part of a write its time.
+func (c *stallConn) allow() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.owned {
+		return nil
+	}
+	now := time.Now()
+	if now.Sub(c.written) <= c.limit/4 {
+		return nil
+	}
+	if err := c.Conn.SetWriteDeadline(now.Add(c.limit)); err != nil {
+		return err
+	}
+	c.written = now
+	return nil
 }
 
 // maxWrite is what goes out under one deadline: a slow client is not a stalled one.
