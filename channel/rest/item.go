@@ -48,7 +48,7 @@ func (h *Handlers) serve(w http.ResponseWriter, r *http.Request, f channel.Found
 	}
 	v := choose(r, f)
 	hd := w.Header()
-	tag := h.itemHeaders(hd, r, f, contentType, v.coding, tagged)
+	tag := h.itemHeaders(w, r, f, contentType, v.coding, tagged)
 	if hd := r.Header["If-None-Match"]; len(hd) > 0 && matchesNone(hd, tag) {
 		delete(w.Header(), "Content-Type")
 		w.WriteHeader(http.StatusNotModified)
@@ -69,13 +69,11 @@ func (h *Handlers) serve(w http.ResponseWriter, r *http.Request, f channel.Found
 		w.WriteHeader(http.StatusPartialContent)
 		return h.copyBody(w, r, f, v.from, v.to-v.from)
 	}
-	if v.form == identity {
-		hd["Accept-Ranges"] = acceptRanges[:1:1]
-		if length := hd["Content-Length"]; f.Meta.Size < 0 && length != nil {
-			delete(hd, "Content-Length")
-		}
-	} else {
+	if v.form != identity || f.Meta.Size < 0 {
 		delete(hd, "Content-Length")
+	}
+	if v.form == identity && web.Tell(w, f.Meta.Size) { // nobody wants a part of what is smaller
+		hd["Accept-Ranges"] = acceptRanges[:1:1]
 	}
 	return h.copyBody(w, r, f, 0, f.Meta.Size)
 }
@@ -85,7 +83,7 @@ var acceptRanges = []string{"bytes"}
 
 // itemHeaders sets those of spec 02 §3.1 and of caches, with the length of the identity form, and returns the ETag. All values are cut from one string:
 // a read of a small item costs less than its headers otherwise.
-func (h *Handlers) itemHeaders(hd http.Header, r *http.Request, f channel.Found, contentType, coding string, tagged bool) string {
+func (h *Handlers) itemHeaders(w http.ResponseWriter, r *http.Request, f channel.Found, contentType, coding string, tagged bool) string {
 	buf := h.buffer()
 	defer h.giveBack(buf)
 	b, base, path, query := *buf, web.Base(r), web.Path(r), web.Query(r)
@@ -112,10 +110,13 @@ func (h *Handlers) itemHeaders(hd http.Header, r *http.Request, f channel.Found,
 		lines[i], from = text[from:to], to
 	}
 	lines[6] = contentType
+	hd := w.Header()
 	hd["Link"] = lines[0:2:2]
 	hd["Creation-Date"] = lines[2:3:3]
 	hd["Cache-Control"] = lines[3:4:4]
-	hd["Content-Length"] = lines[4:5:5]
+	if web.Tell(w, f.Meta.Size) {
+		hd["Content-Length"] = lines[4:5:5]
+	}
 	hd["Etag"] = lines[5:6:6]
 	hd["Content-Type"] = lines[6:7:7]
 	if !tagged {

@@ -4,6 +4,8 @@ import (
 	"compress/gzip"
 	"fmt"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -52,7 +54,7 @@ func TestItemHeaders(t *testing.T) {
 	r := w.want(w.get(path+"?tag=x&a=%7e"), 200)
 	for name, want := range map[string]string{
 		"Content-Type": `text/plain;charset="a b";x=y`, "Content-Length": fmt.Sprint(len(body)), "X-Item-Length": fmt.Sprint(len(body)),
-		"Creation-Date": hub.ISO(at), "Accept-Ranges": "bytes", "X-LargeItem": "", "Content-Encoding": "",
+		"Creation-Date": hub.ISO(at), "Accept-Ranges": "", "X-LargeItem": "", "Content-Encoding": "",
 		"Cache-Control": fmt.Sprintf("immutable, max-age=%d", 30*24*3600-3600),
 		"Link":          "<http://hub.example" + path + `/previous?tag=x&a=%7e>;rel="previous"`,
 	} {
@@ -67,7 +69,8 @@ func TestItemHeaders(t *testing.T) {
 		t.Error("another body")
 	}
 	head := w.want(w.do("HEAD", path+"?tag=x&a=%7e", ""), 200)
-	if head.body != "" || head.header.Get("Content-Length") != fmt.Sprint(len(body)) || head.header.Get("ETag") != r.header.Get("ETag") {
+	if head.body != "" || head.header.Get("Content-Length") != fmt.Sprint(len(body)) || head.header.Get("ETag") != r.header.Get("ETag") ||
+		head.header.Get("Accept-Ranges") != "bytes" {
 		t.Errorf("HEAD: %v", head.header)
 	}
 	unpadded := w.want(w.get("/channel/orders/2021/3/4/5/6/8/89/"+path[strings.LastIndex(path, "/")+1:]), 200)
@@ -81,6 +84,36 @@ func TestItemWithoutType(t *testing.T) {
 	w.put("x", "")
 	if r := w.want(w.get(w.post("x", "")), 200); r.header.Get("Content-Type") != octets || r.header.Get("Content-Length") != "0" || r.body != "" {
 		t.Errorf("%v", r.header)
+	}
+}
+
+// TestItemLengths asks a real server: every item that is sent as it is says how long it is, whoever counts.
+func TestItemLengths(t *testing.T) {
+	w := newWorld(t, nil)
+	w.put("x", "")
+	s := httptest.NewServer(w.rt)
+	defer s.Close()
+	for _, size := range []int{0, 1, 2047, 2048, 2049, 4096, 100_000} {
+		path := w.post("x", strings.Repeat("x", size))
+		for _, method := range []string{"GET", "HEAD"} {
+			r, err := http.NewRequest(method, s.URL+path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Header.Set("Accept-Encoding", "identity")
+			resp, err := http.DefaultClient.Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, err := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			if err != nil || resp.ContentLength != int64(size) || len(resp.TransferEncoding) > 0 || method == "GET" && len(body) != size {
+				t.Errorf("%s of %d bytes: Content-Length %d, %v, %d bytes, %v", method, size, resp.ContentLength, resp.TransferEncoding, len(body), err)
+			}
+			if ranges := resp.Header.Get("Accept-Ranges") == "bytes"; ranges != (method == "HEAD" || size > 2048) {
+				t.Errorf("%s of %d bytes: Accept-Ranges %t", method, size, ranges)
+			}
+		}
 	}
 }
 
