@@ -85,7 +85,7 @@ func explain(err error, kind hub.Kind) *hub.Error {
 }
 
 func (x *exchange) log(r *http.Request, err error, status int, id string) {
-	level := slog.LevelInfo
+	level := slog.LevelDebug // the client's own doing, which it was told
 	switch {
 	case status == http.StatusInternalServerError:
 		level = slog.LevelError

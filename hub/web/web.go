@@ -2,9 +2,9 @@
 // in its own way.
 //
 // A handler is a function that returns an error. The Router is the only adapter: it finds the handler, gives it a request whose body is guarded,
-// writes the answer of an error by THE table of kinds and statuses (status.go), compresses, and logs each failed request once. It is no ServeMux:
-// paths are matched as they were sent, percent-encoded and never "cleaned", so that nothing reaches a handler as something else; OPTIONS, HEAD, 404
-// and 405 are answered in our own way, and a catch-all can say which methods its paths have.
+// writes the answer of an error by THE table of kinds and statuses (status.go), compresses, and logs each failed request once: at WARN or ERROR, but at
+// DEBUG what is the client's own doing. It is no ServeMux: paths are matched as they were sent, percent-encoded and never "cleaned", so that nothing
+// reaches a handler as something else; OPTIONS, HEAD, 404 and 405 are answered in our own way, and a catch-all can say which methods its paths have.
 //
 // Functions that take a request (Base, Local, Params, Content, …) work with requests that came through a Router; with others they do without what
 // the Router knows, so that handlers can be tested alone.

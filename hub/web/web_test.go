@@ -235,7 +235,7 @@ func (l *logLines) String() string {
 
 func TestErrors(t *testing.T) {
 	var lines logLines
-	rt := newRouter(t, Options{Log: slog.New(slog.NewTextHandler(&lines, nil))})
+	rt := newRouter(t, Options{Log: slog.New(slog.NewTextHandler(&lines, &slog.HandlerOptions{Level: slog.LevelDebug}))})
 	verbatim := hub.E(hub.Forbidden, "x cannot modified while replicating")
 	verbatim.Verbatim = true
 	later := hub.E(hub.Unavailable, "no quorum")
@@ -278,6 +278,16 @@ func TestErrors(t *testing.T) {
 		}
 		if n := strings.Count(lines.String(), "\n") - before; n != 1 {
 			t.Errorf("%s: %d log lines", c.name, n)
+		}
+		level := "level=DEBUG"
+		switch {
+		case c.status == 500:
+			level = "level=ERROR"
+		case c.status > 500:
+			level = "level=WARN"
+		}
+		if all := strings.TrimSpace(lines.String()); !strings.Contains(all[strings.LastIndexByte(all, '\n')+1:], level) {
+			t.Errorf("%s: the line is not at %s", c.name, level)
 		}
 	}
 	if !strings.Contains(lines.String(), "secret path") || !strings.Contains(lines.String(), "status=499") {
