@@ -148,19 +148,22 @@ func (s *Service) PatchChannel(ctx context.Context, name string, p ChannelPatch,
 	})
 }
 
-// change runs an update of the document of a name. The callback gets an empty document if there is none, and answers errFence if it needs a fence.
+// change runs an update of the document of a name, and tells of it. The callback gets an empty document if there is none, and answers errFence if it
+// needs a fence.
 func (s *Service) change(ctx context.Context, name string, f func(now *Document, fence int64) (*Document, error)) (*hub.Channel, error) {
 	fence := int64(0)
+	var before *hub.Channel
 	for {
 		doc, err := s.opt.Catalog.Update(ctx, hub.ChannelID(name), func(now *Document) (*Document, error) {
 			if now == nil {
 				now = &Document{}
 			}
+			before = now.Channel
 			return f(now, fence)
 		})
 		switch {
 		case err == nil:
-			return doc.Channel, nil
+			return doc.Channel, s.changed(ctx, before, doc.Channel)
 		case !errors.Is(err, errFence):
 			return nil, fmt.Errorf("change the configuration of a channel: %w", err)
 		}
@@ -168,6 +171,17 @@ func (s *Service) change(ctx context.Context, name string, f func(now *Document,
 			return nil, err
 		}
 	}
+}
+
+// changed tells of a change that is durable.
+func (s *Service) changed(ctx context.Context, before, after *hub.Channel) error {
+	if s.opt.Changed == nil {
+		return nil
+	}
+	if err := s.opt.Changed(ctx, before, after); err != nil {
+		return fmt.Errorf("the channel is stored, but not all that follows from it: %w", err)
+	}
+	return nil
 }
 
 // create makes the document of a new channel. It is called again with a fence if a channel of the name was deleted.

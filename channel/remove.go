@@ -19,10 +19,12 @@ func (s *Service) DeleteChannel(ctx context.Context, name string, by Caller) err
 	if !nameRule(name) {
 		return noChannel(name)
 	}
+	var before *hub.Channel
 	_, err := s.opt.Catalog.Update(ctx, hub.ChannelID(name), func(now *Document) (*Document, error) {
 		if now == nil || now.Channel == nil {
 			return nil, noChannel(name)
 		}
+		before = now.Channel
 		if !by.Local && (s.opt.ProtectChannels || now.Channel.Protect && !by.Internal) {
 			return nil, hub.E(hub.Forbidden, "channel %s is protected: only localhost may delete it", now.Channel.Name)
 		}
@@ -31,7 +33,7 @@ func (s *Service) DeleteChannel(ctx context.Context, name string, by Caller) err
 	if err != nil {
 		return fmt.Errorf("delete a channel: %w", err)
 	}
-	return nil
+	return s.changed(ctx, before, nil)
 }
 
 // buried is the document after the deletion of its channel. What was acknowledged by now lies below Until; what still arrives from a node that has not

@@ -38,6 +38,9 @@ type Options struct {
 	// Replicas keeps the markers of replicated channels; it is Short, seen from another side. nil: nothing is replicated here.
 	Replicas Replicas
 	Sealer   *seal.Sealer // nil: one of its own
+	// Changed is called after a channel was made, changed or removed, durably, and before that is answered; also when a request changed nothing, so that who
+	// repeats it repairs what failed the first time. before and after are shared, nil if there was or is no channel. Its error is the answer. nil: nobody is told.
+	Changed func(ctx context.Context, before, after *hub.Channel) error
 
 	Clock    hub.Clock   // nil: time.Now
 	Horizon  hub.Horizon // how stable answers are cut (app.stable_seconds)

@@ -45,6 +45,7 @@ type parts struct {
 	feeds       *feed.Shared
 	streams     *stream.Server
 	rest        *rest.Handlers
+	hooks       webhooks
 	jobs        atomic.Pointer[archive.Jobs] // read by the sweep of Spoke's log, which runs before there are any
 	replication atomic.Pointer[replicate.Replicator]
 	backlog     backlog
@@ -80,6 +81,7 @@ func (n *Node) add(g *group) {
 	g.add("figures", stopTime, n.sample)
 	g.add("public routes", 0, n.serve(server))
 	g.add("archive jobs", time.Minute, n.runJobs)
+	g.add("webhooks", hookStopTime, n.runWebhooks)
 	g.add("replication", time.Minute, n.runReplication)
 }
 

@@ -119,7 +119,8 @@ func (n *Node) openChannels(server *http.Server) error {
 	p, c := &n.parts, n.cfg
 	service, err := channel.New(channel.Options{
 		Short: p.spoke, Replicas: p.spoke, Long: p.longterm, Catalog: p.catalog, Sealer: p.sealer,
-		Clock: n.env.Clock, Horizon: stability(c), Birthday: c.Time("app.birthDay"),
+		Changed: n.channelChanged,
+		Clock:   n.env.Clock, Horizon: stability(c), Birthday: c.Time("app.birthDay"),
 		ProtectChannels: c.Bool("hub.protect.channels"), LargeBytes: min(c.Bytes("app.large.payload.MB"), maxSmall), MaxItemBytes: c.Bytes("app.maxItemSizeMB"),
 		MaxCount: int(c.Int("app.directionCountLimit")), MaxParts: int(c.Int("app.bulk.maxParts")),
 		Random: n.env.random64, Log: n.log.With("component", "channel"), Metrics: p.metrics,

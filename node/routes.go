@@ -49,6 +49,7 @@ func (n *Node) earlyRoutes() (*web.Router, error) {
 // routes is the whole URL space:
 //
 //	/, /channel…, /tag…, /provider…            channel/rest, with callbacks/stream at /…/ws and /…/events
+//	/webhook…, /group…                         callbacks/webhook/rest
 //	/health…, /shutdown, /internal…            internalapi
 //	/metrics                                   hub/metrics/prom
 func (n *Node) routes() (*web.Router, error) {
@@ -57,6 +58,7 @@ func (n *Node) routes() (*web.Router, error) {
 		return nil, err
 	}
 	n.parts.rest.Mount(rt)
+	n.parts.hooks.rest.Mount(rt)
 	api, err := internalapi.New(n.internalOptions())
 	if err != nil {
 		return nil, fmt.Errorf("make the internal interface: %w", err)

@@ -86,6 +86,12 @@ func (n *Node) serve(server *http.Server) func(ctx context.Context, ready func()
 		if err := n.openChannels(server); err != nil {
 			return err
 		}
+		if err := n.openWebhooks(ctx); err != nil {
+			return err
+		}
+		if err := n.openHookService(); err != nil {
+			return err
+		}
 		rt, err := n.routes()
 		if err != nil {
 			return err

@@ -28,6 +28,8 @@ type Webhook struct {
 	SecondaryMetricsReporting bool   `json:"secondaryMetricsReporting,omitempty"`
 	ManagedByTag              string `json:"managedByTag,omitempty"` // of an instance
 	Prototype                 string `json:"prototype,omitempty"`    // of an instance: the name of its prototype
+	Revision                  string `json:"revision,omitempty"`     // drawn when a prototype changes; of an instance: that of the prototype when it was copied
+	Further                   bool   `json:"further,omitempty"`      // of a prototype: the tag had one before it; its instances have its name at their end
 
 	OrderBy        string `json:"orderBy,omitempty"`        // a jq expression, or "header:Name": order is kept per value of it; see package run
 	Payload        string `json:"payload,omitempty"`        // "" or uris, items, cloudevents
