@@ -135,7 +135,6 @@ const (
 	notOurs     = "stands for a part that this hub does not have"
 	oneNode     = "this hub is a single node"
 	noWebhooks  = "this version has no webhooks"
-	noS3        = "long-term storage is a directory"
 	ownStore    = "all data lies in data.dir"
 	noSelfCalls = "nothing here calls itself over HTTP"
 )
@@ -150,7 +149,7 @@ func appProperties() []Property {
 		text("data.dir", "./hub-data", "directory that holds everything this hub keeps; made if it is missing (flag --data)").kind("dir"),
 		choice("hub.type", "test", "what the hub is: test or nas is a single node", "test", "nas", "aws").
 			refuse("aws", "this version is a single node and cannot join a cluster; remove it, or set hub.type=test"),
-		text("app.name", "hub", "part of the names of shared things, such as buckets").none(oneNode),
+		text("app.name", "hub", "part of the names of shared things, such as buckets"),
 		text("app.environment", "test", "part of the names of shared things").none(oneNode),
 		text("app.url", "", "load-balanced base URL of this installation, for callbacks").kind("url").none(noWebhooks),
 		text("app.lib_path", "", "where the original reads its version from").none(notOurs),
@@ -212,6 +211,7 @@ func storeProperties() []Property {
 		boolean("spoke.enforceTTL", true, "remove what is past spoke.write.ttlMinutes and safe in long-term storage; false: keep all"),
 		number("spoke.write.factor", 3, 1, anyNumber, "nodes", "how many nodes an item is written to").none("every node gets every item"),
 		text("storage.path", "/file", "directory").none(ownStore),
+		choice("storage.type", "directory", "where long-term storage lies: directory: in data.dir; s3: in the bucket s3.bucket_name", "directory", "s3"),
 		boolean("channel.enforceTTL", true, "remove items that are past their channel's ttlDays or maxItems"),
 		boolean("s3.config.management.enabled", true, "the same for object stores; false switches it off too"),
 		boolean("s3.batch.management.enabled", true, "keep minutes as zips").none("a channel's storage alone decides"),
@@ -224,15 +224,15 @@ func storeProperties() []Property {
 
 func callbackProperties() []Property {
 	return []Property{
-		number("webhook.callbackTimeoutSeconds.min", 1, 1, anyNumber, "seconds", "smallest callbackTimeoutSeconds").none(noWebhooks),
-		number("webhook.callbackTimeoutSeconds.max", 1800, 1, anyNumber, "seconds", "largest").none(noWebhooks),
-		number("webhook.callbackTimeoutSeconds.default", 120, 1, anyNumber, "seconds", "its default").none(noWebhooks),
-		number("webhook.connectTimeoutSeconds", 60, 1, anyNumber, "seconds", "callback connect").none(noWebhooks),
+		number("webhook.callbackTimeoutSeconds.min", 1, 1, anyNumber, "seconds", "smallest callbackTimeoutSeconds"),
+		number("webhook.callbackTimeoutSeconds.max", 1800, 1, anyNumber, "seconds", "largest"),
+		number("webhook.callbackTimeoutSeconds.default", 120, 1, anyNumber, "seconds", "its default"),
+		number("webhook.connectTimeoutSeconds", 60, 1, anyNumber, "seconds", "callback connect"),
 		number("webhook.readTimeoutSeconds", 60, 1, anyNumber, "seconds", "fallback of the callback's time").none(noWebhooks),
-		number("webhook.retry.first_millis", 1000, 1, anyNumber, "ms", "pause before the first repetition of a callback").none(noWebhooks),
-		boolean("webhook.tls.verify", true, "check the certificates of callback addresses").none(noWebhooks),
+		number("webhook.retry.first_millis", 2000, 1, anyNumber, "ms", "pause before the first repetition of a callback"),
+		boolean("webhook.tls.verify", true, "check the certificates of callback addresses"),
 		number("webhook.shutdown.threads", 100, 1, anyNumber, "", "parallel stops").none(noWebhooks),
-		boolean("webhook.leadership.enabled", true, "may run webhooks").none(noWebhooks),
+		boolean("webhook.leadership.enabled", true, "may run webhooks"),
 		boolean("replication.enabled", true, "may replicate channels"),
 	}
 }
@@ -249,14 +249,19 @@ func clusterProperties() []Property {
 	}
 }
 
+// awsProperties matter with storage.type=s3.
 func awsProperties() []Property {
+	notOfS3 := []string{
+		"aws.disaster.recovery.region", "aws.retry.delay.millis", "aws.retry.unknown.host.delay.millis", "s3.disaster_recovery.bucket_name",
+		"s3.disableChunkedEncoding", "s3.writeQueueSize", "s3.writeQueueThreads", "s3.maxRules",
+	}
 	all := []Property{
-		text("aws.credentials", "hub_test_credentials.properties", "file with accessKey and secretKey"),
-		choice("aws.protocol", "HTTP", "HTTP or HTTPS", "HTTP", "HTTPS"),
-		text("aws.signing_region", "us-east-1", "region"),
+		text("aws.credentials", "hub_test_credentials.properties", "file with accessKey and secretKey; not set: the default chain of the AWS SDK (environment, shared files, roles)"),
+		choice("aws.protocol", "HTTP", "of the object store: HTTP or HTTPS", "HTTP", "HTTPS"),
+		text("aws.signing_region", "us-east-1", "region of the bucket"),
 		text("aws.disaster.recovery.region", "us-west-2", "region"),
 		number("aws.retry.delay.millis", 100, 0, anyNumber, "ms", "back-off"),
-		number("aws.retry.max.delay.millis", 20000, 0, anyNumber, "ms", "back-off"),
+		number("aws.retry.max.delay.millis", 20000, 0, anyNumber, "ms", "longest pause between two attempts at the object store"),
 		number("aws.retry.unknown.host.delay.millis", 5000, 0, anyNumber, "ms", "back-off"),
 		text("dynamo.endpoint", "dynamodb.us-east-1.amazonaws.com", "DynamoDB"),
 		text("dynamo.table_name.channel_configs", "", "DynamoDB"),
@@ -264,26 +269,28 @@ func awsProperties() []Property {
 		number("dynamo.maxConnections", 50, 1, anyNumber, "", "DynamoDB"),
 		number("dynamo.connectionTimeout", 10000, 0, anyNumber, "ms", "DynamoDB"),
 		number("dynamo.socketTimeout", 30000, 0, anyNumber, "ms", "DynamoDB"),
-		text("s3.endpoint", "s3-external-1.amazonaws.com", "object store"),
+		text("s3.endpoint", "s3-external-1.amazonaws.com", "host of the object store, or its URL"),
 		text("s3.environment", "local", "part of the bucket's name"),
-		text("s3.bucket_name", "", "bucket; {app.name}-{s3.environment} if not set"),
+		text("s3.bucket_name", "", "the bucket, which must exist; {app.name}-{s3.environment} if not set"),
 		text("s3.disaster_recovery.bucket_name", "", "second bucket"),
 		boolean("s3.pathStyleAccessEnable", false, "bucket name in the path"),
 		boolean("s3.disableChunkedEncoding", false, "uploads in one piece"),
-		number("s3.maxConnections", 50, 1, anyNumber, "", "object store"),
-		number("s3.connectionTimeout", 10000, 0, anyNumber, "ms", "object store"),
-		number("s3.socketTimeout", 30000, 0, anyNumber, "ms", "object store"),
+		number("s3.maxConnections", 50, 1, anyNumber, "", "to the object store at once"),
+		number("s3.connectionTimeout", 10000, 0, anyNumber, "ms", "to connect to the object store"),
+		number("s3.socketTimeout", 30000, 0, anyNumber, "ms", "a connection to the object store on which nothing moves is given up after this"),
 		number("s3.maxQueryItems", 1000, 1, anyNumber, "keys", "listing page"),
 		number("s3.writeQueueSize", 40000, 1, anyNumber, "", "write queue"),
 		number("s3.writeQueueThreads", 20, 1, anyNumber, "", "write queue"),
-		number("s3.large.threads", 3, 1, anyNumber, "", "upload of large items"),
-		number("s3.maxChunkMB", 40, 1, anyNumber, "MiB", "upload of large items"),
+		number("s3.large.threads", 3, 1, anyNumber, "", "parts of one large body that are uploaded at once"),
+		number("s3.maxChunkMB", 40, 1, anyNumber, "MiB", "largest part of a large body; at least 5"),
 		number("s3.maxRules", 990, -anyNumber, anyNumber, "rules", "lifecycle rules"),
 	}
 	for i := range all {
-		all[i].NoEffect = noS3
-		if strings.HasPrefix(all[i].Name, "dynamo.") {
-			all[i].NoEffect = "configurations lie beside the data"
+		switch name := all[i].Name; {
+		case strings.HasPrefix(name, "dynamo."):
+			all[i].NoEffect = "configurations lie in long-term storage"
+		case slices.Contains(notOfS3, name):
+			all[i].NoEffect = notOurs
 		}
 	}
 	return all

@@ -10,7 +10,6 @@ import (
 	"timehub/channel/longterm"
 	"timehub/channel/rest"
 	"timehub/hub"
-	"timehub/hub/bucket/dir"
 	"timehub/hub/catalog"
 	"timehub/hub/seal"
 	"timehub/internalapi"
@@ -35,18 +34,12 @@ const (
 // runLongTerm opens the bucket, what lies in it, and the configurations of channels; then it follows what other nodes change of these.
 func (n *Node) runLongTerm(ctx context.Context, ready func()) error {
 	p := &n.parts
-	p.bucket = n.env.Bucket
-	if p.bucket == nil {
-		b, err := dir.New(dir.Options{Disk: n.disk, Folder: bucketDir})
-		if err != nil {
-			return fmt.Errorf("open long-term storage: %w", err)
-		}
-		p.closers = append(p.closers, b)
-		p.bucket = b
+	b, err := n.openBucket(ctx)
+	if err != nil {
+		return err
 	}
-	p.bucket = meterBucket(p.bucket, p.metrics)
+	p.bucket = meterBucket(b, p.metrics)
 	p.sealer = seal.New(seal.Options{})
-	var err error
 	p.longterm, err = longterm.New(longterm.Options{Bucket: p.bucket, Sealer: p.sealer, Temp: n.disk, Folder: tempDir, MaxItem: n.cfg.Bytes("app.maxItemSizeMB") + 1<<20})
 	if err != nil {
 		return fmt.Errorf("open long-term storage: %w", err)
@@ -75,7 +68,7 @@ func (n *Node) runSpoke(ctx context.Context, ready func()) error {
 			LateConfirmed: n.confirmed,
 		},
 	}
-	if n.env.Bucket == nil { // it lies on the same file system
+	if n.onOwnDisk() { // it lies on the same file system
 		opt.Segments.Unconfirmed = n.unconfirmed
 	}
 	if !n.cfg.Bool("spoke.enforceTTL") {
@@ -90,6 +83,9 @@ func (n *Node) runSpoke(ctx context.Context, ready func()) error {
 	}
 	n.parts.spoke = s
 	n.parts.closers = append(n.parts.closers, s)
+	if err := n.own(ctx, s.Identity().ID); err != nil {
+		return err
+	}
 	ready()
 	return s.Run(ctx)
 }

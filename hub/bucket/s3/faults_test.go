@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"timehub/e2e/s3proc"
 	"timehub/hub"
 	"timehub/hub/bucket"
 )
@@ -47,7 +48,7 @@ func refuse(w http.ResponseWriter, status int, code string) {
 
 // TestTroubledStore: a store that fails now and then costs time, not blobs.
 func TestTroubledStore(t *testing.T) {
-	target := start(t, "gofakes3")
+	target := start(t, s3proc.GoFakeS3)
 	var n atomic.Int64
 	at := proxy(t, target, func(w http.ResponseWriter, r *http.Request, forward http.Handler) {
 		switch n.Add(1) % 4 {
@@ -78,7 +79,7 @@ func TestTroubledStore(t *testing.T) {
 
 // TestBrokenBody: a read that breaks off goes on where it was, and never with another blob.
 func TestBrokenBody(t *testing.T) {
-	target := start(t, "gofakes3")
+	target := start(t, s3proc.GoFakeS3)
 	var cut atomic.Int64
 	at := proxy(t, target, func(w http.ResponseWriter, r *http.Request, forward http.Handler) {
 		if limit := cut.Load(); r.Method == http.MethodGet && limit > 0 && !strings.Contains(r.URL.RawQuery, "list") {
@@ -187,7 +188,7 @@ func TestKinds(t *testing.T) {
 
 // TestConditionsNotHonoured: a store that ignores a condition is found out.
 func TestConditionsNotHonoured(t *testing.T) {
-	target := start(t, "gofakes3")
+	target := start(t, s3proc.GoFakeS3)
 	for _, header := range []string{"If-None-Match", "If-Match"} {
 		at := proxy(t, target, func(w http.ResponseWriter, r *http.Request, forward http.Handler) {
 			r.Header.Del(header)
@@ -202,7 +203,7 @@ func TestConditionsNotHonoured(t *testing.T) {
 
 // TestRaces: a condition that the store could not decide is asked again.
 func TestRaces(t *testing.T) {
-	target := start(t, "gofakes3")
+	target := start(t, s3proc.GoFakeS3)
 	var n atomic.Int64
 	at := proxy(t, target, func(w http.ResponseWriter, r *http.Request, forward http.Handler) {
 		if r.Method == http.MethodPut && r.Header.Get("If-None-Match") != "" && n.Add(1) < 4 {

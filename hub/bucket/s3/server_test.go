@@ -4,10 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -15,22 +11,13 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awss3 "github.com/aws/aws-sdk-go-v2/service/s3"
 
+	"timehub/e2e/s3proc"
 	"timehub/hub/bucket"
 	"timehub/hub/bucket/buckettest"
 )
 
-// servers are the real S3 servers that the suite runs against: how to start them in a directory, on an address.
-var servers = map[string]func(dir, address string) []string{
-	"versitygw": func(dir, address string) []string {
-		return []string{"--access", user, "--secret", secret, "--port", address, "--quiet", "posix", dir}
-	},
-	"gofakes3": func(dir, address string) []string {
-		return []string{"-host", address, "-backend", "memory", "-quiet"}
-	},
-}
-
 // without names what a server cannot do; each test of the suite runs against one of them at least.
-var without = map[string][]string{
+var without = map[s3proc.Kind][]string{
 	// A directory of POSIX cannot hold a name and names below it, which these tests want of a bucket, and the hub does not. And while a blob is replaced,
 	// it answers with the old ETag and the new content, or the other way round ("replaced while reading").
 	"versitygw": {"replaced while reading", "names", "conditions", "delete", "order", "delimiter", "prefixes", "random listings", "delete against put"},
@@ -38,66 +25,15 @@ var without = map[string][]string{
 	"gofakes3": {"meta"},
 }
 
-const user, secret = "tester", "tester-secret"
-
 // start runs a server for the length of a test and returns its URL.
-func start(t *testing.T, name string) string {
+func start(t *testing.T, kind s3proc.Kind) string {
 	t.Helper()
-	program := find(t, name)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	_ = l.Close()
-	dir := t.TempDir()
-	log, err := os.Create(filepath.Join(dir, "..", name+".log"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = log.Close() })
-	cmd := exec.Command(program, servers[name](dir, address)...)
-	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, log, log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	for range 300 {
-		if c, err := net.Dial("tcp", address); err == nil {
-			_ = c.Close()
-			return "http://" + address
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
-	out, _ := os.ReadFile(log.Name())
-	t.Fatalf("%s does not listen: %s", name, out)
-	return ""
-}
-
-// find returns the path of a server that `make needs` has installed. In CI it has to be there.
-func find(t *testing.T, name string) string {
-	t.Helper()
-	if path, err := filepath.Abs(filepath.Join("..", "..", "..", ".tools", name)); err == nil {
-		if _, err := os.Stat(path); err == nil {
-			return path
-		}
-	}
-	path, err := exec.LookPath(name)
-	if err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatalf("%s is missing: make needs", name)
-		}
-		t.Skipf("%s is missing: make needs", name)
-	}
-	return path
+	return s3proc.Start(t, kind, "../../..").URL
 }
 
 func open(t *testing.T, o Options) *Bucket {
 	t.Helper()
-	o.Region, o.PathStyle, o.AccessKey, o.SecretKey = "us-east-1", true, user, secret
+	o.Region, o.PathStyle, o.AccessKey, o.SecretKey = "us-east-1", true, s3proc.User, s3proc.Secret
 	if o.Bucket == "" {
 		o.Bucket = strings.ToLower(fmt.Sprintf("b%d", time.Now().UnixNano()))
 	}
@@ -117,8 +53,8 @@ func create(t *testing.T, b *Bucket) *Bucket {
 }
 
 func TestServers(t *testing.T) {
-	for name := range servers {
-		t.Run(name, func(t *testing.T) {
+	for name := range without {
+		t.Run(string(name), func(t *testing.T) {
 			url := start(t, name)
 			buckettest.Run(t, func(t *testing.T) bucket.Bucket { return create(t, open(t, Options{Endpoint: url})) }, without[name]...)
 			t.Run("probe", func(t *testing.T) {
