@@ -98,7 +98,7 @@ func (c *committer) fault(err error) {
 	l.failed("a write to the log failed; a new segment is begun", fmt.Errorf("%s: %w", s.name, err))
 	l.mu.Lock()
 	s.failed = true
-	if s.records > 0 || s.length > format.DataStart {
+	if c.linked { // also when it holds nothing but a link: that may be all that says what was lost
 		c.prev = previous{s.seq, s.salt, s.length, s.maxMs}
 	} else {
 		l.drop(s)
