@@ -74,7 +74,7 @@ sim:
 	$(GO) test -count=1 -timeout 60m -run '^TestSim' ./e2e -sim.seeds=$(SEEDS)
 
 chaos:
-	$(GO) test -count=1 -timeout 60m -run '^Test(Crash|Injuries)' -v ./e2e -rounds=$(ROUNDS)
+	$(GO) test -count=1 -timeout 60m -run '^Test(Crash|Injuries|WebhookChaos)' -v ./e2e -rounds=$(ROUNDS) -webhook.items=50000 -webhook.kills=30
 
 clean:
 	rm -rf $(BIN) $(TOOLS) dist bench/out
