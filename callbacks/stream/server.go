@@ -3,7 +3,7 @@
 //
 // Each connection is one follower (channel/feed) and the goroutine that serves its request; a socket has a second one that reads. What a client does
 // not take is not kept anywhere: a connection that is behind reads further behind, from the log or from long-term storage, and holds a page of keys
-// and the item that it sends. A client that has been up to date and then is not for a while, with the hub having more for it all the time, cannot keep up: its
+// and the item that it sends. A client that has been up to date, and then keeps messages waiting for a while without being it again, cannot keep up: its
 // socket is told what it missed, or closed with a reason (?slow=).
 //
 // A connection ends with its client, with its channel, and when the hub goes away. It never ends a feed of others.
@@ -50,7 +50,7 @@ type Options struct {
 
 	Ping     time.Duration // between two pings of a socket; one that says nothing for three of them is dead. 0: 30 s
 	Beat     time.Duration // between two heartbeats of events; 0: 1 s
-	Patience time.Duration // for how long a socket that was up to date may be behind; 0: 30 s
+	Patience time.Duration // for how long the client of a socket that was up to date may keep messages waiting until it is again; 0: 30 s
 	Stall    time.Duration // for how long one message may be on its way; 0: 1 min
 
 	Metrics metrics.Registry

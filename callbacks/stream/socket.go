@@ -98,8 +98,9 @@ type peer struct {
 	want wish
 	buf  []byte
 
-	live time.Time // when it was up to date; zero: never
-	last hub.Key   // of the last item sent
+	live    bool          // it has been up to date
+	blocked time.Duration // for how long its client has kept messages waiting since then
+	last    hub.Key       // of the last item sent
 }
 
 // errLeft is why a socket ends when its client does.
@@ -172,10 +173,13 @@ func (p *peer) listen() {
 	p.ws.SetPongHandler(func(string) error { alive(); return nil })
 	for {
 		_, r, err := p.ws.NextReader()
-		if err != nil {
-			return
+		if err == nil {
+			_, err = io.Copy(io.Discard, r)
 		}
-		if _, err := io.Copy(io.Discard, r); err != nil {
+		if errors.Is(err, websocket.ErrReadLimit) { // of a length beyond all bounds gorilla says nothing; a second close goes nowhere
+			_ = p.ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.CloseMessageTooBig, ""), time.Now().Add(closeGrace))
+		}
+		if err != nil {
 			return
 		}
 		alive()
@@ -204,13 +208,14 @@ func (p *peer) push(ctx context.Context) error {
 	}
 }
 
-// keepUp notes whether the client is up to date. If it was, and is not for too long, it ends the socket, or leaves out what the client is behind and says so.
+// keepUp notes whether the client is up to date. If it was, and has since kept messages waiting for too long, it ends the socket, or leaves out what the client
+// is behind, and says so. A hub that is slow is not the client's fault.
 func (p *peer) keepUp(ctx context.Context, hits []feed.Hit) ([]feed.Hit, error) {
 	if len(hits) < pageKeys {
-		p.live = time.Now()
+		p.live, p.blocked = true, 0
 		return hits, nil
 	}
-	if p.live.IsZero() || time.Since(p.live) < p.s.opt.Patience {
+	if !p.live || p.blocked < p.s.opt.Patience {
 		return hits, nil
 	}
 	p.s.meters.slow[sockets].Add(1)
@@ -226,7 +231,7 @@ func (p *peer) keepUp(ctx context.Context, hits []feed.Hit) ([]feed.Hit, error) 
 			return nil, err
 		}
 	}
-	p.live = time.Now()
+	p.blocked = 0
 	return hits, p.write(fmt.Appendf(p.buf[:0], `{"gap":{"from":%q,"to":%q,"count":%d}}`, from, to, count))
 }
 
@@ -254,6 +259,9 @@ func (p *peer) send(ctx context.Context, hits []feed.Hit) error {
 	return nil
 }
 
+// blockedWrite is what no write takes for which there is room.
+const blockedWrite = 10 * time.Millisecond
+
 // errStalled ends a connection whose client does not read.
 var errStalled = errors.New("the client does not read")
 
@@ -261,7 +269,11 @@ func (p *peer) write(text []byte) error {
 	began := time.Now()
 	_ = p.ws.SetWriteDeadline(began.Add(p.s.opt.Stall))
 	err := p.ws.WriteMessage(websocket.TextMessage, text)
-	if err != nil && time.Since(began) > p.s.opt.Stall/2 {
+	took := time.Since(began)
+	if took > blockedWrite {
+		p.blocked += took
+	}
+	if err != nil && took > p.s.opt.Stall/2 {
 		p.s.meters.slow[sockets].Add(1)
 		return errStalled
 	}
