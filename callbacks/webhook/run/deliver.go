@@ -95,6 +95,7 @@ func (s *session) pauseHook(o deliver.Outcome) bool {
 		return false
 	}
 	s.opt.Log.Info("a webhook was paused", "webhook", s.w.Name, "reason", reason)
+	s.apply(s.w.Name) // at once, so that no loop begins anew
 	s.end(errPaused)
 	return true
 }
@@ -132,7 +133,7 @@ func (s *session) giveUp(e *entry) string {
 			return "is before webhook ttl " + hub.ISO(oldest)
 		}
 	}
-	if oldest := s.channel.OldestAllowed(now, s.opt.Birthday); e.time().Before(oldest) {
+	if oldest := s.channelNow().OldestAllowed(now, s.opt.Birthday); e.time().Before(oldest) {
 		return "is before channel ttl " + hub.ISO(oldest)
 	}
 	if n := s.w.MaxAttempts; n > 0 && e.tries >= n {

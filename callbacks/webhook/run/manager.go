@@ -30,7 +30,8 @@ type Manager struct {
 	opt    Options
 	meters meters
 
-	mu     sync.Mutex // guards what follows, and config, session and cancel of each hook
+	mu     sync.Mutex      // guards what follows, and config, session and cancel of each hook
+	ctx    context.Context // of Run; nil: it does not run
 	hooks  map[string]*hook
 	loops  sync.WaitGroup
 	absent map[string]map[*hook]chan struct{} // by hub.ChannelID: who waits for the channel
@@ -61,7 +62,12 @@ func (m *Manager) Run(ctx context.Context) error {
 // follow begins and ends loops as the configurations say.
 func (m *Manager) follow(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	defer func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.ctx = nil // nothing is begun any more
+		cancel()
+	}()
 	wake, changed, stop := m.opt.Webhooks.Watch()
 	defer stop()
 	channels, moved, stopChannels := m.opt.ChannelNews()
@@ -70,8 +76,11 @@ func (m *Manager) follow(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("list the webhooks: %w", err)
 	}
+	m.mu.Lock()
+	m.ctx = ctx
+	m.mu.Unlock()
 	for _, w := range all {
-		m.apply(ctx, w.Name)
+		m.apply(w.Name)
 	}
 	for {
 		select {
@@ -79,7 +88,7 @@ func (m *Manager) follow(ctx context.Context) error {
 			return nil
 		case <-wake:
 			for _, name := range changed() {
-				m.apply(ctx, name)
+				m.apply(name)
 			}
 		case <-channels:
 			m.channelsChanged(ctx, moved())
@@ -88,8 +97,8 @@ func (m *Manager) follow(ctx context.Context) error {
 }
 
 // apply brings one loop in line with what the catalog says.
-func (m *Manager) apply(ctx context.Context, name string) {
-	w, err := m.opt.Webhooks.Get(ctx, name)
+func (m *Manager) apply(name string) {
+	w, err := m.opt.Webhooks.Get(context.Background(), name) // from memory
 	why := errRetired
 	switch {
 	case hub.Is(err, hub.NotFound):
@@ -111,9 +120,10 @@ func (m *Manager) apply(ctx context.Context, name string) {
 		w = nil
 	}
 	switch {
-	case h == nil && w != nil:
+	case h == nil && w != nil && m.ctx != nil && m.ctx.Err() == nil:
 		h = &hook{manager: m, name: name, config: w}
 		m.hooks[name] = h
+		ctx := m.ctx
 		m.loops.Go(func() { h.keep(ctx) })
 	case h != nil:
 		h.set(w, why)
@@ -192,7 +202,7 @@ func (m *Manager) Live(_ context.Context, name string) (webhook.Live, bool) {
 
 // Stop: see webhook.Runs.
 func (m *Manager) Stop(ctx context.Context, name string) error {
-	m.apply(ctx, name)
+	m.apply(name)
 	born := ""
 	if w, err := m.opt.Webhooks.Get(ctx, name); err == nil {
 		born = w.Born

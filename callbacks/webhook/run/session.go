@@ -104,6 +104,14 @@ func (s *session) sameChannel(ctx context.Context) bool {
 	return now.Name == s.channel.Name && now.CreationDate.Equal(s.channel.CreationDate) && now.Since == s.channel.Since
 }
 
+// channelNow is the configuration of the channel now: its time to live may have changed.
+func (s *session) channelNow() *hub.Channel {
+	if now, err := s.opt.Channels.Channel(s.ctx, s.channel.Name); err == nil {
+		return now
+	}
+	return s.channel
+}
+
 // loop reads and delivers until the session should end.
 func (s *session) loop() error {
 	s.calls, s.breaks = context.WithCancelCause(context.WithoutCancel(s.ctx))

@@ -449,6 +449,7 @@ func (w *world) put(change func(h *webhook.Webhook)) webhook.Webhook {
 		h.Start = hub.WindowAt(time.Now(), u).Previous().String()
 	}
 	w.hooks.put(h)
+	time.Sleep(time.Millisecond) // items of this millisecond may lie below the start
 	return h
 }
 
