@@ -33,7 +33,6 @@ type follower struct {
 	cursor  *coord.Cursor
 	at      hub.Key // the source was read up to here
 	marker  hub.Key
-	begun   bool // something of this source was read, now or earlier
 	limits  limits
 	events  bool // the source has an event stream
 	horizon bool // the source says its horizon with each list
@@ -100,7 +99,7 @@ func splitSource(source string) (base, name string, err error) {
 func (f *follower) lead(ctx context.Context, fence uint64) error {
 	defer f.show(func(s *Status) { s.State = Waiting })
 	f.show(func(s *Status) { s.State = Catching })
-	f.cursor, f.begun, f.failing, f.events, f.horizon = nil, false, false, true, true
+	f.cursor, f.failing, f.events, f.horizon = nil, false, true, true
 	defer func() {
 		if f.cursor != nil {
 			f.r.cursors.Flush(context.WithoutCancel(ctx))
@@ -154,9 +153,9 @@ func (f *follower) begin(ctx context.Context, fence uint64) error {
 		return err
 	}
 	at := p.Key
-	f.begun = resumed && st.Source == f.ch.ReplicationSource && !at.IsZero()
+	same := resumed && st.Source == f.ch.ReplicationSource && !at.IsZero()
 	switch {
-	case !f.begun:
+	case !same:
 		at, st = hub.Key{}, state{Source: f.ch.ReplicationSource, Since: f.ch.Since, Lives: f.ch.Lives}
 	case fresh && archived.Less(at): // the log was lost, and with it what was not archived
 		at = archived
@@ -293,7 +292,7 @@ func (f *follower) moveTo(ctx context.Context, to hub.Key) error {
 		}
 		f.marker = to
 	}
-	f.at, f.moved, f.begun = to, true, true
+	f.at, f.moved, f.state.Begun = to, true, true
 	f.show(func(*Status) {})
 	return f.cursor.Move(to, f.state.encode())
 }

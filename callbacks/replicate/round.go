@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 
 	"timehub/channel"
@@ -31,7 +32,7 @@ func (f *follower) round(ctx context.Context, hold bool) (more bool, err error) 
 	if len(keys) > 0 {
 		first = keys[0]
 	}
-	f.expired(first)
+	f.expired(first, upTo)
 	if len(keys) > 0 {
 		if more {
 			f.show(func(s *Status) { s.State = Catching })
@@ -123,7 +124,8 @@ func noBulk(err error) bool {
 	case hub.Unavailable, hub.Timeout, hub.Canceled:
 		return false
 	}
-	return !errors.Is(err, io.ErrUnexpectedEOF)
+	var line net.Error
+	return !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, errStalled) && !errors.As(err, &line)
 }
 
 // part takes one item out of a bulk answer.

@@ -35,7 +35,7 @@ func (f *follower) meet(ctx context.Context) error {
 	if ch.TTLDays > 0 && ch.TTLDays < 1<<15 && !ch.KeepForever {
 		f.limits.ttl = time.Duration(ch.TTLDays) * 24 * time.Hour
 	}
-	if !f.begun || f.limits.maxItems == 0 {
+	if !f.state.Begun || f.limits.maxItems == 0 {
 		return nil
 	}
 	first, err := f.source.Earliest(ctx, f.name, 1, client.Query{})
@@ -59,9 +59,9 @@ func (f *follower) lost(to hub.Key) {
 	f.log().Error("the source no longer has items that were not replicated yet", "after", gone.From, "before", gone.To)
 }
 
-// expired notes what the source has let go by its ttlDays; next is the first key that it still has, zero if there is none.
-func (f *follower) expired(next hub.Key) {
-	if !f.begun || f.limits.ttl == 0 {
+// expired notes what the source has let go by its ttlDays; next is the first key that it still has, zero if it has none up to upTo.
+func (f *follower) expired(next, upTo hub.Key) {
+	if !f.state.Begun || f.limits.ttl == 0 {
 		return
 	}
 	kept := f.r.opt.Clock().Add(-f.limits.ttl)
@@ -69,9 +69,13 @@ func (f *follower) expired(next hub.Key) {
 		return
 	}
 	if next.IsZero() {
-		next = hub.First(kept)
+		if next = hub.First(kept); upTo.Less(next) {
+			next = upTo
+		}
 	}
-	f.lost(next)
+	if f.at.Less(next) {
+		f.lost(next)
+	}
 }
 
 // list asks for the stable keys after the cursor. upTo is the key up to which the list is whole; zero if nothing is known. hold: the source may wait for a while.

@@ -41,6 +41,7 @@ type state struct {
 	Source    string  `json:"source"`
 	Since     int64   `json:"since,omitempty"` // of the channel
 	Lives     int64   `json:"lives,omitempty"` // of the channel
+	Begun     bool    `json:"begun,omitempty"` // something was read of the source, if only that it has nothing more
 	Items     int64   `json:"items,omitempty"`
 	LastItem  string  `json:"lastItem,omitempty"`
 	Error     string  `json:"error,omitempty"`

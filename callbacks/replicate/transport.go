@@ -2,6 +2,7 @@ package replicate
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -11,6 +12,8 @@ import (
 )
 
 const dialTime = 10 * time.Second
+
+var errStalled = errors.New("the source sent nothing")
 
 // guard is a transport that gives up an answer of which no byte comes for a while. Time that the reader spends elsewhere does not count.
 type guard struct {
@@ -37,7 +40,7 @@ func (g *guard) RoundTrip(q *http.Request) (*http.Response, error) {
 	b := &guarded{body: resp.Body, cancel: cancel, stall: g.stall}
 	b.timer = time.AfterFunc(g.stall, func() {
 		if b.reading.Load() {
-			cancel(fmt.Errorf("the source sent nothing for %v", g.stall))
+			cancel(fmt.Errorf("%w for %v", errStalled, g.stall))
 		}
 	})
 	b.ctx = ctx

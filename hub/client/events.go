@@ -57,9 +57,14 @@ func readEvents(from io.Reader, visit func(hub.Key) bool) error {
 	comment := false
 	for {
 		line, err := r.ReadSlice('\n')
-		for long := err; errors.Is(long, bufio.ErrBufferFull); { // the rest of a payload
-			_, long = r.ReadSlice('\n')
-			err = long
+		if errors.Is(err, bufio.ErrBufferFull) { // a payload: nothing else is so long
+			line = nil
+			for errors.Is(err, bufio.ErrBufferFull) {
+				_, err = r.ReadSlice('\n')
+			}
+			if err == nil {
+				continue
+			}
 		}
 		if err != nil {
 			if err == io.EOF {
