@@ -48,7 +48,7 @@ func (h *Handlers) serve(w http.ResponseWriter, r *http.Request, f channel.Found
 	}
 	v := choose(r, f)
 	hd := w.Header()
-	tag := h.itemHeaders(w, r, f, contentType, v.coding, tagged)
+	tag := h.itemHeaders(w, r, &f, contentType, v.coding, tagged)
 	if hd := r.Header["If-None-Match"]; len(hd) > 0 && matchesNone(hd, tag) {
 		delete(w.Header(), "Content-Type")
 		w.WriteHeader(http.StatusNotModified)
@@ -81,13 +81,44 @@ func (h *Handlers) serve(w http.ResponseWriter, r *http.Request, f channel.Found
 // acceptRanges is shared by all answers: it is never changed in place.
 var acceptRanges = []string{"bytes"}
 
-// itemHeaders sets those of spec 02 §3.1 and of caches, with the length of the identity form, and returns the ETag. All values are cut from one string:
-// a read of a small item costs less than its headers otherwise.
-func (h *Handlers) itemHeaders(w http.ResponseWriter, r *http.Request, f channel.Found, contentType, coding string, tagged bool) string {
+// itemHeaders sets those of spec 02 §3.1 and of caches, with the length of the identity form, and returns the ETag.
+func (h *Handlers) itemHeaders(w http.ResponseWriter, r *http.Request, f *channel.Found, contentType, coding string, tagged bool) string {
+	lines := h.itemLines(r, f, contentType, coding)
+	hd := w.Header()
+	hd["Link"] = lines[linkLines:dateLine:dateLine]
+	hd["Creation-Date"] = lines[dateLine:cacheLine:cacheLine]
+	hd["Cache-Control"] = lines[cacheLine:lengthLine:lengthLine]
+	if web.Tell(w, f.Meta.Size) {
+		hd["Content-Length"] = lines[lengthLine:tagLine:tagLine]
+	}
+	hd["Etag"] = lines[tagLine:typeLine:typeLine]
+	hd["Content-Type"] = lines[typeLine:lineCount:lineCount]
+	if !tagged {
+		hd["X-Item-Length"] = lines[lengthLine:tagLine:tagLine]
+		if f.Meta.Large {
+			hd["X-Largeitem"] = []string{"true"}
+		}
+	}
+	return lines[tagLine]
+}
+
+// itemLines are the values of an item's header: those that are kept of a hot item if they fit, else cut from one string. A read of a small item would
+// cost less than its headers otherwise.
+func (h *Handlers) itemLines(r *http.Request, f *channel.Found, contentType, coding string) *[lineCount]string {
+	base, path, query, age := web.Base(r), web.Path(r), web.Query(r), h.maxAge(f)
+	var kept *hotItem
+	if coding == "" {
+		if kept = h.hot.find(f); kept != nil {
+			if l := kept.lines.Load(); l.fit(base, path, query, contentType, age) {
+				return &l.values
+			}
+		}
+	}
+	l := &itemLines{base: base, path: path, query: query, contentType: contentType, age: age}
 	buf := h.buffer()
 	defer h.giveBack(buf)
-	b, base, path, query := *buf, web.Base(r), web.Path(r), web.Query(r)
-	var ends [6]int
+	b := *buf
+	var ends [typeLine]int
 	for i, rel := range [...]string{"previous", "next"} {
 		b = append(append(append(b, '<'), base...), path...)
 		b = append(append(append(b, '/'), rel...), query...)
@@ -95,37 +126,26 @@ func (h *Handlers) itemHeaders(w http.ResponseWriter, r *http.Request, f channel
 		ends[i] = len(b)
 	}
 	b = appendISO(b, f.Key)
-	ends[2] = len(b)
-	b = h.appendCaching(b, f)
-	ends[3] = len(b)
+	ends[dateLine] = len(b)
+	b = appendCaching(b, age)
+	ends[cacheLine] = len(b)
 	b = strconv.AppendInt(b, f.Meta.Size, 10)
-	ends[4] = len(b)
+	ends[lengthLine] = len(b)
 	b = appendTag(b, f.Meta, coding)
-	ends[5] = len(b)
+	ends[tagLine] = len(b)
 	*buf = b
 	text := string(b)
-	lines := make([]string, 7)
 	from := 0
 	for i, to := range ends {
-		lines[i], from = text[from:to], to
+		l.values[i], from = text[from:to], to
 	}
-	lines[6] = contentType
-	hd := w.Header()
-	hd["Link"] = lines[0:2:2]
-	hd["Creation-Date"] = lines[2:3:3]
-	hd["Cache-Control"] = lines[3:4:4]
-	if web.Tell(w, f.Meta.Size) {
-		hd["Content-Length"] = lines[4:5:5]
-	}
-	hd["Etag"] = lines[5:6:6]
-	hd["Content-Type"] = lines[6:7:7]
-	if !tagged {
-		hd["X-Item-Length"] = lines[4:5:5]
-		if f.Meta.Large {
-			hd["X-Largeitem"] = []string{"true"}
+	l.values[typeLine] = contentType
+	if kept != nil {
+		if old := kept.lines.Load(); old == nil || old.age != age { // not for each of those who ask in different ways
+			kept.lines.Store(l)
 		}
 	}
-	return lines[5]
+	return &l.values
 }
 
 const (
@@ -133,16 +153,24 @@ const (
 	year      = 365 * 24 * 3600
 )
 
-// appendCaching says how long a copy of the item may be kept: to its expiry, at most a year. A mutable item can be replaced at any time.
-func (h *Handlers) appendCaching(b []byte, f channel.Found) []byte {
+// maxAge is for how many seconds a copy of the item may be kept: to its expiry, at most a year. It is negative for a mutable item, which can be replaced
+// at any time.
+func (h *Handlers) maxAge(f *channel.Found) int64 {
 	ch := f.Channel
 	if ch.Historical() && !f.Key.Time().After(ch.MutableTime) {
-		return append(b, "no-cache"...)
+		return -1
 	}
 	age := int64(year)
 	if !ch.Historical() && ch.TTLDays > 0 && ch.TTLDays < 100*365 {
 		left := (f.Key.Millis() + ch.TTLDays*dayMillis - h.opt.Clock().UnixMilli()) / 1000
 		age = max(0, min(age, left))
+	}
+	return age
+}
+
+func appendCaching(b []byte, age int64) []byte {
+	if age < 0 {
+		return append(b, "no-cache"...)
 	}
 	return strconv.AppendInt(append(b, "immutable, max-age="...), age, 10)
 }
