@@ -55,6 +55,9 @@ func (s *Service) replayRange(ctx context.Context, w *Webhook, what Again) (Rang
 		return Range{Keys: keys}, err
 	case what.Item != "":
 		path, err := w.itemPath(what.Item)
+		if err == nil {
+			err = s.exists(ctx, w, path)
+		}
 		return Range{Keys: []string{path}}, err
 	}
 	return s.fromTo(ctx, w, what)
@@ -90,6 +93,22 @@ func (w *Webhook) itemPath(text string) (string, error) {
 		}
 	}
 	return "", hub.E(hub.Invalid, "item is %q: it must be the URL or the key of an item of channel %s", shown(text), w.ChannelName())
+}
+
+// exists is nil if the channel has the item; periods always exist.
+func (s *Service) exists(ctx context.Context, w *Webhook, path string) error {
+	if w.Unit() != 0 {
+		return nil
+	}
+	k, err := hub.ParseKey(path)
+	if err != nil {
+		return err
+	}
+	page, err := s.opt.Channels.Keys(ctx, hub.Query{Channel: w.ChannelName(), From: k, To: k.After(), Limit: 1})
+	if err == nil && len(page.Keys) == 0 {
+		err = hub.E(hub.NotFound, "channel %s has no item %s", w.ChannelName(), clip(path))
+	}
+	return err
 }
 
 // fromTo is a range that lies within what is done: what is above the cursor will be delivered anyhow.

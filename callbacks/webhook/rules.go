@@ -24,8 +24,8 @@ type Rules struct {
 	MaxTimeout     int  // webhook.callbackTimeoutSeconds.max; 0: 1800
 	DefaultTimeout int  // webhook.callbackTimeoutSeconds.default; 0: 120
 	Cluster        bool // hub.type=aws: callbacks to localhost would go to another node each time
-	// CheckOrder says what is wrong with a jq expression for orderBy, as an error of kind Invalid. nil: there is no orderBy here.
-	CheckOrder func(expression string) error
+	// CheckOrder says what is wrong with an orderBy, as an error of kind Invalid. nil: there is none here.
+	CheckOrder func(text string) error
 }
 
 func (r Rules) filled() Rules {
@@ -241,9 +241,6 @@ func checkBatch(w *Webhook, heartbeat bool) error {
 	}
 	return hub.E(hub.Invalid, "payload is %q: it must be uris, items or cloudevents", clip(w.Payload))
 }
-
-// HeaderOrder is the prefix of an orderBy that names a header of the item.
-const HeaderOrder = "header:"
 
 func (r Rules) checkOrder(w *Webhook) error {
 	switch {

@@ -138,6 +138,9 @@ func (s *Service) Put(ctx context.Context, name string, p Patch) (w *Webhook, cr
 	if !nameRule(name) {
 		return nil, false, CheckName(name)
 	}
+	if err := s.makeErrorChannel(ctx, name, p); err != nil {
+		return nil, false, err
+	}
 	if w, created, err = s.putOne(ctx, name, p); err == nil && w.IsPrototype() {
 		err = s.upsertAll(ctx, name, p)
 	}
@@ -146,9 +149,6 @@ func (s *Service) Put(ctx context.Context, name string, p Patch) (w *Webhook, cr
 
 func (s *Service) putOne(ctx context.Context, name string, p Patch) (w *Webhook, created bool, err error) {
 	defer s.turns.take(name)()
-	if err := s.makeErrorChannel(ctx, name, p); err != nil {
-		return nil, false, err
-	}
 	moved := false
 	w, err = s.opt.Catalog.Update(ctx, name, func(now *Webhook) (*Webhook, error) {
 		created = now == nil

@@ -193,7 +193,8 @@ func (s *Service) instance(ctx context.Context, now *Webhook, name string, proto
 	w.Name, w.ChannelURL, w.TagURL = name, base+"/channel/"+ch.Name, ""
 	w.ManagedByTag, w.Prototype, w.Further = proto.Tag(), proto.Name, false
 	if now != nil {
-		if now.Revision == proto.Revision && now.ChannelURL == w.ChannelURL && !p.StartItem.Present {
+		asked := p.StartItem.Present || p.Paused.Present && now.Paused != proto.Paused
+		if now.Revision == proto.Revision && now.ChannelURL == w.ChannelURL && !asked {
 			return now, nil // whatever a person has changed of it since
 		}
 		w.Born, w.Start = now.Born, now.Start
@@ -211,6 +212,9 @@ func (s *Service) instance(ctx context.Context, now *Webhook, name string, proto
 	}
 	if start != "" {
 		w.Born, w.Start = newBorn(), start
+	}
+	if now != nil && w == *now {
+		return now, nil
 	}
 	return &w, nil
 }

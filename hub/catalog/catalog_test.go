@@ -144,7 +144,7 @@ func TestLife(t *testing.T) {
 	if _, err := c.Fresh(t.Context(), ""); !hub.Is(err, hub.Invalid) {
 		t.Fatalf("no id: %v", err)
 	}
-	if err := c.Create(t.Context(), strings.Repeat("x", 201), &thing{}); !hub.Is(err, hub.Invalid) {
+	if err := c.Create(t.Context(), strings.Repeat("x", 401), &thing{}); !hub.Is(err, hub.Invalid) {
 		t.Fatalf("a long id: %v", err)
 	}
 	if err := c.Create(t.Context(), "huge", &thing{Name: strings.Repeat("x", maxDocument)}); !hub.Is(err, hub.TooLarge) {

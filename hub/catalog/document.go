@@ -14,7 +14,7 @@ const (
 	formatVersion = 1
 	suffix        = ".json"
 	history       = 8         // writes that an envelope remembers
-	maxID         = 200       // bytes of an escaped id: a file name has room for 255
+	maxID         = 400       // bytes of an escaped id
 	maxDocument   = 512 << 10 // bytes; a greater one is nothing that was written here
 )
 
