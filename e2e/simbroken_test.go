@@ -42,6 +42,7 @@ func TestSimNoticesBrokenHubs(t *testing.T) {
 		"a write that failed is sent again":            {wrap(func(s channel.ShortTerm) channel.ShortTerm { return insistent{s} }), 100},
 		"a doubtful write is said to be gone":          {wrap(func(s channel.ShortTerm) channel.ShortTerm { return gloomy{s} }), 100},
 		"pages lack a key":                             {wrap(func(s channel.ShortTerm) channel.ShortTerm { return stingy{s} }), 20},
+		"now does not move the clock":                  {wrap(func(s channel.ShortTerm) channel.ShortTerm { return standing{s} }), 40},
 		"a whole hub on a disk whose syncs do nothing": {sim.Whole{Disk: onFiles(only(".seg", unsync))}, 20},
 		"a whole hub whose bucket forgets":             {sim.Whole{Bucket: func(b bucket.Bucket) bucket.Bucket { return forgetful{b} }}, 20},
 		"a whole hub whose bucket hides what is new":   {sim.Whole{Bucket: func(b bucket.Bucket) bucket.Bucket { return shy{b} }}, 20},
@@ -210,6 +211,14 @@ func (h hasty) Keys(ctx context.Context, q hub.Query) (hub.Page, error) {
 func (h hasty) Items(ctx context.Context, q hub.Query) iter.Seq2[hub.Sealed, error] {
 	q.Stable = false
 	return h.ShortTerm.Items(ctx, q)
+}
+
+// standing returns the present millisecond and lets it go on.
+type standing struct{ channel.ShortTerm }
+
+func (s standing) Now(ctx context.Context) (hub.Key, error) {
+	h, err := s.Horizon(ctx)
+	return hub.KeyAt(h.Millis(), "initial"), err
 }
 
 // insistent sends again what was answered 503.

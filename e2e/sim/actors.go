@@ -128,10 +128,28 @@ func (w *world) keyedWrite(ctx context.Context, rng *rand.Rand) Fate {
 		}
 		if f == Acknowledged || rng.IntN(3) == 0 || w.done(ctx) {
 			w.wrote(r, k, f, err)
+			if f == Acknowledged && rng.IntN(3) == 0 {
+				w.mark(ctx, k)
+			}
 			return f
 		}
 		sleep(ctx, time.Duration(rng.Int64N(int64(time.Second)))) // the source tries again
 	}
+}
+
+// mark moves the marker of the keyed channel.
+func (w *world) mark(ctx context.Context, upTo hub.Key) {
+	h, ok := w.hub.(Marked)
+	if !ok {
+		return
+	}
+	w.ledger.Mark(upTo, func() error {
+		err := h.Mark(ctx, w.config.Keyed, upTo)
+		if w.dead() {
+			err = context.Canceled
+		}
+		return err
+	})
 }
 
 // reader asks.
@@ -152,6 +170,8 @@ func (w *world) read(ctx context.Context, rng *rand.Rand) {
 		switch n := rng.IntN(20); {
 		case n == 0:
 			r.walk(c, Next+Kind(rng.IntN(2)))
+		case n == 1 && rng.IntN(2) == 0:
+			r.now()
 		case n == 1:
 			_, err := w.ledger.Horizon(func() (hub.Key, error) {
 				h, err := w.hub.Horizon(ctx)
@@ -171,6 +191,21 @@ func (w *world) read(ctx context.Context, rng *rand.Rand) {
 		}
 		sleep(ctx, time.Duration(rng.ExpFloat64()*float64(w.config.Think)*2))
 	}
+}
+
+// now asks for a place to begin.
+func (r *reader) now() {
+	h, ok := r.hub.(Now)
+	if !ok {
+		return
+	}
+	_ = r.ledger.Now(func() (hub.Key, error) { // when the clock cannot be moved, there is none
+		k, err := h.Now(r.ctx)
+		if r.dead() {
+			err = context.Canceled
+		}
+		return k, err
+	})
 }
 
 // question draws one.

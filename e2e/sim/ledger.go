@@ -65,8 +65,9 @@ type Ledger struct {
 	history history
 	shelves map[string]*shelf
 	writes  []*write
-	top     hub.Key  // the highest key that was seen, of those that are minted
-	horizon hub.Key  // the highest horizon that was shown
+	top     hub.Key // the highest key that was seen, of those that are minted
+	horizon hub.Key // the highest horizon that was shown
+	marks   marks
 	doubts  []*write // answered 503 in this life, not known to be on record
 	wrong   string
 	broken  chan struct{} // closed when something is wrong
@@ -153,7 +154,7 @@ func (l *Ledger) Writing(channel string, bulk, keyed bool, sizes ...int) *write 
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	w := &write{
-		id: len(l.writes), channel: channel, sizes: sizes, bulk: bulk, keyed: keyed, life: l.history.life, above: most(l.top, l.horizon),
+		id: len(l.writes), channel: channel, sizes: sizes, bulk: bulk, keyed: keyed, life: l.history.life, above: most(l.marks.now, most(l.top, l.horizon)),
 	}
 	for i, n := range sizes {
 		w.bodies = append(w.bodies, body(w.id, i, n))

@@ -268,7 +268,7 @@ func newTrouble(r *rand.Rand, length time.Duration, c *Config) trouble {
 	if t.rule.Name == "spoke" { // the folder
 		t.rule.Ops = memdisk.OpSyncDir
 	}
-	if t.at > 0 && r.IntN(8) == 0 {
+	if r.IntN(8) == 0 {
 		t.rule.Ops = memdisk.OpRead
 	}
 	t.rule.Fault = memdisk.Fault{Err: errInjected, Effect: memdisk.Effect(r.IntN(3))}

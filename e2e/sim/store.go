@@ -80,6 +80,17 @@ func (h *shortHub) PutKeyed(ctx context.Context, channel string, key hub.Key, bo
 	return fate(err), err
 }
 
+// Mark implements Marked.
+func (h *shortHub) Mark(ctx context.Context, channel string, upTo hub.Key) error {
+	return h.node.WriteComplete(ctx, channel, upTo)
+}
+
+// Marker implements Marked.
+func (h *shortHub) Marker(channel string) (hub.Key, bool) { return h.node.Complete(channel) }
+
+// Now implements Now.
+func (h *shortHub) Now(ctx context.Context) (hub.Key, error) { return h.store.Now(ctx) }
+
 // fate reads the promise out of an error.
 func fate(err error) Fate {
 	switch {

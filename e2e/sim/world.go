@@ -395,6 +395,9 @@ func (w *world) look(ctx context.Context) {
 	if err := w.hub.Look(); err != nil && !w.dead() && !w.plan.excuses() {
 		w.ledger.Wrong("%v", err)
 	}
+	if h, ok := w.hub.(Marked); ok && !w.dead() {
+		w.ledger.Marker(func() (hub.Key, bool) { return h.Marker(w.config.Keyed) })
+	}
 	r := w.reader(ctx)
 	for _, c := range w.channels() {
 		everything := Ask{Channel: c, From: hub.MinKey, To: hub.MaxKey}
