@@ -20,6 +20,7 @@ type Short struct {
 	minter *hub.Minter
 	items  map[string][]hub.Sealed // by display name, sorted
 	floors map[string]hub.Key
+	marks  map[string]hub.Key // of replicated channels
 	wakes  map[string]map[chan struct{}]bool
 	hold   *hub.Key
 	fail   error
@@ -36,7 +37,7 @@ func NewShort(clock hub.Clock) *Short {
 	random := uint32(0)
 	return &Short{
 		minter: hub.NewMinter(clock, 0, 0, func() uint32 { random++; return random }),
-		items:  map[string][]hub.Sealed{}, broken: map[hub.Key]error{}, floors: map[string]hub.Key{}, wakes: map[string]map[chan struct{}]bool{},
+		items:  map[string][]hub.Sealed{}, broken: map[hub.Key]error{}, marks: map[string]hub.Key{}, floors: map[string]hub.Key{}, wakes: map[string]map[chan struct{}]bool{},
 	}
 }
 
@@ -144,6 +145,27 @@ func (s *Short) WriteKeyed(ctx context.Context, channel string, items ...hub.Sea
 	return s.lost
 }
 
+// WriteComplete moves the marker of a replicated channel, forward only.
+func (s *Short) WriteComplete(ctx context.Context, channel string, upTo hub.Key) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.state(ctx); err != nil {
+		return err
+	}
+	if at, ok := s.marks[channel]; !ok || at.Less(upTo) {
+		s.marks[channel] = upTo
+	}
+	return s.lost
+}
+
+// Complete is the marker of a replicated channel.
+func (s *Short) Complete(channel string) (hub.Key, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	k, ok := s.marks[channel]
+	return k, ok
+}
+
 // Now is the position of the clock; what is written later lies above it.
 func (s *Short) Now(ctx context.Context) (hub.Key, error) {
 	s.mu.Lock()
@@ -204,6 +226,9 @@ func (s *Short) query(ctx context.Context, q hub.Query) ([]hub.Sealed, hub.Page,
 		return nil, hub.Page{}, err
 	}
 	page := hub.Page{Horizon: s.horizon()}
+	if mark, ok := s.marks[q.Channel]; ok && page.Horizon.Less(mark) {
+		page.Horizon = mark
+	}
 	if q.Stable && page.Horizon.After().Less(q.To) {
 		q.To = page.Horizon.After()
 	}
