@@ -1,0 +1,281 @@
+package webhook
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"timehub/hub"
+)
+
+const protoBody = `"callbackUrl":"http://printer.example/cb","tagUrl":"http://hub.example/tag/`
+
+func (w *world) proto(name, tag, extra string) *Webhook {
+	w.t.Helper()
+	return w.mustPut(name, `{`+protoBody+tag+`"`+extra+`}`)
+}
+
+func (w *world) want(names ...string) {
+	w.t.Helper()
+	if got := w.names(); !slices.Equal(got, names) {
+		w.t.Errorf("webhooks %v, want %v", got, names)
+	}
+}
+
+// tagged changes the tags of a channel as the channel service does, and tells of it.
+func (w *world) tagged(name string, tags ...string) {
+	w.t.Helper()
+	before, _ := w.channels.Channel(w.t.Context(), name)
+	after := w.channels.add(name, tags...)
+	if err := w.svc.ChannelChanged(w.t.Context(), before, after); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) untold(name string) {
+	w.t.Helper()
+	before, _ := w.channels.Channel(w.t.Context(), name)
+	w.channels.drop(name)
+	if err := w.svc.ChannelChanged(w.t.Context(), before, nil); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func TestInstances(t *testing.T) {
+	w := newWorld(t, nil)
+	w.channels.add("Orders", "cafe")
+	w.channels.add("beans", "cafe", "eu")
+	w.channels.add("other", "eu")
+	w.proto("p", "cafe", `,"parallelCalls":4,"maxAttempts":3,"secret":"`+key(32)+`","errorChannelUrl":"http://hub.example/channel/e"`)
+	w.want("TAGWH_cafe_Orders", "TAGWH_cafe_beans", "p")
+	h, err := w.svc.Get(t.Context(), "TAGWH_cafe_Orders")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h.ChannelURL != "http://hub.example/channel/Orders" || h.ManagedByTag != "cafe" || h.ParallelCalls != 4 || h.MaxAttempts != 3 || h.Secret != key(32) ||
+		h.TagURL != "" || h.CallbackURL != "http://printer.example/cb" || h.Start != "2021/03/04/05/06/07/089/initial" || h.Born == "" {
+		t.Errorf("%+v", h)
+	}
+	if st := w.status("p"); !st.IsPrototype() || st.LastCompleted != "" {
+		t.Errorf("%+v", st)
+	}
+
+	// A channel that gets the tag, loses it, is removed.
+	w.tagged("new", "cafe")
+	w.want("TAGWH_cafe_Orders", "TAGWH_cafe_beans", "TAGWH_cafe_new", "p")
+	w.tagged("NEW") // the same channel
+	w.want("TAGWH_cafe_Orders", "TAGWH_cafe_beans", "p")
+	w.untold("beans")
+	w.want("TAGWH_cafe_Orders", "p")
+	w.tagged("unrelated", "eu")
+	w.want("TAGWH_cafe_Orders", "p")
+
+	// A change of the prototype reaches them, and their place stays.
+	w.moved("TAGWH_cafe_Orders", at(7, "x"), State{Last: at(7, "x").String()})
+	w.proto("p", "cafe", `,"parallelCalls":9`)
+	if st := w.status("TAGWH_cafe_Orders"); st.ParallelCalls != 9 || st.MaxAttempts != 3 || !strings.HasSuffix(st.LastCompleted, "/x") || st.Born != h.Born {
+		t.Errorf("%+v", st.Webhook)
+	}
+	ends, err := w.svc.LastCompleted(t.Context(), "p")
+	if err != nil || len(ends) != 1 || ends[0].Name != "TAGWH_cafe_Orders" || !strings.HasSuffix(ends[0].LastCompleted, "/x") {
+		t.Errorf("%+v, %v", ends, err)
+	}
+	if lines, err := w.svc.Errors(t.Context(), "p"); err != nil || len(lines) != 1 || lines[0].Name != "TAGWH_cafe_Orders" {
+		t.Errorf("%+v, %v", lines, err)
+	}
+
+	// A start moves them all.
+	w.proto("p", "cafe", `,"startItem":"http://h/channel/x/2014/01/13/10/42"`)
+	if st := w.status("TAGWH_cafe_Orders"); st.LastCompleted != "http://hub.example/channel/Orders/2014/01/13/10/42" {
+		t.Errorf("%+v", st)
+	}
+	if err := w.svc.Delete(t.Context(), "p"); err != nil {
+		t.Fatal(err)
+	}
+	w.want()
+}
+
+// TestInstanceNames: tags with a colon, several prototypes, names that can be read in two ways, names of 48 characters and more.
+func TestInstanceNames(t *testing.T) {
+	w := newWorld(t, nil)
+	w.channels.add("c", "a:b")
+	w.proto("p1", "a:b", "")
+	w.proto("p2", "a:b", "")
+	w.want("TAGWH_a_b_c", "TAGWH_a_b_c_p2", "p1", "p2")
+	w.tagged("d", "a:b")
+	w.want("TAGWH_a_b_c", "TAGWH_a_b_c_p2", "TAGWH_a_b_d", "TAGWH_a_b_d_p2", "p1", "p2")
+
+	w.tagged("b_c", "a") // TAGWH_a_b_c too
+	w.proto("p3", "a", "")
+	w.want("TAGWH_a_b_c", "TAGWH_a_b_c_p2", "TAGWH_a_b_c_p3", "TAGWH_a_b_d", "TAGWH_a_b_d_p2", "p1", "p2", "p3")
+	if err := w.svc.Delete(t.Context(), "p1"); err != nil {
+		t.Fatal(err)
+	}
+	w.want("TAGWH_a_b_c_p2", "TAGWH_a_b_c_p3", "TAGWH_a_b_d_p2", "p2", "p3")
+	w.proto("p2", "a:b", `,"maxAttempts":2`) // they keep their names
+	w.want("TAGWH_a_b_c_p2", "TAGWH_a_b_c_p3", "TAGWH_a_b_d_p2", "p2", "p3")
+
+	long := strings.Repeat("x", 48)
+	w.tagged(long, long)
+	w.proto(strings.Repeat("y", 128), long, "")
+	w.proto("z"+strings.Repeat("y", 127), long, "")
+	if name := "TAGWH_" + long + "_" + long + "_z" + strings.Repeat("y", 127); !slices.Contains(w.names(), name) {
+		t.Errorf("no webhook of the name %s: %v", name, w.names())
+	}
+}
+
+// TestPrototypeTag: another tag, other instances.
+func TestPrototypeTag(t *testing.T) {
+	w := newWorld(t, nil)
+	w.channels.add("both", "a", "b")
+	w.channels.add("onlya", "a")
+	w.proto("p", "a", "")
+	w.want("TAGWH_a_both", "TAGWH_a_onlya", "p")
+	w.proto("p", "b", "")
+	w.want("TAGWH_b_both", "p")
+	for _, body := range []string{`{"tagUrl":null,"channelUrl":"http://hub.example/channel/both"}`, `{"tagUrl":"","channelUrl":"http://hub.example/channel/both"}`} {
+		if _, _, err := w.put("p", body); !hub.Is(err, hub.Conflict) {
+			t.Errorf("%s: %v", body, err)
+		}
+	}
+	if _, _, err := w.put("TAGWH_b_both", `{"tagUrl":"http://hub.example/tag/b"}`); !hub.Is(err, hub.Invalid) {
+		t.Errorf("an instance became a prototype: %v", err)
+	}
+}
+
+// TestPausedInstances: a pause of one instance lasts until a person ends it, on it or on the prototype.
+func TestPausedInstances(t *testing.T) {
+	w := newWorld(t, nil)
+	w.channels.add("c", "a")
+	w.channels.add("d", "a")
+	w.proto("p", "a", "")
+	h, _ := w.svc.Get(t.Context(), "TAGWH_a_c")
+	if err := w.svc.PauseByHub(t.Context(), "TAGWH_a_c", h.Born, "410"); err != nil {
+		t.Fatal(err)
+	}
+	paused := func(want string) {
+		t.Helper()
+		got := fmt.Sprint(w.status("TAGWH_a_c").Paused, w.status("TAGWH_a_d").Paused)
+		if got != want {
+			t.Errorf("paused %s, want %s", got, want)
+		}
+	}
+	w.proto("p", "a", `,"maxAttempts":4`)
+	paused("true false")
+	if err := w.svc.Reconcile(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	paused("true false")
+	w.proto("p", "a", `,"paused":false`)
+	paused("false false")
+	w.proto("p", "a", `,"paused":true`)
+	paused("true true")
+	w.tagged("e", "a")
+	if !w.status("TAGWH_a_e").Paused {
+		t.Error("an instance that is new is not paused as its prototype is")
+	}
+}
+
+// TestHeal: whatever a process that died in between has left undone is done at the next look.
+func TestHeal(t *testing.T) {
+	heal := func(t *testing.T, w *world, names ...string) {
+		t.Helper()
+		w.node(nil)
+		if err := w.svc.Reconcile(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		w.want(names...)
+		writes := len(w.diary.removed) + len(w.runs.stopped)
+		if err := w.svc.Reconcile(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if now := len(w.diary.removed) + len(w.runs.stopped); now != writes {
+			t.Error("the second look did something")
+		}
+	}
+	t.Run("channel tagged", func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.proto("p", "a", "")
+		w.channels.add("c", "a")
+		heal(t, w, "TAGWH_a_c", "p")
+	})
+	t.Run("channel untagged and removed", func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.channels.add("c", "a")
+		w.channels.add("d", "a")
+		w.channels.add("e", "a")
+		w.proto("p", "a", "")
+		w.channels.add("c", "b")
+		w.channels.drop("d")
+		heal(t, w, "TAGWH_a_e", "p")
+	})
+	t.Run("prototype made, changed, removed", func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.channels.fail = errTest // nothing but the prototype is written
+		if _, _, err := w.put("p", `{`+protoBody+`a"}`); err == nil {
+			t.Fatal("no error")
+		}
+		w.channels.fail = nil
+		w.channels.add("c", "a")
+		w.want("p")
+		heal(t, w, "TAGWH_a_c", "p")
+
+		w.channels.fail = errTest
+		if _, _, err := w.put("p", `{"maxAttempts":5}`); err == nil {
+			t.Fatal("no error")
+		}
+		w.channels.fail = nil
+		heal(t, w, "TAGWH_a_c", "p")
+		if got := w.status("TAGWH_a_c").MaxAttempts; got != 5 {
+			t.Errorf("maxAttempts %d", got)
+		}
+
+		if _, err := w.catalog.Update(t.Context(), "p", func(*Webhook) (*Webhook, error) { return nil, nil }); err != nil {
+			t.Fatal(err)
+		}
+		heal(t, w)
+	})
+	t.Run("instance removed by a person", func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.channels.add("c", "a")
+		w.proto("p", "a", "")
+		if err := w.svc.Delete(t.Context(), "TAGWH_a_c"); err != nil {
+			t.Fatal(err)
+		}
+		heal(t, w, "TAGWH_a_c", "p")
+	})
+	t.Run("a store that fails removes nothing", func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.channels.add("c", "a")
+		w.proto("p", "a", "")
+		w.channels.fail = errTest
+		if err := w.svc.Reconcile(t.Context()); err == nil {
+			t.Error("no error")
+		}
+		w.want("TAGWH_a_c", "p")
+	})
+}
+
+// TestRun: the looks come by themselves, and stop.
+func TestRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.proto("p", "a", "")
+		ended := make(chan error, 1)
+		ctx, stop := context.WithCancel(t.Context())
+		go func() { ended <- w.svc.Run(ctx) }()
+		synctest.Wait()
+		w.channels.add("c", "a")
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		w.want("TAGWH_a_c", "p")
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
