@@ -109,9 +109,7 @@ func runs(t *testing.T, env []string, name string, args ...string) *program {
 	if err != nil {
 		t.Fatal(err)
 	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
+	go func() { // the clean-up waits for it
 		defer close(p.lines)
 		for in := bufio.NewReader(out); ; {
 			line, err := in.ReadString('\n')
@@ -125,7 +123,8 @@ func runs(t *testing.T, env []string, name string, args ...string) *program {
 	}()
 	t.Cleanup(func() {
 		p.cmd.Process.Kill()
-		<-done
+		for range p.lines { // until nobody writes any more
+		}
 		p.cmd.Wait() // it was killed, or has ended before
 		if t.Failed() && p.errs.Len() > 0 {
 			t.Logf("%s says: %s", name, &p.errs)

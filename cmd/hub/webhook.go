@@ -132,8 +132,8 @@ func (a *app) printWebhooks(all []client.Webhook) error {
 		} else if _, tag, ok := strings.Cut(w.TagURL, "/tag/"); ok {
 			of, state = "tag "+tag, "prototype"
 		}
-		if len(w.Errors) > 0 {
-			state = "failing" // lines of errors are a day old at most
+		if len(w.Errors) > 0 && len(w.InFlight) > 0 {
+			state = "failing"
 		}
 		if w.Paused {
 			state = "paused"

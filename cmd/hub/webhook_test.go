@@ -193,6 +193,7 @@ func TestWebhookCommands(t *testing.T) {
 	f.webhooks["printer"]["itemsBehind"] = 12
 	f.webhooks["printer"]["stableTime"] = map[string]any{"iso8601": "2026-11-21T00:00:00.000Z", "millis": 1}
 	f.webhooks["printer"]["errors"] = []string{"2026-11-21T00:00:00.000Z a 503 Busy", "2026-11-21T00:00:01.000Z b 503 Busy"}
+	f.webhooks["printer"]["inFlight"] = []string{"http://h/channel/orders/2026/11/21/00/00/00/000/b"}
 	f.webhooks["tagged"] = map[string]any{"name": "tagged", "tagUrl": "http://x/tag/eu", "callbackUrl": "http://y", "batch": "MINUTE", "itemsBehind": nil}
 	want := `NAME     OF      BATCH   STATE      BEHIND    CALLBACK
 printer  orders  SINGLE  failing    12 items  http://x/cb
