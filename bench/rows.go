@@ -29,10 +29,13 @@ const (
 	rowReady    = "ready after kill -9, 10^6 × 1 KiB in the log"
 	rowMemory   = "RSS, maximum over 10^6 inserts and their archiving"
 	rowIdle     = "RSS with 10,000 idle channels"
+	rowPush50   = "insert answered → websocket message, 1,000 items/s: p50"
+	rowPush99   = "insert answered → websocket message, 1,000 items/s: p99"
+	rowPushMany = "1,000 websockets × 100 items/s"
 )
 
 func (b *bench) measurements() []measurement {
-	return []measurement{
+	return append([]measurement{
 		{[]string{rowPost64}, func(ctx context.Context) error {
 			hub, floor, err := b.posts(ctx, b.small, 64)
 			b.floor64 = floor
@@ -53,7 +56,9 @@ func (b *bench) measurements() []measurement {
 		{[]string{rowBulkRead, rowReady}, b.restart},
 		{[]string{rowLatency}, b.latency},
 		{[]string{rowIdle}, b.idle},
-	}
+		{[]string{rowPush50, rowPush99}, b.pushLatency},
+		{[]string{rowPushMany}, b.manyPushed},
+	}, b.hookMeasurements()...)
 }
 
 func (b *bench) ratio(name string, hub, floor, must, aim float64, err error) error {

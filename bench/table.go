@@ -65,6 +65,8 @@ func figure(v float64, unit string) string {
 		return thousands(v) + "/s"
 	case "s":
 		return fmt.Sprintf("%.2f s", v)
+	case "ms":
+		return fmt.Sprintf("%.2f ms", v)
 	}
 	return fmt.Sprintf("%.0f %s", v, unit)
 }

@@ -116,6 +116,9 @@ func TestEventsEnds(t *testing.T) {
 	if e, comments, err := one.next(); err != nil || e.id != w.url("c", k) || len(comments) < 4 || len(comments) > 14 || slices.Index(comments, "") != 1 {
 		t.Errorf("%v, %q, %v", e, comments, err)
 	}
+	if _, _, err := tag.next(); err != nil {
+		t.Error(err)
+	}
 	w.remove("c")
 	end := func(s *source, text string) {
 		t.Helper()
@@ -125,9 +128,6 @@ func TestEventsEnds(t *testing.T) {
 		}
 	}
 	end(one, "channel c was deleted")
-	if _, _, err := tag.next(); err != nil {
-		t.Error(err)
-	}
 	k = w.post("d", "", "y")
 	tag.want(event{"", w.url("d", k) + "?tag=t", "y"})
 	two.want(event{"", w.url("d", k), "y"})

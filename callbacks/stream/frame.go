@@ -1,6 +1,40 @@
 package stream
 
-import "bytes"
+import (
+	"bytes"
+	"encoding/binary"
+)
+
+// frameHead is the length of the head of a frame with 126 to 65,535 bytes.
+const frameHead = 4
+
+// textFrame is the first byte of a whole text message (RFC 6455 §5.2).
+const textFrame = 0x81
+
+// appendFrame appends a text message as a server sends it: not masked, in one piece.
+func appendFrame(b, text []byte) []byte {
+	switch n := len(text); {
+	case n < 126:
+		b = append(b, textFrame, byte(n))
+	case n < 1<<16:
+		b = binary.BigEndian.AppendUint16(append(b, textFrame, 126), uint16(n))
+	default:
+		b = binary.BigEndian.AppendUint64(append(b, textFrame, 127), uint64(n))
+	}
+	return append(b, text...)
+}
+
+// closeFrame makes a frame of what follows room for its head at b[at:]; that is less than 64 KiB.
+func closeFrame(b []byte, at int) []byte {
+	text := b[at+frameHead:]
+	if n := len(text); n >= 126 {
+		b[at], b[at+1] = textFrame, 126
+		binary.BigEndian.PutUint16(b[at+2:], uint16(n))
+		return b
+	}
+	b[at], b[at+1] = textFrame, byte(len(text))
+	return b[:at+2+copy(b[at+2:], text)]
+}
 
 // framer writes the data of one event: each line of a text becomes a line that begins with "data: ". CR LF, LF and CR all end a line, as they do for those
 // who read events; what is read is the text with LF for each of them. A text may come in parts.

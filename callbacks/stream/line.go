@@ -123,12 +123,17 @@ func (l *line) next(ctx context.Context) ([]feed.Hit, error) {
 	return l.hits, err
 }
 
-// peek is next for somebody who wants no more than there is: without keys it does not wait.
-func (l *line) peek(ctx context.Context) ([]feed.Hit, error) {
+// rouse lets a next that waits return without keys.
+func (l *line) rouse() {
 	select {
 	case l.nudge <- struct{}{}:
 	default:
 	}
+}
+
+// peek is next for somebody who wants no more than there is: without keys it does not wait.
+func (l *line) peek(ctx context.Context) ([]feed.Hit, error) {
+	l.rouse()
 	hits, err := l.next(ctx)
 	select {
 	case <-l.nudge:

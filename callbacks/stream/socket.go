@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -96,9 +97,11 @@ type peer struct {
 	ws   *websocket.Conn
 	line *line
 	want wish
-	buf  []byte
+	out  []byte                 // frames that are not written yet
+	ping atomic.Pointer[string] // of the client, not answered yet
 
 	live    bool          // it has been up to date
+	left    atomic.Int32  // the close code to answer the client's with
 	blocked time.Duration // for how long its client has kept messages waiting since then
 	last    hub.Key       // of the last item sent
 }
@@ -131,7 +134,11 @@ func (s *Server) serve(ws *websocket.Conn, l *line, want wish) {
 		hurry()
 	}()
 	err := p.push(ctx)
-	if code, reason := closing(err); code != 0 {
+	code, reason := closing(err)
+	if answer := p.left.Load(); answer != 0 && errors.Is(err, errLeft) {
+		code, reason = int(answer), "" // the client's half of the handshake is done
+	}
+	if code != 0 {
 		if len(reason) > 123 { // what a close frame can hold
 			reason = reason[:123]
 		}
@@ -165,12 +172,25 @@ func closing(err error) (code int, reason string) {
 	return websocket.CloseInternalServerErr, "the hub cannot go on with this"
 }
 
-// listen reads what nobody wants, so that pings, pongs and the closing handshake are answered, until the client leaves, is silent for too long, or
-// breaks the protocol: then gorilla has told it so.
+// listen reads what nobody wants until the client leaves, is silent for too long, or breaks the protocol: then gorilla has told it so. Pings and the
+// close are left to push to answer: there is one who writes, so no frame comes to lie in the middle of another.
 func (p *peer) listen() {
 	alive := func() { _ = p.ws.SetReadDeadline(time.Now().Add(3 * p.s.opt.Ping)) }
 	alive()
 	p.ws.SetPongHandler(func(string) error { alive(); return nil })
+	p.ws.SetPingHandler(func(text string) error {
+		alive()
+		p.ping.Store(&text)
+		p.line.rouse()
+		return nil
+	})
+	p.ws.SetCloseHandler(func(code int, _ string) error {
+		if code == websocket.CloseNoStatusReceived {
+			code = websocket.CloseNormalClosure
+		}
+		p.left.Store(int32(code))
+		return nil
+	})
 	for {
 		_, r, err := p.ws.NextReader()
 		if err == nil {
@@ -194,8 +214,8 @@ func (p *peer) push(ctx context.Context) error {
 			return err
 		}
 		if len(hits) == 0 {
-			if err := p.ws.WriteControl(websocket.PingMessage, nil, time.Now().Add(p.s.opt.Stall)); err != nil {
-				return errLeft
+			if err := p.control(); err != nil {
+				return err
 			}
 			continue
 		}
@@ -205,7 +225,26 @@ func (p *peer) push(ctx context.Context) error {
 		if err := p.send(ctx, hits); err != nil {
 			return err
 		}
+		select {
+		case <-p.line.nudge: // it does not only come to those who wait
+			if err := p.control(); err != nil {
+				return err
+			}
+		default:
+		}
 	}
+}
+
+// control answers the client's ping, or sends one.
+func (p *peer) control() error {
+	kind, text := websocket.PingMessage, ""
+	if asked := p.ping.Swap(nil); asked != nil {
+		kind, text = websocket.PongMessage, *asked
+	}
+	if err := p.ws.WriteControl(kind, []byte(text), time.Now().Add(p.s.opt.Stall)); err != nil {
+		return errLeft
+	}
+	return nil
 }
 
 // keepUp notes whether the client is up to date. If it was, and has since kept messages waiting for too long, it ends the socket, or leaves out what the client
@@ -232,31 +271,42 @@ func (p *peer) keepUp(ctx context.Context, hits []feed.Hit) ([]feed.Hit, error) 
 		}
 	}
 	p.blocked = 0
-	return hits, p.write(fmt.Appendf(p.buf[:0], `{"gap":{"from":%q,"to":%q,"count":%d}}`, from, to, count))
+	p.out = appendFrame(p.out, fmt.Appendf(nil, `{"gap":{"from":%q,"to":%q,"count":%d}}`, from, to, count))
+	return hits, p.flush(ctx)
 }
 
+// gatherFrames is what is gathered before it is written. A page of addresses goes out in one piece.
+const gatherFrames = 32 << 10
+
 // send sends hits, with or without their bodies.
-func (p *peer) send(ctx context.Context, hits []feed.Hit) error {
-	sent := p.s.meters.sent[sockets]
+func (p *peer) send(ctx context.Context, hits []feed.Hit) (err error) {
 	if p.want.bodies {
-		return p.line.items(ctx, hits, func(h feed.Hit, f channel.Found) error {
-			if err := p.item(ctx, h, f); err != nil {
-				return &sendError{err}
-			}
-			p.last = h.Key
-			sent.Add(1)
-			return nil
-		})
-	}
-	for _, h := range hits {
-		p.buf = p.line.appendURL(p.buf[:0], h)
-		if err := p.write(p.buf); err != nil {
+		err = p.line.items(ctx, hits, func(h feed.Hit, f channel.Found) error { return p.item(ctx, h, f) })
+		if err != nil {
 			return err
 		}
-		p.last = h.Key
+	} else {
+		for _, h := range hits {
+			var head [frameHead]byte // an address has its length in the last two bytes
+			at := len(p.out)
+			p.out = p.line.appendURL(append(p.out, head[:]...), h)
+			p.out = closeFrame(p.out, at)
+			if err := p.sent(ctx, h); err != nil {
+				return err
+			}
+		}
 	}
-	sent.Add(int64(len(hits)))
-	return nil
+	return p.flush(ctx)
+}
+
+// sent notes that the frame of an item was appended.
+func (p *peer) sent(ctx context.Context, h feed.Hit) error {
+	p.last = h.Key
+	p.s.meters.sent[sockets].Add(1)
+	if len(p.out) < gatherFrames {
+		return nil
+	}
+	return p.flush(ctx)
 }
 
 // blockedWrite is what no write takes for which there is room.
@@ -265,15 +315,26 @@ const blockedWrite = 10 * time.Millisecond
 // errStalled ends a connection whose client does not read.
 var errStalled = errors.New("the client does not read")
 
-func (p *peer) write(text []byte) error {
-	began := time.Now()
-	_ = p.ws.SetWriteDeadline(began.Add(p.s.opt.Stall))
-	err := p.ws.WriteMessage(websocket.TextMessage, text)
+// flush writes what has gathered.
+func (p *peer) flush(ctx context.Context) error {
+	if len(p.out) == 0 {
+		return nil
+	}
+	conn := p.ws.NetConn()
+	began, limit := time.Now(), p.s.opt.Stall
+	if ctx.Err() != nil { // the last words
+		limit = min(limit, closeGrace)
+	}
+	_ = conn.SetWriteDeadline(began.Add(limit))
+	_, err := conn.Write(p.out)
+	if p.out = p.out[:0]; cap(p.out) > 2*gatherFrames {
+		p.out = nil
+	}
 	took := time.Since(began)
 	if took > blockedWrite {
 		p.blocked += took
 	}
-	if err != nil && took > p.s.opt.Stall/2 {
+	if err != nil && took > limit/2 {
 		p.s.meters.slow[sockets].Add(1)
 		return errStalled
 	}
@@ -286,9 +347,9 @@ func (p *peer) write(text []byte) error {
 // maxInline is the size up to which the body of an item goes into a message.
 const maxInline = 8 << 20
 
-// item sends one item with its body, or where that is, if it is too long for a message.
+// item appends one item with its body, or with where that is, if it is too long for a message.
 func (p *peer) item(ctx context.Context, h feed.Hit, f channel.Found) error {
-	b := append(p.buf[:0], `{"key":`...)
+	b := append(make([]byte, 0, 256), `{"key":`...)
 	b = web.AppendString(b, h.Key.String())
 	if p.line.tag != "" {
 		b = web.AppendString(append(b, `,"channel":`...), h.Channel)
@@ -299,22 +360,21 @@ func (p *peer) item(ctx context.Context, h feed.Hit, f channel.Found) error {
 		b = strconv.AppendInt(b, f.Meta.Size, 10)
 		b = append(b, `,"bodyUrl":"`...)
 		b = append(p.line.appendURL(b, h), `"}`...)
-		p.buf = b
-		return p.write(b)
+	} else {
+		free, err := p.s.take(ctx, f.Meta.Size)
+		if err != nil {
+			return err
+		}
+		defer free()
+		body, err := p.s.opt.Channels.Body(nil, f)
+		if err != nil {
+			return err
+		}
+		b = append(appendBody(b, f.Meta.ContentType, body), '}')
 	}
-	free, err := p.s.take(ctx, f.Meta.Size)
-	if err != nil {
-		return err
+	p.out = appendFrame(p.out, b)
+	if err := p.sent(ctx, h); err != nil {
+		return &sendError{err}
 	}
-	defer free()
-	body, err := p.s.opt.Channels.Body(nil, f)
-	if err != nil {
-		return err
-	}
-	b = appendBody(b, f.Meta.ContentType, body)
-	b = append(b, '}')
-	if cap(b) <= smallBody {
-		p.buf = b
-	}
-	return p.write(b)
+	return nil
 }
