@@ -134,15 +134,19 @@ func (n *Node) pass() (channels []string) {
 	return channels
 }
 
-// giveUp answers a write that took too long, and puts its name into the stream: until that is on disk, it stays undecided and holds low (ENGINE §4).
+// giveUp answers a write that took too long, and puts its name into the stream: until that is on disk, it stays undecided and holds low (ENGINE §4). One
+// that was decided in the same moment gets the answer to that, which is on its way.
 func (n *Node) giveUp(r *request) {
 	n.mu.Lock()
-	if r.state == undecided {
+	late := r.state == undecided
+	if late {
 		r.state = givingUp
 		n.name(r)
 	}
 	n.mu.Unlock()
-	r.answer(errGivenUp)
+	if late {
+		r.answer(errGivenUp)
+	}
 }
 
 // name enqueues the name of a key that is being given up. Called under mu.
