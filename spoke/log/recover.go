@@ -244,8 +244,8 @@ func (r *recovery) segment(f *segmentFile) error {
 	if err == nil {
 		marks, err = foot.Complete(f.file)
 	}
-	if bad := (format.FooterError{}); errors.As(err, &bad) && bad.Read && f.fixed == nil { // nothing else says where the segment ends
-		return cannotRead(err)
+	if bad := (format.FooterError{}); errors.As(err, &bad) && bad.Read && f.fixed == nil {
+		return noEnd(err)
 	}
 	if err == nil && f.seq > r.sealed { // it may not be on the disk
 		if err := rewrite(l.opt.Disk, f.name, f.size-format.PageSize, f.size); err != nil {
@@ -290,7 +290,7 @@ func (r *recovery) scanSegment(f *segmentFile, s *segment) error {
 	r.found.Scanned++
 	switch {
 	case res.Failed != nil && f.fixed == nil:
-		return cannotRead(res.Failed)
+		return noEnd(res.Failed)
 	case res.Failed != nil:
 		l.log.Error("a segment cannot be read; it is tried again", "segment", f.name, "err", res.Failed)
 		*s = *newSegment(l.opt.Dir, s.seq, s.salt)

@@ -2,6 +2,7 @@ package log
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"time"
@@ -30,6 +31,12 @@ func cannotRead(err error) error {
 	e := hub.E(hub.Unavailable, "a part of the log cannot be read from the disk at the moment: try again").Because(err)
 	e.RetryAfter = rereadPause
 	return e
+}
+
+// noEnd refuses a start: nothing but what cannot be read says how much of the last segment was acknowledged.
+func noEnd(err error) error {
+	return fmt.Errorf("the disk does not give what says where the log ends: start again; if that does not help, copy the file with a tool that leaves out what "+
+		"it cannot read, or move it away, which loses what is in it: %w", err)
 }
 
 // recordUnread is the error of a record that could not be read.
