@@ -247,11 +247,17 @@ func (r *runs) Stop(_ context.Context, name string) error {
 }
 
 type diary struct {
+	mu      sync.Mutex
 	failed  map[string][]string
 	removed []string
 }
 
 func (d *diary) Failed(name string) ([]string, error) { return d.failed[name], nil }
-func (d *diary) Remove(name string)                   { d.removed = append(d.removed, name) }
+
+func (d *diary) Remove(name string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.removed = append(d.removed, name)
+}
 
 var errTest = errors.New("made by the test")
