@@ -35,7 +35,7 @@ const (
 )
 
 func (b *bench) measurements() []measurement {
-	return []measurement{
+	return append([]measurement{
 		{[]string{rowPost64}, func(ctx context.Context) error {
 			hub, floor, err := b.posts(ctx, b.small, 64)
 			b.floor64 = floor
@@ -58,7 +58,7 @@ func (b *bench) measurements() []measurement {
 		{[]string{rowIdle}, b.idle},
 		{[]string{rowPush50, rowPush99}, b.pushLatency},
 		{[]string{rowPushMany}, b.manyPushed},
-	}
+	}, b.hookMeasurements()...)
 }
 
 func (b *bench) ratio(name string, hub, floor, must, aim float64, err error) error {
