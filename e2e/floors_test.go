@@ -53,6 +53,7 @@ var floors = map[string]string{
 
 	"spoke/log":        "hub/disk spoke/log/format",
 	"spoke/log/format": "",
+	"spoke/roster":     "",
 	"spoke":            "spoke/log hub/disk hub/web hub/coord",
 	"internalapi":      "hub/web hub/coord hub/bucket hub/catalog hub/client hub/auth",
 
