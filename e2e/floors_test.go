@@ -70,7 +70,7 @@ var floors = map[string]string{
 	"callbacks/webhook/deliver":  "hub/web callbacks/webhook",
 	"callbacks/webhook/run":      "callbacks/webhook callbacks/webhook/deliver callbacks/webhook/attempts channel/feed hub/coord hub/seal github.com/itchyny/gojq",
 	"callbacks/webhook/rest":     "callbacks/webhook callbacks/webhook/attempts hub/web",
-	"callbacks/stream":           "channel/feed hub/web hub/coord github.com/gorilla/websocket",
+	"callbacks/stream":           "channel channel/feed hub/web hub/coord github.com/gorilla/websocket",
 	"callbacks/replicate":        "channel/feed channel hub/web hub/coord hub/catalog hub/client",
 
 	"node": "hub/... spoke/... channel/... callbacks/... internalapi spoke channel github.com/magiconair/properties",

@@ -258,3 +258,44 @@ func TestTailThroughFailures(t *testing.T) {
 		t.Errorf("an outage is not told: %s", got)
 	}
 }
+
+// A hub that neither holds requests nor tells its horizon can be followed too.
+func TestTailOfOtherHubs(t *testing.T) {
+	direct := cli{t, startHub(t)}
+	u, err := url.Parse(direct.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var asked atomic.Int64
+	s := httptest.NewServer(&httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			asked.Add(1)
+			r.SetURL(u)
+			q := r.Out.URL.Query()
+			q.Del("wait")
+			r.Out.URL.RawQuery = q.Encode()
+		},
+		ModifyResponse: func(r *http.Response) error { r.Header.Del("Hub-Horizon"); return nil },
+	})
+	t.Cleanup(s.Close)
+	c := cli{t, s.URL}
+	direct.ok("channel", "create", "beans")
+	for i := range 3 {
+		direct.run(fmt.Sprint("item ", i), "put", "beans", "-")
+	}
+	if got := c.ok("tail", "beans", "--payload", "-n", "2"); got != "item 1\nitem 2\n" {
+		t.Errorf("%q", got)
+	}
+	stdout, _, end := c.begin("tail", "beans", "-f", "--payload")
+	until(t, "what is there", func() bool { return stdout.String() == "item 0\nitem 1\nitem 2\n" })
+	before := asked.Load()
+	time.Sleep(time.Second)
+	if n := asked.Load() - before; n > 4 {
+		t.Errorf("%d requests in a second", n)
+	}
+	direct.run("item 3", "put", "beans", "-")
+	until(t, "what comes", func() bool { return strings.HasSuffix(stdout.String(), "item 3\n") })
+	if code := end(); code != exitInterrupted {
+		t.Errorf("exit %d", code)
+	}
+}
