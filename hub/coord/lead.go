@@ -60,18 +60,10 @@ func Lead(ctx context.Context, l Leases, name string, run func(ctx context.Conte
 // leadOnce runs run under one lease. again: the lease was lost and the work is not done.
 func leadOnce(ctx context.Context, lease Lease, run func(ctx context.Context, fence uint64) error) (again bool, err error) {
 	inner, cancel := context.WithCancelCause(ctx)
-	watcher := make(chan struct{})
-	go func() {
-		defer close(watcher)
-		select {
-		case <-lease.Lost():
-			cancel(ErrLeaseLost)
-		case <-inner.Done():
-		}
-	}()
+	unwatch := watch(inner, lease, func() { cancel(ErrLeaseLost) })
 	defer func() { // also when run panics: others must not wait for a lease that nobody uses
 		cancel(nil)
-		<-watcher
+		unwatch()
 		release(ctx, lease)
 	}()
 	err = run(inner, lease.Fence())
@@ -84,6 +76,27 @@ func leadOnce(ctx context.Context, lease Lease, run func(ctx context.Context, fe
 		return true, nil
 	}
 	return false, err
+}
+
+// watch calls lost when a lease is lost before ctx ends. Of leases that can tell by themselves, nobody has to wait for it: ten thousand of them would be ten
+// thousand goroutines. unwatch may be called when ctx has ended.
+func watch(ctx context.Context, lease Lease, lost func()) (unwatch func()) {
+	if l, ok := lease.(interface {
+		AfterLost(f func()) (stop func() bool)
+	}); ok {
+		stop := l.AfterLost(lost)
+		return func() { stop() }
+	}
+	watcher := make(chan struct{})
+	go func() {
+		defer close(watcher)
+		select {
+		case <-lease.Lost():
+			lost()
+		case <-ctx.Done():
+		}
+	}()
+	return func() { <-watcher }
 }
 
 // release gives a lease back, also when ctx has ended. An error changes nothing: the lease then ends with the session.

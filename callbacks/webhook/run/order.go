@@ -19,12 +19,15 @@ import (
 type order struct {
 	jq          *gojq.Code
 	contentType bool
+	limit       time.Duration // for one item
+	timeouts    int           // one after the other
 }
 
 const (
 	headerPrefix = "header:"
-	jqTime       = 100 * time.Millisecond // for one item
-	maxValue     = 1 << 10                // bytes of a value that tells groups apart; of longer ones, the beginning does
+	jqTime       = 2 * time.Second // far more than any sensible expression needs, also on a busy machine: who runs into it loses its place
+	maxTimeouts  = 5               // one after the other: then the expression is not asked any more
+	maxValue     = 1 << 10         // bytes of a value that tells groups apart; of longer ones, the beginning does
 )
 
 // CheckOrderBy returns an error of kind Invalid, for the person who sent it, unless an orderBy can be used.
@@ -48,7 +51,7 @@ func parseOrder(text string) (*order, error) {
 	if err != nil {
 		return nil, hub.E(hub.Invalid, "orderBy cannot be used: %v", err)
 	}
-	return &order{jq: code}, nil
+	return &order{jq: code, limit: jqTime}, nil
 }
 
 // newOrder is what a webhook needs; nil if order is kept anyway, or there is none to be kept.
@@ -71,9 +74,14 @@ func (o *order) value(ctx context.Context, item *deliver.Item) string {
 	if err := json.Unmarshal(item.Body, &doc); err != nil {
 		return ""
 	}
-	ctx, cancel := context.WithTimeout(ctx, jqTime)
+	inner, cancel := context.WithTimeout(ctx, o.limit)
 	defer cancel()
-	v, ok := o.jq.RunWithContext(ctx, doc).Next()
+	v, ok := o.jq.RunWithContext(inner, doc).Next()
+	if inner.Err() == nil {
+		o.timeouts = 0
+	} else if o.timeouts++; o.timeouts == maxTimeouts && ctx.Err() == nil {
+		o.jq = nil
+	}
 	if _, failed := v.(error); !ok || failed || v == nil {
 		return ""
 	}
@@ -130,6 +138,10 @@ func (s *session) readValues(keys []hub.Key, values []string) error {
 				return err
 			}
 			values[i] = s.order.value(s.ctx, item)
+			if s.order.timeouts == maxTimeouts {
+				s.order.timeouts = 0
+				s.opt.Log.Error("orderBy does not end; all items are one group from now on", "webhook", s.w.Name)
+			}
 		}
 		i++
 	}

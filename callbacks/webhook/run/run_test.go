@@ -28,7 +28,7 @@ func TestOrder(t *testing.T) {
 		paths = append(paths, w.adds(50)...)
 		time.Sleep(time.Minute)
 		w.want("calls", w.consumer.paths(), paths)
-		w.want("at the same time", w.consumer.most, 1)
+		w.want("at the same time", w.consumer.atOnce(), 1)
 		l := w.live()
 		w.want("cursor", l.Cursor, paths[len(paths)-1])
 		w.want("last", l.State.Last, paths[len(paths)-1])
@@ -76,9 +76,9 @@ func TestRetry(t *testing.T) {
 func TestChannelGone(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.put(func(h *webhook.Webhook) { h.ChannelURL = "http://hub/channel/later" })
-		before := w.store.queries
+		before := w.store.asked()
 		time.Sleep(time.Hour)
-		w.want("queries", w.store.queries, before)
+		w.want("queries", w.store.asked(), before)
 		w.store.create("later")
 		time.Sleep(time.Millisecond)
 		k := w.store.add("later", "{}")
@@ -91,10 +91,10 @@ func TestChannelGone(t *testing.T) {
 		synctest.Wait()
 		w.store.drop("later")
 		time.Sleep(time.Minute)
-		w.want("running", w.consumer.running, 0)
-		before = w.store.queries
+		w.want("running", w.consumer.now(), 0)
+		before = w.store.asked()
 		time.Sleep(time.Hour)
-		w.want("queries", w.store.queries, before)
+		w.want("queries", w.store.asked(), before)
 		w.hooks.remove("w")
 		synctest.Wait()
 		w.m.mu.Lock()

@@ -503,3 +503,18 @@ func inWorld(t *testing.T, fn func(w *world)) {
 		fn(w)
 	})
 }
+
+// now is how many calls run, atOnce how many ever did at the same time.
+func (c *consumer) now() int    { c.mu.Lock(); defer c.mu.Unlock(); return c.running }
+func (c *consumer) atOnce() int { c.mu.Lock(); defer c.mu.Unlock(); return c.most }
+
+// count is how often a path was called.
+func (c *consumer) count(path string) int { c.mu.Lock(); defer c.mu.Unlock(); return c.times[path] }
+
+func (s *store) asked() int { s.lock.Lock(); defer s.lock.Unlock(); return s.queries }
+
+func (d *diary) list() []attempts.Attempt {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.all)
+}

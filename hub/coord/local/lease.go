@@ -3,7 +3,6 @@ package local
 import (
 	"context"
 	"errors"
-	"sync"
 
 	"timehub/hub"
 	"timehub/hub/coord"
@@ -25,8 +24,8 @@ type lease struct {
 	owner *Coordinator
 	name  string
 	fence uint64
-	lost  chan struct{}
-	once  sync.Once
+	life  context.Context // ends when it is lost
+	end   context.CancelFunc
 }
 
 // Acquire: see coord.Leases. Waiters get a lease in the order in which they asked. While the session is cut, it fails with Unavailable.
@@ -109,7 +108,8 @@ func (c *Coordinator) take(name string, w *waiter, fence uint64) (coord.Lease, e
 		s.advance(name, h)
 		return nil, hub.E(hub.Unavailable, "the session with the coordinator was lost")
 	}
-	l := &lease{owner: c, name: name, fence: fence, lost: make(chan struct{})}
+	l := &lease{owner: c, name: name, fence: fence}
+	l.life, l.end = context.WithCancel(context.Background())
 	h.held = l
 	c.leases[l] = struct{}{}
 	return l, nil
@@ -130,7 +130,7 @@ func (s *Store) Steal(name string) {
 // freed ends a holding; mu is held.
 func (s *Store) freed(l *lease) {
 	delete(l.owner.leases, l)
-	l.once.Do(func() { close(l.lost) })
+	l.end()
 	if h := s.leases[l.name]; h != nil && h.held == l {
 		h.held = nil
 		s.advance(l.name, h)
@@ -138,7 +138,10 @@ func (s *Store) freed(l *lease) {
 }
 
 // Lost: see coord.Lease. It is closed by Release too.
-func (l *lease) Lost() <-chan struct{} { return l.lost }
+func (l *lease) Lost() <-chan struct{} { return l.life.Done() }
+
+// AfterLost calls f in a goroutine of its own when the lease is lost or released. stop ends that.
+func (l *lease) AfterLost(f func()) (stop func() bool) { return context.AfterFunc(l.life, f) }
 
 // Fence: see coord.Lease.
 func (l *lease) Fence() uint64 { return l.fence }
