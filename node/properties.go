@@ -134,7 +134,6 @@ const anyNumber = math.MaxInt32
 const (
 	notOurs     = "stands for a part that this hub does not have"
 	oneNode     = "this hub is a single node"
-	noWebhooks  = "this version has no webhooks"
 	ownStore    = "all data lies in data.dir"
 	noSelfCalls = "nothing here calls itself over HTTP"
 )
@@ -151,7 +150,7 @@ func appProperties() []Property {
 			refuse("aws", "this version is a single node and cannot join a cluster; remove it, or set hub.type=test"),
 		text("app.name", "hub", "part of the names of shared things, such as buckets"),
 		text("app.environment", "test", "part of the names of shared things").none(oneNode),
-		text("app.url", "", "load-balanced base URL of this installation, for callbacks").kind("url").none(noWebhooks),
+		text("app.url", "", "load-balanced base URL of this installation, for callbacks").kind("url").none("links and callbacks begin with the address that the client gave"),
 		text("app.lib_path", "", "where the original reads its version from").none(notOurs),
 		number("app.stable_seconds", 0, 0, 3600, "seconds", "how far stable answers stay behind the clock; auto: an item is stable as soon as its insert was answered").or("auto"),
 		text("app.birthDay", "2015/01/01", "nothing older is looked for in ordinary channels").kind("date"),
@@ -224,15 +223,15 @@ func storeProperties() []Property {
 
 func callbackProperties() []Property {
 	return []Property{
-		number("webhook.callbackTimeoutSeconds.min", 1, 1, anyNumber, "seconds", "smallest callbackTimeoutSeconds"),
+		number("webhook.callbackTimeoutSeconds.min", 1, 1, anyNumber, "seconds", "smallest callbackTimeoutSeconds that a webhook may have"),
 		number("webhook.callbackTimeoutSeconds.max", 1800, 1, anyNumber, "seconds", "largest"),
 		number("webhook.callbackTimeoutSeconds.default", 120, 1, anyNumber, "seconds", "its default"),
-		number("webhook.connectTimeoutSeconds", 60, 1, anyNumber, "seconds", "callback connect"),
-		number("webhook.readTimeoutSeconds", 60, 1, anyNumber, "seconds", "fallback of the callback's time").none(noWebhooks),
+		number("webhook.connectTimeoutSeconds", 60, 1, anyNumber, "seconds", "how long connecting to a callback address may take"),
+		number("webhook.readTimeoutSeconds", 60, 1, anyNumber, "seconds", "fallback of the callback's time").none("each webhook has its callbackTimeoutSeconds"),
 		number("webhook.retry.first_millis", 2000, 1, anyNumber, "ms", "pause before the first repetition of a callback"),
 		boolean("webhook.tls.verify", true, "check the certificates of callback addresses"),
-		number("webhook.shutdown.threads", 100, 1, anyNumber, "", "parallel stops").none(noWebhooks),
-		boolean("webhook.leadership.enabled", true, "may run webhooks"),
+		number("webhook.shutdown.threads", 100, 1, anyNumber, "", "parallel stops").none("all webhooks stop at once"),
+		boolean("webhook.leadership.enabled", true, "this node may run webhooks; false: nor can they be changed under /webhook here"),
 		boolean("replication.enabled", true, "may replicate channels"),
 	}
 }

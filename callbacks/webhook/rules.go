@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"encoding/base64"
+	"fmt"
 	"net/url"
 	"strings"
 
@@ -39,6 +40,13 @@ func (r Rules) filled() Rules {
 		r.DefaultTimeout = 120
 	}
 	return r
+}
+
+func (r Rules) check() error {
+	if r.MinTimeout > r.DefaultTimeout || r.DefaultTimeout > r.MaxTimeout {
+		return fmt.Errorf("webhook.callbackTimeoutSeconds.default is %d: it must lie between .min, %d, and .max, %d", r.DefaultTimeout, r.MinTimeout, r.MaxTimeout)
+	}
+	return nil
 }
 
 // CheckName holds the rule of names that people give.

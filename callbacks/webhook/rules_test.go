@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"timehub/hub"
+	"timehub/hub/catalog"
+	"timehub/hub/coord"
 )
 
 const minimal = `"callbackUrl":"http://printer.example/cb","channelUrl":"http://hub.example/channel/orders"`
@@ -125,6 +127,19 @@ func TestInstallationRules(t *testing.T) {
 	} {
 		if _, _, err := w.put("b", body); !hub.Is(err, hub.Invalid) || strings.Contains(err.Error(), "user") {
 			t.Errorf("%s: %v", body, err)
+		}
+	}
+}
+
+func TestOptions(t *testing.T) {
+	c := &channels{}
+	for _, o := range []Options{
+		{}, {Cursors: (*coord.Cursors)(nil), Channels: c},
+		{Catalog: (*catalog.Catalog[Webhook])(nil), Cursors: (*coord.Cursors)(nil), Channels: c, Rules: Rules{DefaultTimeout: 2000}},
+		{Catalog: (*catalog.Catalog[Webhook])(nil), Cursors: (*coord.Cursors)(nil), Channels: c, Rules: Rules{MinTimeout: 200}},
+	} {
+		if _, err := New(o); err == nil {
+			t.Errorf("made of %+v", o)
 		}
 	}
 }

@@ -82,6 +82,9 @@ func New(o Options) (*Service, error) {
 		return nil, errors.New("webhook.New needs a Catalog, Cursors and Channels")
 	}
 	o.Rules = o.Rules.filled()
+	if err := o.Rules.check(); err != nil {
+		return nil, err
+	}
 	if o.Reconcile <= 0 {
 		o.Reconcile = 5 * time.Minute
 	}
