@@ -1,7 +1,9 @@
 package log
 
 import (
+	"bytes"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -185,4 +187,60 @@ func TestMarkerSection(t *testing.T) {
 			t.Errorf("%d markers of a damaged page", len(got))
 		}
 	})
+}
+
+// TestGoldenMarkers holds the bytes of markers still, and flips each of them: a marker that is damaged is absent or older, never another one.
+func TestGoldenMarkers(t *testing.T) {
+	d := openDir(t)
+	const salt = 0x1122334455667788
+	opt := Options{Disk: d, Clock: func() time.Time { return time.UnixMilli(t0) }, Salt: func() uint64 { return salt }}
+	l, _ := start(t, opt)
+	stream := Stream{Ordinal: 3, Incarnation: 7}
+	older, newer := key(1, "abc123"), key(60_000, strings.Repeat("long", 6))
+	l.mustPut(rec("x", 5, "item"), Record{Channel: "orders", Key: older, Stream: stream, Flags: Complete | Replicated})
+	l.mustPut(Record{Channel: "orders", Key: newer, Stream: stream, Flags: Complete | Replicated}, Record{Channel: "x", Key: key(5, ""), Flags: Complete})
+	l.stop()
+	name := d.Path(segmentName(DefaultDir, 1))
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	end := format.DataStart
+	for n := format.GroupNeed(b[end:], salt); n > 0; n = format.GroupNeed(b[end:], salt) {
+		g, err := format.ParseGroup(b[end:], salt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		end += int(g.Length)
+	}
+	golden(t, "markers", b[format.DataStart:end])
+	golden(t, "markers-footer", b[len(b)-2*format.PageSize:])
+	l, _ = start(t, opt) // a successor, which fixes the length
+	l.mustPut(rec("y", 100_000, "successor"))
+	l.stop()
+	step := 11
+	if testing.Short() {
+		step = 53
+	}
+	for i := 0; i < len(b); i += step {
+		if i > 600 && i%format.PageSize > 300 && i%format.PageSize < format.PageSize-40 && i%37 != 0 {
+			continue // mostly zeros
+		}
+		c := bytes.Clone(b)
+		c[i] ^= 1 << (i % 8)
+		if err := os.WriteFile(name, c, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		l, _, err := Open(t.Context(), Options{Disk: d})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if at, ok := l.Complete("orders"); ok && at != newer && at != older || i >= end && at != newer {
+			t.Fatalf("bit %d of byte %d: orders is complete up to %v", i%8, i, at)
+		}
+		if at, ok := l.Complete("x"); ok && at != key(5, "") {
+			t.Fatalf("bit %d of byte %d: x is complete up to %v", i%8, i, at)
+		}
+		l.Close()
+	}
 }
