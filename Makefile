@@ -19,7 +19,7 @@ FUZZTIME ?= 30s
 ROUNDS   ?= 50
 SEEDS    ?= 2000
 
-.PHONY: run build check test bench fuzz sim chaos clean needs lint floors unit e2e
+.PHONY: run build check test bench fuzz sim chaos image clean needs lint floors unit e2e
 
 run: build
 	exec $(BIN)/hub serve $(ARGS)
@@ -75,6 +75,14 @@ sim:
 
 chaos:
 	$(GO) test -count=1 -timeout 60m -run '^Test(Crash|Injuries|WebhookChaos|Replicate)' -v ./e2e -rounds=$(ROUNDS) -replicate.items=200000 -replicate.cuts=50 -webhook.items=50000 -webhook.kills=30
+
+# The container image timehub/hub:local: one static binary on nothing. Built by docker, or by buildah where there is no daemon.
+image:
+	mkdir -p dist/data
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o dist/hub ./cmd/hub
+	cp /etc/ssl/certs/ca-certificates.crt dist/
+	if docker info >/dev/null 2>&1; then docker build -f docker/Dockerfile -t timehub/hub:local .; \
+	else scripts/needs buildah && buildah bud --isolation chroot -f docker/Dockerfile -t timehub/hub:local .; fi
 
 clean:
 	rm -rf $(BIN) $(TOOLS) dist bench/out
