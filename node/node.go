@@ -31,15 +31,16 @@ import (
 
 // Env is the world outside a node. The zero value is the real one.
 type Env struct {
-	Clock       hub.Clock                                           // nil: time.Now
-	Rand        func() uint64                                       // draws hashes; safe for concurrent use. nil: the runtime's
-	Disk        disk.Disk                                           // the data directory; nil: the folder data.dir
-	Listen      func(network, address string) (net.Listener, error) // nil: net.Listen
-	Bucket      bucket.Bucket                                       // long-term storage; nil: the folder bucket of data.dir
-	Coordinator coord.Coordinator                                   // nil: coord.db of data.dir. Required with a Disk that is no folder
-	Log         *slog.Logger                                        // nil: nothing
-	Version     string                                              // "": local
-	Host        string                                              // for Hub-Node; "": the name of the host
+	Clock       hub.Clock                                                            // nil: time.Now
+	Rand        func() uint64                                                        // draws hashes; safe for concurrent use. nil: the runtime's
+	Disk        disk.Disk                                                            // the data directory; nil: the folder data.dir
+	Listen      func(network, address string) (net.Listener, error)                  // nil: net.Listen
+	Dial        func(ctx context.Context, network, address string) (net.Conn, error) // reaches other hubs; nil: TCP
+	Bucket      bucket.Bucket                                                        // long-term storage; nil: the folder bucket of data.dir
+	Coordinator coord.Coordinator                                                    // nil: coord.db of data.dir. Required with a Disk that is no folder
+	Log         *slog.Logger                                                         // nil: nothing
+	Version     string                                                               // "": local
+	Host        string                                                               // for Hub-Node; "": the name of the host
 }
 
 // Node is one hub. Run it once.

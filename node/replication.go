@@ -25,7 +25,7 @@ func (n *Node) runReplication(ctx context.Context, ready func()) error {
 	}
 	r, err := replicate.New(replicate.Options{
 		Channels: p.service, Watch: p.catalog.Watch, Leases: p.coordinator, Registers: p.coordinator, Archived: n.archivedTo,
-		LargeBytes: min(n.cfg.Bytes("app.large.payload.MB"), maxSmall), Clock: n.env.Clock, Log: n.log.With("component", "replicate"), Metrics: p.metrics,
+		Dial: n.env.Dial, LargeBytes: min(n.cfg.Bytes("app.large.payload.MB"), maxSmall), Clock: n.env.Clock, Log: n.log.With("component", "replicate"), Metrics: p.metrics,
 	})
 	if err != nil {
 		return fmt.Errorf("make the replication: %w", err)

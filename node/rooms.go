@@ -132,7 +132,7 @@ func (n *Node) openChannels(server *http.Server) error {
 	p.rest, err = rest.New(rest.Options{
 		Service: service, Verbs: p.streams.Verbs(), Waiter: p.feeds, Stopping: p.leaving, Temp: n.disk, TempDir: tempDir, MaxBulkBytes: bulk, InFlight: max(inFlight, bulk), Clock: n.env.Clock, Log: n.log.With("component", "rest"),
 		Replication: n.replicationStatus,
-		Source:      &http.Client{Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true}},
+		Source:      &http.Client{Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, DialContext: n.env.Dial, DisableKeepAlives: true}},
 	})
 	if err != nil {
 		return fmt.Errorf("make the public interface: %w", err)

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
+	"net"
 	"strings"
 	"sync"
 	"time"
@@ -40,9 +40,9 @@ type Options struct {
 	Archived func(ctx context.Context, channel string) (hub.Key, error)
 	// LargeBytes is the size from which on an item is stored as a large one; smaller ones pass through memory. 0: 40 MiB.
 	LargeBytes int64
-	// Transport makes the calls; nil: one that gives up a source which sends nothing for StallAfter.
-	Transport  http.RoundTripper
-	StallAfter time.Duration // 0: 30 s
+	// Dial reaches sources; nil: TCP.
+	Dial       func(ctx context.Context, network, address string) (net.Conn, error)
+	StallAfter time.Duration // a source that sends nothing for so long is given up; 0: 30 s
 	Page       int           // keys of one list; 0: 1,000
 
 	RetryMin time.Duration // the first pause after a failure; 0: 250 ms
@@ -64,6 +64,7 @@ const (
 // Replicator runs the followers of one node. Its methods are safe for concurrent use.
 type Replicator struct {
 	opt     Options
+	calls   *guard
 	cursors *coord.Cursors
 	memory  *semaphore.Weighted
 	meters  meters
@@ -105,8 +106,8 @@ func New(opt Options) (*Replicator, error) {
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
-	if opt.Transport == nil {
-		opt.Transport = newTransport(opt.StallAfter)
+	if opt.Dial == nil {
+		opt.Dial = (&net.Dialer{Timeout: dialTime, KeepAlive: 15 * time.Second}).DialContext
 	}
 	cursors, err := coord.NewCursors(coord.CursorsOptions{Registers: opt.Registers, Prefix: cursorPrefix, Log: opt.Log})
 	if err != nil {
@@ -114,7 +115,7 @@ func New(opt Options) (*Replicator, error) {
 	}
 	m := metrics.OrDiscard(opt.Metrics)
 	return &Replicator{
-		opt: opt, cursors: cursors, memory: semaphore.NewWeighted(max(memoryBudget, opt.LargeBytes)), followers: map[string]*follower{},
+		opt: opt, calls: newGuard(opt.Dial, opt.StallAfter), cursors: cursors, memory: semaphore.NewWeighted(max(memoryBudget, opt.LargeBytes)), followers: map[string]*follower{},
 		meters: meters{
 			items: m.Counter(metrics.ReplicationItems, "", "channel"), bytes: m.Counter(metrics.ReplicationBytes, "", "channel"),
 			failures: m.Counter(metrics.ReplicationErrors, "", "channel"), lag: m.Gauge(metrics.ReplicationLag, "", "channel"),
@@ -131,6 +132,7 @@ func (r *Replicator) Run(ctx context.Context) error {
 	cursors.Go(func() { failed = r.cursors.Run(writing) })
 	r.watch(ctx, &followers)
 	followers.Wait()
+	r.calls.next.CloseIdleConnections()
 	stop()
 	cursors.Wait()
 	return failed

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -93,11 +94,15 @@ func TestBadAnswers(t *testing.T) {
 		{"channel", "a page", func(_ *source, w http.ResponseWriter, _ *http.Request) { html(w) }, false},
 		{"channel", "500", status(500), false},
 		{"channel", "404", status(404), false},
-		{"channel", "redirect", func(_ *source, w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusFound) }, false},
+		{"channel", "redirect", func(_ *source, w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "/elsewhere", http.StatusFound)
+		}, false},
 		{"list", "a page", func(_ *source, w http.ResponseWriter, _ *http.Request) { html(w) }, false},
 		{"list", "503", status(503), false},
 		{"list", "404", status(404), false},
-		{"list", "redirect", func(_ *source, w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.Path, http.StatusTemporaryRedirect) }, false},
+		{"list", "redirect", func(_ *source, w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, r.URL.Path, http.StatusTemporaryRedirect)
+		}, false},
 		{"list", "no JSON", func(_ *source, w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"_links":{"uris":["http://`) }, false},
 		{"list", "no keys", keys(func([]string) []string { return []string{`"http://x/channel/src/2021/99/99"`} }), false},
 		{"list", "descending", keys(func(all []string) []string { all[0], all[1] = all[1], all[0]; return all }), false},
@@ -453,7 +458,7 @@ func TestGuard(t *testing.T) {
 		fmt.Fprint(w, "b")
 		return true
 	}
-	c := &http.Client{Transport: newTransport(50 * time.Millisecond)}
+	c := &http.Client{Transport: newGuard((&net.Dialer{}).DialContext, 50*time.Millisecond)}
 	for path, ok := range map[string]bool{"/slow": false, "/fine": true} {
 		resp, err := c.Get(s.URL + path)
 		if err != nil {

@@ -17,14 +17,13 @@ var errStalled = errors.New("the source sent nothing")
 
 // guard is a transport that gives up an answer of which no byte comes for a while. Time that the reader spends elsewhere does not count.
 type guard struct {
-	next  http.RoundTripper
+	next  *http.Transport
 	stall time.Duration
 }
 
-func newTransport(stall time.Duration) http.RoundTripper {
-	d := &net.Dialer{Timeout: dialTime, KeepAlive: 15 * time.Second}
+func newGuard(dial func(ctx context.Context, network, address string) (net.Conn, error), stall time.Duration) *guard {
 	return &guard{stall: stall, next: &http.Transport{
-		Proxy: http.ProxyFromEnvironment, DialContext: d.DialContext, TLSHandshakeTimeout: dialTime, ResponseHeaderTimeout: stall, DisableCompression: true,
+		Proxy: http.ProxyFromEnvironment, DialContext: dial, TLSHandshakeTimeout: dialTime, ResponseHeaderTimeout: stall, DisableCompression: true,
 		MaxIdleConnsPerHost: 16, IdleConnTimeout: 25 * time.Second, ForceAttemptHTTP2: true,
 	}}
 }
