@@ -294,3 +294,75 @@ func TestReplayAndAttempts(t *testing.T) {
 		t.Errorf("%v, %v", all, err)
 	}
 }
+
+// The commands against a real hub: what they say is what it does.
+func TestWebhookLife(t *testing.T) {
+	c := cli{t, startHub(t)}
+	c.ok("channel", "create", "beans")
+	put := func(body string) string {
+		t.Helper()
+		code, out, stderr := c.run(body, "put", "beans", "-")
+		if code != exitOK {
+			t.Fatal(stderr)
+		}
+		return strings.TrimSpace(out)
+	}
+	first, second := put("1"), put("2")
+	p := newProgram(t)
+	calls := func(n int) {
+		t.Helper()
+		until(t, fmt.Sprintf("call %d", n), func() bool { return len(p.got()) >= n })
+		if got := p.got(); len(got) != n {
+			t.Fatalf("%d calls, want %d: %q", len(got), n, got)
+		}
+	}
+	c.ok("webhook", "create", "w", "--callback", p.url, "--channel", "beans", "--start", "earliest", "--secret", "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz", "--parallel", "2", "--ttl", "1h",
+		"--order-by", ".id", "--max-wait", "5m", "--timeout", "3", "--max-attempts", "7", "--error-channel", "failed")
+	calls(2)
+	text := c.ok("webhook", "get", "w")
+	for _, line := range []string{"ttlMinutes 60", "maxWaitMinutes 5", "callbackTimeoutSeconds 3", "maxAttempts 7", "parallelCalls 2", "orderBy .id", "errorChannelUrl " + c.url + "/channel/failed"} {
+		if !strings.Contains(strings.Join(strings.Fields(text), " "), line) {
+			t.Errorf("no %q in\n%s", line, text)
+		}
+	}
+	if strings.Contains(text, "whsec") || p.headers[0].Get("Webhook-Signature") == "" {
+		t.Errorf("%s\n%v", text, p.headers[0])
+	}
+	c.ok("webhook", "pause", "w")
+	put("3")
+	if got := c.ok("webhook", "ls", "-l"); !strings.Contains(got, "paused") || len(p.got()) != 2 {
+		t.Errorf("%s, %d calls", got, len(p.got()))
+	}
+	c.ok("webhook", "resume", "w")
+	calls(3)
+	if got := c.ok("webhook", "replay", "w", "--item", second); got != "1 queued\n" {
+		t.Error(got)
+	}
+	calls(4)
+	if got := p.got()[3]; !strings.Contains(got, second) {
+		t.Error(got)
+	}
+	until(t, "the attempts", func() bool { return strings.Count(c.ok("webhook", "attempts", "w"), "\n") == 5 })
+	if got := c.ok("webhook", "attempts", "w", "--key", second); strings.Count(got, "200 OK") != 2 || strings.Count(got, "(replay)") != 1 {
+		t.Error(got)
+	}
+	c.ok("webhook", "set", "w", "--start", first)
+	calls(6)
+	p.mu.Lock()
+	p.answers = []int{410}
+	p.mu.Unlock()
+	put("4")
+	until(t, "the pause", func() bool { return strings.Contains(c.ok("webhook", "get", "w"), "410") })
+	if got := c.ok("webhook", "ls", "-l"); !strings.Contains(got, "paused") {
+		t.Error(got)
+	}
+	c.ok("webhook", "resume", "w")
+	calls(8)
+	if got := c.ok("webhook", "attempts", "w", "--status", "failed"); strings.Count(got, "410 Gone") != 1 {
+		t.Error(got)
+	}
+	c.ok("webhook", "rm", "w")
+	if got := c.ok("webhook", "ls"); got != "" {
+		t.Error(got)
+	}
+}
