@@ -352,8 +352,8 @@ func TestWebhookLife(t *testing.T) {
 	p.answers = []int{410}
 	p.mu.Unlock()
 	put("4")
-	until(t, "the pause", func() bool { return strings.Contains(c.ok("webhook", "get", "w"), "410") })
-	if got := c.ok("webhook", "ls", "-l"); !strings.Contains(got, "paused") {
+	until(t, "the pause", func() bool { return strings.Contains(c.ok("webhook", "ls", "-l"), "paused") })
+	if got := c.ok("webhook", "get", "w"); !strings.Contains(got, "410") {
 		t.Error(got)
 	}
 	c.ok("webhook", "resume", "w")
