@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -12,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -501,4 +503,157 @@ func TestReplicateOutage(t *testing.T) {
 			t.Errorf("%v items were taken, there are %d", n, len(want))
 		}
 	})
+}
+
+// TestReplicateFeeds: who follows a target is told of every item, once, in order, when it is complete there, with either rule of stability; and through the
+// restart of the target.
+func TestReplicateFeeds(t *testing.T) {
+	for _, rule := range []string{"auto", "5"} {
+		t.Run(rule, func(t *testing.T) {
+			bubble(t, 2, func(t *testing.T, h []*bubbleHub) {
+				source, target := h[0], h[1]
+				for _, h := range h {
+					h.stop()
+					h.set = append(h.set, "app.stable_seconds="+rule)
+					h.start()
+				}
+				source.put("src")
+				target.put("dst", "replicationSource", source.url("src"))
+				time.Sleep(10 * time.Second)
+				var want, got []string
+				add := func(n int) {
+					for range n {
+						want = append(want, source.insert("src", fmt.Sprint(len(want))).String())
+						time.Sleep(300 * time.Millisecond)
+					}
+				}
+				follow := func(f func()) {
+					ctx, cancel := context.WithCancel(t.Context())
+					after := hub.Last(time.Now().Add(-time.Hour))
+					if len(got) > 0 {
+						var err error
+						if after, err = hub.ParseKey(got[len(got)-1]); err != nil {
+							t.Fatal(err)
+						}
+					}
+					var group sync.WaitGroup
+					group.Go(func() {
+						for k, err := range target.Events(ctx, "dst", after) {
+							if err != nil {
+								return
+							}
+							if !k.IsZero() {
+								got = append(got, k.String())
+							}
+						}
+					})
+					f()
+					time.Sleep(20 * time.Second)
+					cancel()
+					group.Wait()
+				}
+				follow(func() { add(30) })
+				if !slices.Equal(got, want) {
+					t.Fatalf("%d events of %d items", len(got), len(want))
+				}
+				target.stop()
+				add(10)
+				target.start()
+				follow(func() { add(10) })
+				if !slices.Equal(got, want) {
+					t.Fatalf("%d events of %d items: %v, want %v", len(got), len(want), got, want)
+				}
+				page, err := target.Latest(t.Context(), "dst", 1, hubclient.Query{})
+				if err != nil || len(page.Keys) != 1 || page.Keys[0].String() != want[len(want)-1] {
+					t.Errorf("%v, %v", page, err)
+				}
+			})
+		})
+	}
+}
+
+// TestReplicateLarge: large items stream from storage to storage and stay large.
+func TestReplicateLarge(t *testing.T) {
+	bubble(t, 2, func(t *testing.T, h []*bubbleHub) {
+		source, target := h[0], h[1]
+		for _, h := range h {
+			h.stop()
+			h.set = append(h.set, "app.large.payload.MB=1")
+			h.start()
+		}
+		source.put("src")
+		want := map[string]string{}
+		for i, size := range []int{10, 3 << 20, 1 << 20, 1<<20 - 1, 900_000, 5 << 20, 1} {
+			body := strings.Repeat(fmt.Sprint(i), size)
+			want[source.insert("src", body).String()] = body
+		}
+		target.put("dst", "replicationSource", source.url("src"))
+		target.becomes("dst", want)
+		for range 15 {
+			time.Sleep(time.Minute)
+			if !target.sameAs("dst", want) {
+				t.Fatal("not the same any more")
+			}
+		}
+		for key, body := range want {
+			k, err := hub.ParseKey(key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			it, err := target.Get(t.Context(), "dst", k)
+			if err != nil {
+				t.Fatal(err)
+			}
+			it.Body.Close()
+			if it.Large != (len(body) >= 1<<20) || it.Size != int64(len(body)) || it.ContentType != "text/plain" {
+				t.Errorf("%d bytes: %+v", len(body), it)
+			}
+		}
+	})
+}
+
+// TestReplicateDeleted: a target that is deleted is gone with its state; made again under its name it holds what is younger than itself. A source that is deleted, and
+// one that never was, are said to be so.
+func TestReplicateDeleted(t *testing.T) {
+	bubble(t, 2, func(t *testing.T, h []*bubbleHub) {
+		source, target := h[0], h[1]
+		source.put("src")
+		want := map[string]string{source.insert("src", "1").String(): "1"}
+		target.put("dst", "replicationSource", source.url("src"))
+		target.becomes("dst", want)
+		if err := target.DeleteChannel(t.Context(), "dst"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Second)
+		target.put("dst", "replicationSource", source.url("src"))
+		time.Sleep(10 * time.Second)
+		younger := map[string]string{source.insert("src", "2").String(): "2"}
+		target.becomes("dst", younger)
+		if err := source.DeleteChannel(t.Context(), "src"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		s, err := statusIn(t, target, "dst")
+		if err != nil || s.State != "retrying" || !strings.Contains(s.LastError, "no channel") {
+			t.Errorf("%+v, %v", s, err)
+		}
+		if !target.sameAs("dst", younger) {
+			t.Error("the target lost what its source lost")
+		}
+		source.put("src")
+		maps.Copy(younger, map[string]string{source.insert("src", "3").String(): "3"})
+		target.becomes("dst", younger)
+	})
+}
+
+func statusIn(t *testing.T, h *bubbleHub, name string) (s replicationStatus, err error) {
+	t.Helper()
+	resp, err := h.Raw(t.Context(), "/channel/"+name+"/status", nil)
+	if err != nil {
+		return s, err
+	}
+	defer resp.Body.Close()
+	var d struct{ Replication replicationStatus }
+	err = json.NewDecoder(resp.Body).Decode(&d)
+	return d.Replication, err
 }

@@ -125,7 +125,11 @@ func (f *follower) lead(ctx context.Context, fence uint64) error {
 			pause = f.r.opt.RetryMin
 		}
 		f.failed(err)
-		if !sleep(ctx, pause/2+rand.N(pause/2+1)) {
+		wait := pause/2 + rand.N(pause/2+1)
+		if e := (*hub.Error)(nil); errors.As(err, &e) {
+			wait = max(wait, min(e.RetryAfter, f.r.opt.RetryMax))
+		}
+		if !sleep(ctx, wait) {
 			return context.Cause(ctx)
 		}
 		pause = min(2*pause, f.r.opt.RetryMax)

@@ -16,7 +16,7 @@ import (
 const emptyMessage = "channel is empty"
 
 // sourceWait bounds how long a replication source may take to name its latest item.
-const sourceWait = 10 * time.Second
+const sourceWait = 3 * time.Second
 
 // status is spec 02 §2.7.
 func (h *Handlers) status(w http.ResponseWriter, r *http.Request) error {
