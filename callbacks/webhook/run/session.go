@@ -23,6 +23,7 @@ type session struct {
 	cursor    *coord.Cursor
 	meters    hookMeters
 	order     *order // nil: orderBy means nothing here
+	began     time.Time
 	over      chan struct{}
 
 	ctx    context.Context // ends when the session should
@@ -39,7 +40,7 @@ func (h *hook) run(ctx context.Context, end context.CancelCauseFunc, w *webhook.
 	if err != nil {
 		return err
 	}
-	s := &session{Manager: m, w: w, channel: ch, channelID: hub.ChannelID(w.ChannelName()), meters: meters, over: make(chan struct{}), ctx: ctx, end: end}
+	s := &session{Manager: m, w: w, channel: ch, channelID: hub.ChannelID(w.ChannelName()), meters: meters, began: m.opt.Clock(), over: make(chan struct{}), ctx: ctx, end: end}
 	if s.order, err = newOrder(w); err != nil { // it was checked when it was stored
 		m.opt.Log.Error("orderBy cannot be used; all items are one group", "webhook", w.Name, "err", err)
 		s.order = &order{}
@@ -80,7 +81,7 @@ func (s *session) open(fence uint64) error {
 			c.Close()
 			return fmt.Errorf("read where webhook %s stands: %w", s.w.Name, err)
 		}
-		if !fresh {
+		if !fresh || !at.Less(c.Position().Key) { // a place ahead is written with the first delivery: until then, At says the same again
 			s.cursor, s.ledger = c, newLedger(s.w, at, state)
 			return s.resume(state)
 		}
