@@ -302,6 +302,47 @@ func TestEventSource(t *testing.T) {
 	source.silent(time.Second)
 }
 
+// TestEventSourceOfTag: the same of all channels of a tag, in one stream.
+func TestEventSourceOfTag(t *testing.T) {
+	h := start(t)
+	for _, name := range []string{"arabica", "robusta"} {
+		putChannel(t, h.URL, name, `{"tags": ["beans"]}`)
+	}
+	type line struct {
+		Open           bool
+		Type, ID, Data string
+	}
+	source := node(t, "eventsource.js", h.URL+"/tag/beans/events", "text/plain")
+	if !next[line](source).Open {
+		t.Fatal("it did not open")
+	}
+	for round := range 2 {
+		var want []string
+		for i := range 10 {
+			body := fmt.Sprint(round, " ", i)
+			addItem(t, h.URL, []string{"arabica", "robusta"}[i%2], "text/plain", body)
+			want = append(want, body)
+		}
+		for len(want) > 0 {
+			l := next[line](source)
+			if l.ID == "" {
+				continue
+			}
+			if l.Data != want[0] {
+				t.Errorf("%+v, want %q", l, want[0])
+			}
+			want = want[1:]
+		}
+		if round == 0 {
+			h.Kill()
+			if err := h.Start(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	source.silent(time.Second)
+}
+
 // TestWS: one text message an item; pings are answered, both sides can close, and a client goes on from the last address it saw.
 func TestWS(t *testing.T) {
 	h := start(t)

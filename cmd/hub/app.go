@@ -165,6 +165,9 @@ func args(low, high int) cobra.PositionalArgs {
 		if len(given) < low || high >= 0 && len(given) > high {
 			return usage("%d arguments do not fit: %s", len(given), cmd.UseLine())
 		}
+		if slices.Contains(given, "") { // as from a variable of the shell that is not set
+			return usage("an argument is empty: %s", cmd.UseLine())
+		}
 		return nil
 	}
 }

@@ -439,7 +439,7 @@ func TestConfigAndVersion(t *testing.T) {
 	}
 	file := write(t, "hub.properties", "app.stable_secs=1")
 	for _, args := range [][]string{{"ls", "--flag"}, {"config", "--set", "x=1"}, {"config", "--config", file}, {"serve", "--config", file}, {"serve", "--config", "/no/such"}, {"serve", "--log-format", "xml"},
-		{"serve", "--log-level", "loud"}, {"serve", "extra"}} {
+		{"serve", "--log-level", "loud"}, {"serve", "extra"}, {"get", ""}, {"channel", "rm", "a", ""}, {"webhook", "get", ""}, {"tail", ""}} {
 		if code, _, stderr := c.run("", args...); code != exitUsage || stderr == "" {
 			t.Errorf("%v: exit %d %s", args, code, stderr)
 		}
