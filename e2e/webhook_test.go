@@ -411,3 +411,105 @@ func TestWebhookPayloads(t *testing.T) {
 		t.Errorf("%v", d.header)
 	}
 }
+
+// TestWebhookStops: a hub that is stopped and started again, again and again, calls for nothing twice and skips nothing.
+func TestWebhookStops(t *testing.T) {
+	for _, parallel := range []int{1, 8} {
+		t.Run(fmt.Sprint(parallel), func(t *testing.T) {
+			hub := start(t, "--set", "app.shutdown_delay_seconds=0")
+			putChannel(t, hub.URL, "stops", `{}`)
+			to := newConsumer(t, func(_ http.ResponseWriter, _ *http.Request, _ string, take func()) {
+				time.Sleep(5 * time.Millisecond)
+				take()
+			})
+			putHook(t, hub, 201, "stops", "stops", to.URL, fmt.Sprintf(`, "parallelCalls": %d`, parallel))
+			var keys []string
+			for range 4 {
+				keys = append(keys, insertEach(t, hub, "stops", numbered(60*parallel)...)...)
+				if err := hub.Stop(time.Minute); err != nil {
+					t.Fatal(err)
+				}
+				client.CloseIdleConnections()
+				if err := hub.Start(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			eventually(t, "the last item", func() bool { return len(to.all()) >= len(keys) })
+			settled(t, hub, "stops", keys[len(keys)-1])
+			got, again := firsts(to.all())
+			if slices.Sort(got); !slices.Equal(got, keys) || len(again) > 0 {
+				t.Errorf("%d of %d items came, %d twice", len(got), len(keys), len(again))
+			}
+		})
+	}
+}
+
+// TestWebhookPeriods: each second is called exactly once, in order, with all its items, also around kills, where it may come again with the same ones.
+func TestWebhookPeriods(t *testing.T) {
+	hub := start(t, "--set", quick)
+	putChannel(t, hub.URL, "periods", `{}`)
+	var calls atomic.Int64
+	to := newConsumer(t, func(w http.ResponseWriter, _ *http.Request, _ string, take func()) {
+		if calls.Add(1)%3 == 0 {
+			w.WriteHeader(500)
+			return
+		}
+		take()
+	})
+	putHook(t, hub, 201, "periods", "periods", to.URL, `, "batch": "SECOND"`)
+	var keys []string
+	for round := range 4 {
+		for end := time.Now().Add(1500 * time.Millisecond); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+			keys = append(keys, insertEach(t, hub, "periods", "x")...)
+		}
+		if round%2 == 0 {
+			hub.Kill()
+			client.CloseIdleConnections()
+			if err := hub.Start(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	last := keys[len(keys)-1][:len("2006/01/02/15/04/05")]
+	eventually(t, "the last second", func() bool {
+		return slices.ContainsFunc(to.all(), func(d delivery) bool { return d.path >= last })
+	})
+	bodies := map[string]string{}
+	var came []string
+	before := ""
+	for _, d := range to.all() {
+		if body, again := bodies[d.path]; again {
+			if body != string(d.body) {
+				t.Errorf("%s came again with other content", d.path)
+			}
+			continue
+		}
+		bodies[d.path] = string(d.body)
+		if before != "" {
+			next, err := time.Parse("2006/01/02/15/04/05", before)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want := next.Add(time.Second).Format("2006/01/02/15/04/05"); d.path != want {
+				t.Errorf("%s came after %s", d.path, before)
+			}
+		}
+		before = d.path
+		var p struct {
+			URIs []string `json:"uris"`
+			Type string   `json:"type"`
+		}
+		if err := json.Unmarshal(d.body, &p); err != nil || (p.Type == "heartbeat") != (len(p.URIs) == 0) {
+			t.Errorf("%s: %v", d.body, err)
+		}
+		for _, u := range p.URIs {
+			if !strings.HasPrefix(keyOf(u), d.path) {
+				t.Errorf("%s is in the call for %s", u, d.path)
+			}
+			came = append(came, keyOf(u))
+		}
+	}
+	if came = came[:min(len(came), len(keys))]; !slices.Equal(came, keys) {
+		t.Errorf("%d of %d items came", len(came), len(keys))
+	}
+}
