@@ -42,6 +42,7 @@ type Options struct {
 	Shutdown   func(ctx context.Context) error             // begins an orderly end and returns when requests are no longer accepted
 	Guarded    bool                                        // hub.protect.channels: deletes are for local callers
 	Channels   Channels                                    // nil: no such paths
+	Webhooks   Webhooks                                    // nil: no such paths
 }
 
 // Channels is what can be done with channels behind the scenes.
@@ -113,6 +114,7 @@ func (a *API) Add(rt *web.Router) {
 		rt.Handle(http.MethodPost, "/internal/shutdown", local(a.shutdown))
 		rt.Handle(http.MethodPost, "/internal/shutdown/resetLock", local(nothing))
 	}
+	a.addWebhooks(rt)
 	if a.opt.Channels != nil {
 		get("/internal/channel", web.JSONOnly(a.channelHelp))
 		get("/internal/channel/refresh", a.refresh)

@@ -18,8 +18,9 @@ func (a *API) index(w http.ResponseWriter, r *http.Request) error {
 		"properties": "The configuration of this node.",
 		"shutdown":   "Stop this node in order.",
 		"time":       "The clock of this node.",
+		"webhook":    "Which webhooks there are, which of them run here, which have errors or fall behind.",
 	} {
-		if name == "channel" && a.opt.Channels == nil || name == "shutdown" && a.opt.Shutdown == nil {
+		if name == "channel" && a.opt.Channels == nil || name == "shutdown" && a.opt.Shutdown == nil || name == "webhook" && a.opt.Webhooks == nil {
 			continue
 		}
 		links[name] = link{Description: text, Href: base + name}

@@ -80,6 +80,9 @@ func (n *Node) internalOptions() internalapi.Options {
 	if s := n.parts.service; s != nil {
 		opt.Channels = backDoor{s}
 	}
+	if s := n.parts.hooks.service.Load(); s != nil {
+		opt.Webhooks = hookDoor{s, n.parts.hooks.runs}
+	}
 	if s := n.parts.spoke; s != nil {
 		opt.Reason = func() string {
 			var why *hub.Error
