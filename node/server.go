@@ -29,6 +29,7 @@ func (n *Node) newServer(ctx context.Context) *http.Server {
 		IdleTimeout:       n.cfg.Duration("http.idle_timeout"),
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          log.New(serverLog{n.log}, "", 0),
+		ConnContext:       web.ConnContext,
 		BaseContext:       func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
 	}
 	s.RegisterOnShutdown(func() { close(n.drained) }) // called when no more connections are accepted
@@ -58,7 +59,7 @@ func (n *Node) listen(server *http.Server) func(ctx context.Context, ready func(
 		}
 		n.use(early)
 		served := make(chan error, 1)
-		go func() { served <- server.Serve(stallListener{l, stallTime}) }()
+		go func() { served <- server.Serve(&stallListener{Listener: l, limit: stallTime}) }()
 		ready()
 		select {
 		case err = <-served:

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"errors"
 	"net"
 	"sync"
@@ -15,14 +16,15 @@ const stallTime = time.Minute
 type stallListener struct {
 	net.Listener
 	limit time.Duration
+	rooms sync.Pool // of *[]byte, to put lines into a header in
 }
 
-func (l stallListener) Accept() (net.Conn, error) {
+func (l *stallListener) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
 	if err != nil {
 		return nil, err
 	}
-	return &stallConn{Conn: c, limit: l.limit, made: time.Now()}, nil
+	return &stallConn{Conn: c, limit: l.limit, made: time.Now(), rooms: &l.rooms}, nil
 }
 
 // stallConn gives every write a deadline unless its owner does, and keeps the read deadlines that its owner asks for, at less cost: net/http moves
@@ -36,6 +38,7 @@ type stallConn struct {
 	net.Conn
 	limit time.Duration
 	made  time.Time
+	rooms *sync.Pool
 
 	mu      sync.Mutex // guards what follows; held across the setting of deadlines and timers, which never waits
 	readBy  time.Time  // what the owner has asked for; zero: nothing
@@ -45,6 +48,14 @@ type stallConn struct {
 	closed  bool      // the timer is not to be set any more
 	written time.Time // when the deadline of writes was moved last; zero: it must be
 	owned   bool      // the owner has set the deadline of writes
+	preface []byte    // goes into the header of the answer that is written next
+}
+
+// Preface implements web.Prefacer.
+func (c *stallConn) Preface(lines []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.preface = lines
 }
 
 // SetReadDeadline implements net.Conn.
@@ -134,11 +145,17 @@ func (c *stallConn) SetDeadline(t time.Time) error {
 func (c *stallConn) Write(p []byte) (int, error) {
 	total := 0
 	for {
-		if err := c.allow(); err != nil {
+		lines, err := c.allow()
+		if err != nil {
 			return total, err
 		}
 		part := p[total:min(len(p), total+maxWrite)]
-		n, err := c.Conn.Write(part)
+		var n int
+		if at := headEnd(part); lines != nil && at > 0 {
+			n, err = c.insert(part, at, lines)
+		} else {
+			n, err = c.Conn.Write(part)
+		}
 		total += n
 		if err != nil || total == len(p) {
 			return total, err
@@ -146,23 +163,49 @@ func (c *stallConn) Write(p []byte) (int, error) {
 	}
 }
 
-// allow gives the next part of a write its time.
-func (c *stallConn) allow() error {
+// allow gives the next part of a write its time, and the lines that belong into it.
+func (c *stallConn) allow() (lines []byte, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	lines, c.preface = c.preface, nil
 	if c.owned {
-		return nil
+		return lines, nil
 	}
 	now := time.Now()
 	if now.Sub(c.written) <= c.limit/4 {
-		return nil
+		return lines, nil
 	}
 	if err := c.Conn.SetWriteDeadline(now.Add(c.limit)); err != nil {
-		return err
+		return nil, err
 	}
 	c.written = now
-	return nil
+	return lines, nil
 }
+
+// headEnd is the length of the status line that p begins with, 0 if it begins otherwise.
+func headEnd(p []byte) int {
+	if !bytes.HasPrefix(p, []byte("HTTP/1.")) {
+		return 0
+	}
+	return bytes.IndexByte(p, '\n') + 1
+}
+
+// insert writes p with lines at a place in its middle and returns how much of p was written.
+func (c *stallConn) insert(p []byte, at int, lines []byte) (int, error) {
+	room, _ := c.rooms.Get().(*[]byte)
+	if room == nil {
+		room = new([]byte)
+	}
+	*room = append(append(append((*room)[:0], p[:at]...), lines...), p[at:]...)
+	n, err := c.Conn.Write(*room)
+	if cap(*room) <= keepRoom {
+		c.rooms.Put(room)
+	}
+	return max(min(n, at), n-len(lines)), err
+}
+
+// keepRoom is the largest room that waits for the next answer: net/http writes a header with up to 4 KiB of what follows.
+const keepRoom = 8 << 10
 
 // maxWrite is what goes out under one deadline: a slow client is not a stalled one.
 const maxWrite = 64 << 10

@@ -14,7 +14,7 @@ import (
 func TestStalledReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		wire := &pipes{make(chan net.Conn), make(chan struct{})}
-		l := stallListener{wire, time.Minute}
+		l := &stallListener{Listener: wire, limit: time.Minute}
 		accept := func() (client net.Conn, server net.Conn) {
 			got := make(chan net.Conn, 1)
 			go func() {

@@ -102,7 +102,11 @@ func (w *response) send(body bool) {
 	if w.x.body.pending() {
 		w.x.body.settle(w.status, h)
 	}
+	w.x.complete(h)
 	w.ResponseWriter.WriteHeader(w.status)
+	if w.x.conn != nil { // not before net/http has the status: it sends no "100 Continue" any more, which the lines could end up in
+		w.x.conn.Preface(w.x.rt.preface)
+	}
 }
 
 func (w *response) compressible(h http.Header) bool {

@@ -22,11 +22,13 @@ type Resolver func(r *http.Request, rest string) (Methods, any, error)
 
 // Router finds the handler of a request. Routes are added before it serves; then it is safe for concurrent use.
 type Router struct {
-	opt    Options
-	root   *branch
-	common []header
-	coders coders
-	last   atomic.Pointer[knownBase]
+	opt     Options
+	root    *branch
+	common  []header // of every answer
+	shared  int      // how many of them a Prefacer writes, the first ones
+	preface []byte   // those as it writes them
+	coders  coders
+	last    atomic.Pointer[knownBase]
 }
 
 type branch struct {
@@ -175,10 +177,7 @@ func (rt *Router) ServeHTTP(w http.ResponseWriter, outer *http.Request) {
 		x.body.init(r, w, rt.opt)
 		r.Body = &x.body
 	}
-	h := w.Header()
-	for i := range rt.common {
-		h[rt.common[i].name] = rt.common[i].values
-	}
+	x.begin(w.Header())
 	if x.query != "" && Bool(r, "trace", false) {
 		x.trace = newTrace(start, rt.opt.TraceLimit, r.Method+" "+URI(r))
 	}

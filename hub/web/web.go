@@ -15,8 +15,10 @@ package web
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 )
 
@@ -56,6 +58,9 @@ func New(opt Options) (*Router, error) {
 	if opt.BodyGrace < 0 || opt.TraceLimit < 0 {
 		return nil, errors.New("web: BodyGrace and TraceLimit must not be negative")
 	}
+	if strings.ContainsAny(opt.Version+opt.Node, "\r\n") {
+		return nil, errors.New("web: Version and Node must be one line each")
+	}
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
@@ -72,6 +77,13 @@ func New(opt Options) (*Router, error) {
 		opt.TraceLimit = 50
 	}
 	rt := &Router{opt: opt, root: &branch{}, common: commonHeaders(opt)}
+	for _, l := range rt.common {
+		if l.name == nodeLine {
+			break
+		}
+		rt.shared++
+		rt.preface = fmt.Appendf(rt.preface, "%s: %s\r\n", l.name, l.values[0])
+	}
 	return rt, nil
 }
 
@@ -80,6 +92,9 @@ type header struct {
 	name   string
 	values []string
 }
+
+// nodeLine is the common line that handlers may look up: the answer to a handshake repeats it.
+const nodeLine = "Hub-Node"
 
 // commonHeaders are those of spec 02 §1.3.
 func commonHeaders(opt Options) []header {
@@ -91,7 +106,7 @@ func commonHeaders(opt Options) []header {
 		{"Vary", "Accept-Encoding"},
 	}
 	if opt.Node != "" {
-		lines = append(lines, [2]string{"Hub-Node", opt.Node})
+		lines = append(lines, [2]string{nodeLine, opt.Node})
 	}
 	out := make([]header, len(lines))
 	for i, l := range lines {
@@ -105,6 +120,7 @@ func commonHeaders(opt Options) []header {
 type exchange struct {
 	context.Context
 	rt      *Router
+	conn    Prefacer // nil: all lines of the header go through the map
 	out     response
 	body    guard
 	pattern string
