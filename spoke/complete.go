@@ -24,6 +24,7 @@ func (n *Node) WriteComplete(ctx context.Context, channel string, upTo hub.Key) 
 }
 
 // Complete is the key up to which a replicated channel is complete; false if WriteComplete was never called for it. It is the horizon of such a channel,
-// where it lies below that of the node, and never moves back: not by a restart, nor when what it was written with is swept. When a channel has been
-// deleted, its record is forgotten sooner or later; until then, and if the name is used again before, it is still told.
+// and never moves back: not by a restart, nor when what it was written with is swept; only while a part of the log cannot be read after a start, it may
+// be lower, hub.MinKey in the end. When a channel has been deleted, its record is forgotten sooner or later; until then, and if the name is used again
+// before, it is still told.
 func (n *Node) Complete(channel string) (hub.Key, bool) { return n.store.Complete(channel) }

@@ -14,11 +14,15 @@ type marker struct {
 }
 
 // Complete is the highest key of the markers, records with the flag Complete, that the log has taken of a channel; false if there is none. Markers
-// survive a restart, and the sweep of their segment for as long as somebody needs the channel (Options.Archived).
+// survive a restart, and the sweep of their segment for as long as somebody needs the channel (Options.Archived). While there is a segment that cannot be
+// read (Status.Unread), a channel may be complete further than it says; one without a known marker is then complete up to hub.MinKey.
 func (l *Log) Complete(channel string) (upTo hub.Key, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	m, ok := l.complete[channel]
+	if !ok && l.unreadSegs > 0 {
+		return hub.MinKey, true
+	}
 	return m.upTo, ok
 }
 

@@ -49,9 +49,10 @@ type Log struct {
 	damage      map[damagedPlace]struct{}
 	damageCount int64
 	unread      map[damagedPlace]time.Time // records that could not be read, since when
-	failures    int                        // failed writes in a row
-	broken      bool                       // too many of them
-	full        bool                       // the disk
+	unreadSegs  int
+	failures    int  // failed writes in a row
+	broken      bool // too many of them
+	full        bool // the disk
 	running     bool
 	ended       bool
 	free        int64
@@ -200,16 +201,13 @@ func (l *Log) Status() Status {
 	defer l.mu.Unlock()
 	s := Status{
 		Segments: len(l.segs), Holes: slices.Clone(l.holes), Damaged: l.damageCount, Failures: l.failures, Refusing: l.refusal(), Free: l.free,
-		Waiting: len(l.queue), Carried: l.carried, Swept: l.swept,
+		Waiting: len(l.queue), Unread: l.unreadSegs, Carried: l.carried, Swept: l.swept,
 	}
 	for _, seg := range l.segs {
 		s.Bytes += seg.size
 		s.Records += int64(seg.records)
 		if seg.foot == nil {
 			s.Unfootered++
-		}
-		if seg.unread {
-			s.Unread++
 		}
 	}
 	return s

@@ -295,6 +295,7 @@ func (r *recovery) scanSegment(f *segmentFile, s *segment) error {
 		l.log.Error("a segment cannot be read; it is tried again", "segment", f.name, "err", res.Failed)
 		*s = *newSegment(l.opt.Dir, s.seq, s.salt)
 		s.unreadSegment(limit, f.fixed.PrevLast)
+		l.unreadSegs++
 		r.take(f, s, nil, nil)
 		return nil
 	}

@@ -101,6 +101,7 @@ func (l *Log) reread(s *segment) error {
 		l.mu.Unlock()
 		return errAgain
 	}
+	l.unreadSegs--
 	s.unread, s.mem, s.records = false, fresh.mem, fresh.records
 	s.minMs, s.maxMs, s.last, s.closed = fresh.minMs, fresh.maxMs, fresh.last, fresh.maxMs
 	l.learn(format.SortedLows(s.mem.Lows))

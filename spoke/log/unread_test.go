@@ -172,6 +172,9 @@ func TestStartOnADiskThatFailsToRead(t *testing.T) {
 				l.mustPut(after)
 				if l.Status().Unread > 0 && times > 2 {
 					unread++
+					if upTo, ok := l.Complete("replica"); !ok || upTo != hub.MinKey {
+						t.Errorf("a channel whose marker may be in what cannot be read is complete up to %v, %v", upTo, ok)
+					}
 					if _, err := l.Get(t.Context(), "a", hub.KeyAt(all[0].Key.Millis(), "no such")); !hub.Is(err, hub.Unavailable) {
 						t.Errorf("not there: %v", err)
 					}
@@ -188,6 +191,9 @@ func TestStartOnADiskThatFailsToRead(t *testing.T) {
 				good()
 				archived = hub.MinKey
 				time.Sleep(time.Minute)
+				if upTo, ok := l.Complete("ordinary"); ok && l.Status().Unread == 0 {
+					t.Errorf("an ordinary channel is complete up to %v", upTo)
+				}
 				l.has(t, append(all, after)...)
 				l.whole(t)
 				if err := l.Sweep(t.Context()); err != nil {
