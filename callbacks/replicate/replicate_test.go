@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -178,6 +179,53 @@ func TestBadAnswers(t *testing.T) {
 			if st := g.status(r, "dst"); !c.unharmful && (st.LastError == "" || st.LastErrorTime == "") {
 				t.Errorf("the status does not tell: %+v", st)
 			}
+		})
+	}
+}
+
+// TestWrongKeys: lists of keys that cannot be, although the items are there: nothing of them is taken.
+func TestWrongKeys(t *testing.T) {
+	for name, change := range map[string]func(items []sourceItem) []sourceItem{
+		"backwards": func(items []sourceItem) []sourceItem { slices.Reverse(items); return items },
+		"twice":     func(items []sourceItem) []sourceItem { return append(items, items[len(items)-1]) },
+		"old": func(items []sourceItem) []sourceItem {
+			return []sourceItem{{key: hub.NewKey(epoch.AddDate(-3, 0, 0), "aaaaaa"), body: []byte("old")}}
+		},
+		"far future": func([]sourceItem) []sourceItem {
+			return []sourceItem{{key: hub.NewKey(time.Now().AddDate(0, 0, 2), "future"), body: []byte("wrong")}}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, g := newSource(t), newTarget(t)
+			s.add(15)
+			var wrong atomic.Bool
+			wrong.Store(true)
+			s.bad = func(w http.ResponseWriter, r *http.Request) bool {
+				kind := kindOf(r)
+				if kind != "list" && kind != "bulk" || !wrong.Load() {
+					return false
+				}
+				s.mu.Lock()
+				after, _ := asked(s.t, strings.TrimPrefix(r.URL.Path, "/channel/src"))
+				items := change(following(s.items, after, 10))
+				s.mu.Unlock()
+				if kind == "bulk" {
+					s.bulk(w, items)
+				} else {
+					s.list(w, items, 15, false)
+				}
+				return true
+			}
+			g.put("dst", s.URL+"/channel/src")
+			r, _ := g.start()
+			g.eventually("it is refused", func() bool { return strings.Contains(g.status(r, "dst").LastError, errWrong.Error()) })
+			g.mu.Lock()
+			if len(g.order["dst"]) > 0 || g.markers["dst"] != oldest {
+				t.Errorf("%v, complete up to %v", g.order["dst"], g.markers["dst"])
+			}
+			g.mu.Unlock()
+			wrong.Store(false)
+			g.equal("dst", s)
 		})
 	}
 }
@@ -366,10 +414,19 @@ func TestConfiguration(t *testing.T) {
 	r, _ := g.start()
 	g.put("dst", first.URL+"/channel/src")
 	g.equal("dst", first)
+	second.change(func() {
+		for i := range second.items { // between those of the first, and after them
+			second.items[i].key = hub.KeyAt(second.items[i].key.Millis()+500, second.items[i].key.Hash())
+		}
+	})
 	g.put("dst", second.URL+"/channel/src")
-	g.equal("dst", second)
-	if st := g.status(r, "dst"); st.Items != 30 { // ten were there
-		t.Logf("%+v", st)
+	g.eventually("it has both", func() bool {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		return len(g.order["dst"]) == 40
+	})
+	if st := g.status(r, "dst"); st.Items != 30 {
+		t.Errorf("%+v", st)
 	}
 	hung := make(chan struct{})
 	second.bad = func(_ http.ResponseWriter, r *http.Request) bool { <-hung; return true }

@@ -165,7 +165,7 @@ func (b *batch) single(ctx context.Context, key hub.Key) error {
 		return fmt.Errorf("read item %s: %w", key, err)
 	}
 	defer item.Body.Close()
-	if err := checkItem(key, item, header); err != nil {
+	if err := checkItem(key, header); err != nil {
 		return err
 	}
 	limit := item.Size
@@ -185,10 +185,7 @@ func (b *batch) single(ctx context.Context, key hub.Key) error {
 }
 
 // checkItem refuses answers that are no items: the page of a proxy, for one.
-func checkItem(key hub.Key, item *hub.Item, header http.Header) error {
-	if item.Key != key {
-		return fmt.Errorf("read item %s: %w: it sent us to %s", key, errWrong, item.Key)
-	}
+func checkItem(key hub.Key, header http.Header) error {
 	if created := header.Get("Creation-Date"); created != hub.ISO(key.Time()) {
 		return fmt.Errorf("read item %s: %w: the Creation-Date is %q", key, errWrong, created)
 	}
