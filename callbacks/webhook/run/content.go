@@ -8,32 +8,64 @@ import (
 	"timehub/hub/seal"
 )
 
-// message makes the call for an entry.
-func (s *session) message(e *entry) (deliver.Message, error) {
+// greatBody is from which size on a body is read again for each attempt, and counts (Options.Memory) while it is in a call.
+const greatBody = 64 << 10
+
+// message makes the call for an entry. What it returns may be kept until the entry is done, unless release is not nil: then that is to be called when the
+// call has ended, and the message is of no use any more.
+func (s *session) message(e *entry) (m deliver.Message, release func(), err error) {
 	inline := s.w.Payload == webhook.Items || s.w.Payload == webhook.CloudEvents
 	if e.window.Unit != hub.NoUnit {
 		var items deliver.Items
 		if inline {
 			items = s.periodItems(e)
 		}
-		return deliver.PeriodMessage(s.w, e.window, s.periodKeys(e), items)
+		m, err = deliver.PeriodMessage(s.w, e.window, s.periodKeys(e), items)
+		return m, nil, err
 	}
 	if !inline {
-		return deliver.ItemMessage(s.w, e.key, nil)
+		m, err = deliver.ItemMessage(s.w, e.key, nil)
+		return m, nil, err
 	}
-	item := &deliver.Item{Key: e.key, Omitted: true}
-	for sealed, err := range feed.Items(s.calls, s.opt.Source, s.channel.Name, []hub.Key{e.key}) {
+	item, release, err := s.item(e.key)
+	if err != nil {
+		return m, nil, err
+	}
+	if m, err = deliver.ItemMessage(s.w, e.key, item); err != nil && release != nil {
+		release()
+		release = nil
+	}
+	return m, release, err
+}
+
+// item reads an item with its body.
+func (s *session) item(key hub.Key) (item *deliver.Item, release func(), err error) {
+	item = &deliver.Item{Key: key, Omitted: true}
+	for sealed, err := range feed.Items(s.calls, s.opt.Source, s.channel.Name, []hub.Key{key}) {
 		switch {
-		case hub.Is(err, hub.NotFound) && sealed.Key == e.key: // it has expired, or was deleted: there is only its address
+		case hub.Is(err, hub.NotFound) && sealed.Key == key: // it has expired, or was deleted: there is only its address
 		case err != nil:
-			return deliver.Message{}, err
+			return nil, nil, err
 		default:
+			env, err := seal.Parse(sealed.Data)
+			if err != nil {
+				return nil, nil, err
+			}
+			if !env.Large && env.Size > greatBody && env.Size <= deliver.MaxInline {
+				if err := s.memory.Acquire(s.ctx, 2*env.Size); err != nil { // the body, and the call made of it
+					return nil, nil, err
+				}
+				release = func() { s.memory.Release(2 * env.Size) }
+			}
 			if item, err = s.unseal(sealed); err != nil {
-				return deliver.Message{}, err
+				if release != nil {
+					release()
+				}
+				return nil, nil, err
 			}
 		}
 	}
-	return deliver.ItemMessage(s.w, e.key, item)
+	return item, release, nil
 }
 
 // unseal opens an item. One that is greater than what goes inline is left out.

@@ -22,23 +22,17 @@ func (s *session) deliver(e *entry) {
 	if e.tries == 0 && !e.replay {
 		s.meters.first(s.opt.Clock().Sub(e.time()))
 	}
-	var m *deliver.Message
+	var kept *deliver.Message
 	for s.ctx.Err() == nil {
 		if reason := s.giveUp(e); reason != "" {
 			s.abandon(e, reason)
 			return
 		}
-		if m == nil {
-			made, err := s.message(e)
-			if err != nil {
-				s.trouble("the call for an item cannot be made; trying again", e, err)
-				continue
-			}
-			m = &made
-		}
-		at := s.opt.Clock()
-		o := s.opt.Caller.Post(s.calls, s.w, *m)
+		at, o, err := s.call(e, &kept)
 		switch {
+		case err != nil:
+			s.trouble("the call for an item cannot be made; trying again", e, err)
+			continue
 		case o.OK():
 			s.remember(e, at, o)
 			s.finished(e, nil)
@@ -56,6 +50,24 @@ func (s *session) deliver(e *entry) {
 			return
 		}
 	}
+}
+
+// call makes one call. kept is the message, if it can be used again.
+func (s *session) call(e *entry, kept **deliver.Message) (at time.Time, o deliver.Outcome, err error) {
+	m := *kept
+	if m == nil {
+		made, release, err := s.message(e)
+		if err != nil {
+			return at, o, err
+		}
+		if m = &made; release != nil {
+			defer release()
+		} else {
+			*kept = m
+		}
+	}
+	at = s.opt.Clock()
+	return at, s.opt.Caller.Post(s.calls, s.w, *m), nil
 }
 
 // finished makes an entry done, in one step with its error line, if it was given up.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 
 	"timehub/callbacks/webhook"
 	"timehub/hub"
@@ -29,6 +30,7 @@ var (
 type Manager struct {
 	opt    Options
 	meters meters
+	memory *semaphore.Weighted
 
 	mu     sync.Mutex      // guards what follows, and config, session and cancel of each hook
 	ctx    context.Context // of Run; nil: it does not run
@@ -42,7 +44,9 @@ func New(o Options) (*Manager, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	return &Manager{opt: o, meters: newMeters(o.Metrics), hooks: map[string]*hook{}, absent: map[string]map[*hook]chan struct{}{}}, nil
+	return &Manager{
+		opt: o, meters: newMeters(o.Metrics), memory: semaphore.NewWeighted(o.Memory), hooks: map[string]*hook{}, absent: map[string]map[*hook]chan struct{}{},
+	}, nil
 }
 
 // Run runs webhooks until ctx ends. Then calls that are on their way get a moment to end, and everything that is known is written. It returns nil, or the

@@ -63,6 +63,7 @@ type Options struct {
 	Birthday   time.Time     // app.birthDay; zero: 2015-01-01
 	FirstPause time.Duration // before the first repetition; 0: 2 s (webhook.retry.first_millis)
 	Grace      time.Duration // that calls have to end in when a loop ends; 0: 5 s
+	Memory     int64         // bytes of great bodies that are in calls at the same time, of all webhooks; others wait. 0: 256 MiB
 
 	Sealer  *seal.Sealer // nil: one of its own
 	Clock   hub.Clock    // nil: time.Now
@@ -86,6 +87,10 @@ func (o *Options) complete() error {
 	if o.Grace <= 0 {
 		o.Grace = 5 * time.Second
 	}
+	if o.Memory <= 0 {
+		o.Memory = 256 << 20
+	}
+	o.Memory = max(o.Memory, 2*deliver.MaxInline)
 	if o.Sealer == nil {
 		o.Sealer = seal.New(seal.Options{})
 	}

@@ -384,3 +384,30 @@ func TestPayloadItems(t *testing.T) {
 		}
 	})
 }
+
+// TestGreatBodies: great bodies wait for one another, also those of an item that fails, and none is forgotten.
+func TestGreatBodies(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.stop()
+		w.opt.Memory = 1 // what two bodies of the greatest size take
+		w.start()
+		w.put(func(h *webhook.Webhook) { h.Payload, h.ParallelCalls = webhook.Items, 8 })
+		w.consumer.set(func(ctx context.Context, _ call, n int) deliver.Outcome {
+			rest(ctx, time.Second)
+			if n == 0 {
+				return status(500)
+			}
+			return accepted
+		})
+		for range 6 {
+			w.store.add("c", strings.Repeat("x", deliver.MaxInline))
+		}
+		time.Sleep(time.Minute)
+		w.want("most", w.consumer.atOnce(), 1)
+		w.want("calls", len(w.consumer.all()), 12)
+		w.want("left", len(w.live().State.InFlight), 0)
+		if !w.m.memory.TryAcquire(w.m.opt.Memory) {
+			t.Error("some memory was not given back")
+		}
+	})
+}

@@ -119,6 +119,32 @@ func TestTTL(t *testing.T) {
 	})
 }
 
+// TestChannelAnew: what was in flight of a channel that was deleted is given up when a channel of that name is there again; its items are not called for.
+func TestChannelAnew(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.put(func(h *webhook.Webhook) { h.ParallelCalls = 2 })
+		w.consumer.set(always(status(500)))
+		old := w.adds(1)
+		time.Sleep(10 * time.Second)
+		w.store.drop("c")
+		time.Sleep(time.Second)
+		before := len(w.consumer.all())
+		w.consumer.set(nil)
+		w.store.lock.Lock()
+		w.store.channels["c"] = &hub.Channel{Name: "c", CreationDate: time.Now(), Since: time.Now().UnixMilli()}
+		w.store.lock.Unlock()
+		w.store.tell("c")
+		synctest.Wait()
+		fresh := w.adds(1)
+		synctest.Wait()
+		w.want("calls", w.consumer.paths()[before:], fresh)
+		l := w.live()
+		last := l.State.Errors[len(l.State.Errors)-1]
+		w.want("given up", last.Path+" "+last.Text[:21], old[0]+" is before channel ttl")
+		w.want("cursor", l.Cursor, fresh[0])
+	})
+}
+
 // TestRetryAfter: what the consumer asks for holds, up to maxWaitMinutes.
 func TestRetryAfter(t *testing.T) {
 	inWorld(t, func(w *world) {
