@@ -209,7 +209,7 @@ func TestItemsGone(t *testing.T) {
 
 // TestEventsStuck: a client that stops reading is cut off, one that reads slowly gets everything.
 func TestEventsStuck(t *testing.T) {
-	w := newWorld(t, func(o *Options) { o.Stall = 300 * time.Millisecond })
+	w := newWorld(t, func(o *Options) { o.Stall = 3 * time.Second })
 	w.put("c")
 	slow, _ := w.events("/channel/c/events"), w.events("/channel/c/events")
 	var keys []hub.Key

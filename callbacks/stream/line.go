@@ -32,7 +32,7 @@ type line struct {
 // open finds out what a request wants to follow, and from where. The cursor is taken before the client hears anything: what is written after that is
 // sent.
 func (s *Server) open(r *http.Request, base, last string, nudge chan struct{}) (*line, error) {
-	l := &line{s: s, base: base, nudge: nudge, name: web.Param(r, "channel"), tag: web.Param(r, "tag")}
+	l := &line{s: s, base: base, nudge: nudge, name: strings.Clone(web.Param(r, "channel")), tag: strings.Clone(web.Param(r, "tag"))} // the request goes
 	if l.tag == "" {
 		var err error
 		if l.ch, err = s.opt.Channels.Channel(r.Context(), l.name); err != nil {

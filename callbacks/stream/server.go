@@ -1,7 +1,7 @@
 // Package stream pushes new items to clients that hold a connection open: websockets (spec 03 §5) and server-sent events (spec 03 §6), of a channel or
 // of the channels of a tag.
 //
-// Each connection is one follower (channel/feed) and the goroutine that serves its request; a socket has a second one that reads. What a client does
+// Each connection is one follower (channel/feed) and a goroutine: that of its request, or for sockets, which outlive theirs, one of Run's and a second one that reads. What a client does
 // not take is not kept anywhere: a connection that is behind reads further behind, from the log or from long-term storage, and holds a page of keys
 // and the item that it sends. A client that has been up to date, and then keeps messages waiting for a while without being it again, cannot keep up: its
 // socket is told what it missed, or closed with a reason (?slow=).
@@ -70,13 +70,18 @@ const (
 	channelEnded = 4404
 )
 
-// Server serves websockets and events. Safe for concurrent use; Run must run.
+// Server serves websockets and events. Safe for concurrent use; Run must run, once.
 type Server struct {
 	opt      Options
 	upgrader websocket.Upgrader
 	budget   *semaphore.Weighted
 	bodies   sync.Pool // *[]byte
 	meters   meters
+
+	staying  context.Context // ends when the hub goes away
+	leaveAll context.CancelFunc
+	jobs     chan func()
+	ended    chan struct{} // closed when Run takes no more jobs
 
 	mu    sync.Mutex // guards conns
 	conns map[*conn]struct{}
@@ -132,7 +137,8 @@ func New(o Options) (*Server, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{opt: o, budget: semaphore.NewWeighted(bodyBudget), conns: map[*conn]struct{}{}}
+	s := &Server{opt: o, budget: semaphore.NewWeighted(bodyBudget), conns: map[*conn]struct{}{}, jobs: make(chan func()), ended: make(chan struct{})}
+	s.staying, s.leaveAll = context.WithCancel(o.Stopping)
 	s.upgrader = s.newUpgrader()
 	s.meters.init(metrics.OrDiscard(o.Metrics))
 	return s, nil
@@ -143,26 +149,43 @@ func (s *Server) Verbs() map[hub.Verb]web.Handler {
 	return map[hub.Verb]web.Handler{hub.Websocket: s.socket, hub.Events: s.events}
 }
 
-// Run gives connections their heartbeats and pings until ctx ends, by one ticker for all of them. Then it lets those that are about to end do so.
+// Run gives connections their heartbeats and pings until ctx ends, by one ticker for all of them, and goes on with sockets when the requests that opened
+// them are done. When ctx ends they are told that the hub goes away, and it waits for the last of them.
 func (s *Server) Run(ctx context.Context) error {
 	tick := time.NewTicker(s.opt.Beat)
 	defer tick.Stop()
-	for beat := 0; ; beat++ {
+	var open sync.WaitGroup
+	defer open.Wait()
+	for beat := 0; ; {
 		select {
 		case <-ctx.Done():
+			close(s.ended)
+			s.leaveAll()
 			s.settle()
 			return nil
+		case job := <-s.jobs:
+			open.Go(job)
 		case <-tick.C:
 			s.beat(beat)
+			beat++
 		}
 	}
 }
 
-// settle waits until no connection is left, if the hub goes away, but not for long.
+// hand lets Run go on with a socket, so that all that belongs to its request is given back. Too late for that, the request goes on with it.
+func (s *Server) hand(job func()) {
+	select {
+	case s.jobs <- job:
+	case <-s.ended:
+		job()
+	}
+}
+
+// settle waits until no connection is left, but not for long.
 func (s *Server) settle() {
 	look := time.NewTicker(5 * time.Millisecond)
 	defer look.Stop()
-	for limit := time.Now().Add(2 * closeGrace); s.opt.Stopping.Err() != nil && time.Now().Before(limit); <-look.C {
+	for limit := time.Now().Add(2 * closeGrace); time.Now().Before(limit); <-look.C {
 		s.mu.Lock()
 		left := len(s.conns)
 		s.mu.Unlock()
@@ -211,7 +234,7 @@ var errGone = errors.New("the hub is going away")
 // until derives the context of a connection: it ends with parent, or with errGone when the hub goes away; last is then called too.
 func (s *Server) until(parent context.Context, last func()) (ctx context.Context, cancel context.CancelCauseFunc, done func()) {
 	ctx, cancel = context.WithCancelCause(parent)
-	stop := context.AfterFunc(s.opt.Stopping, func() {
+	stop := context.AfterFunc(s.staying, func() {
 		cancel(errGone)
 		last()
 	})

@@ -58,18 +58,35 @@ func (s *Server) socket(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	c := s.enter(sockets, int(s.opt.Ping/s.opt.Beat))
-	defer s.leave(c)
 	l, err := s.open(r, directBase(r), "", c.nudge)
 	if err != nil {
+		s.leave(c)
 		return err
 	}
-	defer l.close()
+	end := func() {
+		l.close()
+		s.leave(c)
+	}
+	ws, err := s.upgrade(w, r)
+	if ws == nil || err != nil {
+		end()
+		return err
+	}
+	s.hand(func() {
+		defer end()
+		s.serve(ws, l, want)
+	})
+	return nil
+}
+
+// upgrade takes the connection over. Without a socket and without an error the answer has been given, or the connection is gone.
+func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) (*websocket.Conn, error) {
 	if !websocket.IsWebSocketUpgrade(r) {
 		h := w.Header()
 		h.Set("Connection", "Upgrade")
 		h.Set("Upgrade", "websocket")
 		web.WriteJSON(w, http.StatusUpgradeRequired, []byte(`{"error": "this address is a websocket: connect with Connection: Upgrade, Upgrade: websocket and Sec-WebSocket-Version: 13; for plain HTTP there is /events"}`))
-		return nil
+		return nil, nil
 	}
 	upgrader := s.upgrader
 	var refused error
@@ -78,10 +95,9 @@ func (s *Server) socket(w http.ResponseWriter, r *http.Request) error {
 	}
 	ws, err := upgrader.Upgrade(w, r, http.Header{"Hub-Node": w.Header()["Hub-Node"]})
 	if err != nil {
-		return refused // nil: the connection is gone
+		return nil, refused
 	}
-	s.serve(ws, l, want)
-	return nil
+	return ws, nil
 }
 
 // directBase is scheme and authority that the client connected to: proxies are not considered (spec 03 §5).

@@ -224,7 +224,7 @@ func (w *world) ws(path string) client {
 	return client{w.t, ws}
 }
 
-const patience = 30 * time.Second // of tests
+const patience = time.Minute // of tests
 
 // next reads a text message.
 func (c client) next() (string, error) {
