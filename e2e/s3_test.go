@@ -71,6 +71,11 @@ func TestS3(t *testing.T) {
 	for channel, items := range written {
 		waitArchived(t, hub.URL, channel, items)
 	}
+	reader := start(t, append(flags, "--set", "hub.read.only=true")...)
+	for channel, items := range written {
+		checkWritten(t, reader.URL, channel, items, "")
+	}
+	readsOnly(t, reader.URL+"/channel/s3-BATCH", written["s3-BATCH"][0].key)
 	hub.Kill()
 	if err := os.RemoveAll(filepath.Join(hub.Dir, "spoke")); err != nil {
 		t.Fatal(err)
@@ -80,5 +85,36 @@ func TestS3(t *testing.T) {
 	}
 	for channel, items := range written {
 		checkWritten(t, hub.URL, channel, items, "")
+	}
+}
+
+// readsOnly: a read-only hub refuses whatever would change something, says so in /health, and answers everything else.
+func readsOnly(t *testing.T, channel, key string) {
+	t.Helper()
+	base := channel[:strings.Index(channel, "/channel/")]
+	const document, bulk = "application/json", "multipart/mixed; boundary=b"
+	for _, c := range []struct{ method, url, contentType string }{
+		{"POST", base + "/channel", document}, {"PUT", channel, document}, {"PATCH", channel, document}, {"DELETE", channel, ""}, {"POST", channel, "text/plain"},
+		{"POST", channel + "/bulk", bulk}, {"POST", channel + "/" + key, "text/plain"}, {"DELETE", channel + "/" + key, ""}, {"POST", base + "/provider", "text/plain"},
+		{"PUT", base + "/webhook/w", document}, {"DELETE", base + "/webhook/w", ""}, {"PUT", base + "/group/w", document}, {"GET", channel + "/events", ""},
+		{"GET", channel + "/" + key + "/events", ""},
+	} {
+		r := must(t, 403, c.method, c.url, []byte("{}"), "Content-Type", c.contentType)
+		if !strings.Contains(string(r.body), "read-only") && !strings.Contains(c.url, "/webhook/") {
+			t.Errorf("%s %s: %s", c.method, c.url, r.body)
+		}
+	}
+	for _, path := range []string{"", "/status", "/latest?location=LONG_TERM", "/" + key + "/next/5", "/time/minute"} {
+		r, err := client.Get(channel + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = r.Body.Close()
+		if r.StatusCode >= 400 {
+			t.Errorf("GET %s: %d", path, r.StatusCode)
+		}
+	}
+	if r := must(t, 200, "GET", base+"/health", nil); !strings.Contains(string(r.body), `"readOnly": true`) {
+		t.Errorf("/health: %s", r.body)
 	}
 }

@@ -188,6 +188,15 @@ func (c Config) listen(address string) error {
 
 // consistent checks what no property can check alone.
 func (c Config) consistent() error {
+	if c.settings["hub.read.only"].Value == "true" {
+		for _, name := range []string{
+			"webhook.leadership.enabled", "replication.enabled", "s3.batch.management.enabled", "s3.config.management.enabled", "s3Verifier.run",
+		} {
+			if err := c.set(name, "false", "hub.read.only"); err != nil {
+				return err
+			}
+		}
+	}
 	z, single := c.settings["zookeeper.connection"], c.settings["runSingleZookeeperInternally"]
 	if z.Explicit() && !c.settings["hub.type"].Explicit() && single.Value == "" {
 		return errors.New("zookeeper.connection is set and hub.type is not, which asks for a cluster: this version is a single node; remove it, or set hub.type=test")

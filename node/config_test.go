@@ -133,7 +133,6 @@ func TestRefusals(t *testing.T) {
 		{"app.url=ftp://x", []string{"http or https"}},
 		{"http.bind_ip=a b", []string{"IP address"}},
 		{"hub.type=aws", []string{"single node"}},
-		{"hub.read.only=TRUE", []string{"read-only"}},
 		{"app.encrypted=true", []string{"TLS proxy"}},
 		{"zookeeper.connection=zk:2181", []string{"asks for a cluster"}},
 		{"metrics.grafana.api_key=a\nmetrics.grafana.api_key=b", []string{"line 2", "given twice, first in line 1"}},

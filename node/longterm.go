@@ -69,6 +69,9 @@ func (n *Node) openS3(ctx context.Context) (bucket.Bucket, error) {
 	if err != nil {
 		return nil, err
 	}
+	if c.Bool("hub.read.only") {
+		return b, nil
+	}
 	if err := b.Probe(ctx, probePrefix); err != nil {
 		return nil, fmt.Errorf("long-term storage at %s: %w", opt.Endpoint, err)
 	}
@@ -78,7 +81,7 @@ func (n *Node) openS3(ctx context.Context) (bucket.Bucket, error) {
 // own makes sure that no other hub keeps its items in the bucket: two that do not agree through a coordinator would give out the same keys. What lies in a
 // directory of data.dir cannot be somebody else's.
 func (n *Node) own(ctx context.Context, disk string) error {
-	if n.onOwnDisk() || n.env.Bucket != nil {
+	if n.onOwnDisk() || n.env.Bucket != nil || n.cfg.Bool("hub.read.only") {
 		return nil
 	}
 	_, err := n.parts.bucket.Put(ctx, ownerBlob, strings.NewReader(disk), int64(len(disk)), bucket.PutOptions{IfAbsent: true, ContentType: "text/plain"})

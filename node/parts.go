@@ -80,7 +80,9 @@ func (n *Node) add(g *group) {
 	g.add("spoke", time.Minute, n.runSpoke)
 	g.add("figures", stopTime, n.sample)
 	g.add("public routes", 0, n.serve(server))
-	g.add("archive jobs", time.Minute, n.runJobs)
+	if !n.cfg.Bool("hub.read.only") {
+		g.add("archive jobs", time.Minute, n.runJobs)
+	}
 	g.add("webhooks", hookStopTime, n.runWebhooks)
 	g.add("replication", time.Minute, n.runReplication)
 }

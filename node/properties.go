@@ -170,7 +170,7 @@ func appProperties() []Property {
 		number("app.shutdown_wait_seconds", 180, 0, 86400, "seconds", "longest wait for requests in flight at a shutdown"),
 		number("app.shutdown_delay_seconds", 0, 0, 86400, "seconds", "how long /health says SHUTTING DOWN before the hub stops listening, so that a load balancer notices"),
 		boolean("hub.protect.channels", false, "default of a new channel's protect; with true, channels are deleted by local callers only"),
-		boolean("hub.read.only", false, "a node that only reads").refuse("true", "this version has no read-only nodes"),
+		boolean("hub.read.only", false, "serves reads of what is in long-term storage and in its own data.dir, and changes nothing; switches webhooks, replication and all jobs off"),
 		text("cluster.location", "local", "part of a tag").none(notOurs),
 		number("query.merge.max.wait.minutes", 2, 1, 1440, "minutes", "longest duration of a query that is not a stream"),
 		number("traces.limit", 50, 1, 10000, "steps", "length of a request's trace"),

@@ -16,7 +16,12 @@ func (n *Node) newRouter() (*web.Router, error) {
 	if rate == 0 {
 		rate = -1 // as long as they like
 	}
+	var admit func(*http.Request, string) error
+	if n.cfg.Bool("hub.read.only") {
+		admit = readOnly
+	}
 	return web.New(web.Options{
+		Admit: admit,
 		Log: n.log.With("component", "http"), Version: n.env.Version, Node: n.name(),
 		BodyRate: rate, BodyGrace: n.cfg.Duration("http.body.grace.seconds"), TraceLimit: int(n.cfg.Int("traces.limit")),
 		Observe: n.parts.requests.observe,
@@ -74,7 +79,7 @@ func (n *Node) routes() (*web.Router, error) {
 
 func (n *Node) internalOptions() internalapi.Options {
 	opt := internalapi.Options{
-		Node: n.name(), Version: n.env.Version, Started: n.started, Clock: n.env.Clock, State: n.State,
+		Node: n.name(), Version: n.env.Version, Started: n.started, Clock: n.env.Clock, State: n.State, ReadOnly: n.cfg.Bool("hub.read.only"),
 		Properties: n.cfg.Explicit, Shutdown: n.Shutdown, Guarded: n.cfg.Bool("hub.protect.channels"),
 	}
 	if s := n.parts.service; s != nil {

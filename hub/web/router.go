@@ -229,6 +229,11 @@ func (x *exchange) serve(r *http.Request) error {
 		h = found.methods[http.MethodGet]
 	}
 	if h != nil {
+		if admit := x.rt.opt.Admit; admit != nil {
+			if err := admit(r, found.pattern); err != nil {
+				return err
+			}
+		}
 		return call(h, &x.out, r)
 	}
 	x.out.Header().Set("Allow", found.methods.allow())

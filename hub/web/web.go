@@ -39,6 +39,8 @@ type Options struct {
 	BodyGrace time.Duration
 	// TraceLimit is how many of the first and of the last steps a trace keeps; default 50.
 	TraceLimit int
+	// Admit, if not nil, is asked before a handler gets a request; its error is the answer. pattern is the route's.
+	Admit func(r *http.Request, pattern string) error
 	// Observe, if not nil, is called once after each request, by the goroutine that served it.
 	Observe func(Observation)
 }
