@@ -22,7 +22,7 @@ func (n *Node) newRouter() (*web.Router, error) {
 	}
 	return web.New(web.Options{
 		Admit: admit,
-		Log: n.log.With("component", "http"), Version: n.env.Version, Node: n.name(),
+		Log:   n.log.With("component", "http"), Version: n.env.Version, Node: n.name(),
 		BodyRate: rate, BodyGrace: n.cfg.Duration("http.body.grace.seconds"), TraceLimit: int(n.cfg.Int("traces.limit")),
 		Observe: n.parts.requests.observe,
 	})
