@@ -103,9 +103,13 @@ func TestPutAgain(t *testing.T) {
 	h := w.mustPut("p", `{`+minimal+`,"maxAttempts":2}`)
 	w.moved("p", at(0, "x"), State{Last: at(0, "x").String(), InFlight: []Flight{{Path: at(9, "y").String()}}, Errors: []Line{{Time: testTime.UnixMilli(), Path: "p", Text: "503"}}})
 
+	stored, _ := w.catalog.Get(t.Context(), "p")
 	same, created, err := w.put("p", `{`+minimal+`,"maxAttempts":2,"lastCompleted":"http://hub.example/channel/orders/2014/01/13/10/42"}`)
 	if err != nil || created || *same != *h {
 		t.Errorf("the same again: %+v, created %v, %v", same, created, err)
+	}
+	if now, _ := w.catalog.Get(t.Context(), "p"); now != stored {
+		t.Error("the same again was written")
 	}
 	if other := w.mustPut("p", `{"channelUrl":"https://elsewhere.example/channel/ORDERS/"}`); other.Born != h.Born || other.ChannelURL != "https://elsewhere.example/channel/ORDERS" {
 		t.Errorf("another host: %+v", other)
@@ -202,6 +206,29 @@ func TestDeadCursor(t *testing.T) {
 	}
 }
 
+// TestDeleteAndMakeAgain: who makes a webhook while one of the name is being removed does not lose its cursor to that.
+func TestDeleteAndMakeAgain(t *testing.T) {
+	w := newWorld(t, nil)
+	w.mustPut("p", `{`+minimal+`}`)
+	made := make(chan struct{})
+	w.runs.stop = func() {
+		w.runs.stop = nil
+		go func() {
+			defer close(made)
+			w.mustPut("p", `{`+minimal+`}`)
+			w.moved("p", at(9, "x"), State{Last: at(9, "x").String()})
+		}()
+		time.Sleep(50 * time.Millisecond) // enough to overtake, if it could
+	}
+	if err := w.svc.Delete(t.Context(), "p"); err != nil {
+		t.Fatal(err)
+	}
+	<-made
+	if st := w.status("p"); !strings.HasSuffix(st.LastCompleted, "/x") {
+		t.Errorf("it stands at %s", st.LastCompleted)
+	}
+}
+
 func TestAt(t *testing.T) {
 	h := &Webhook{Born: "b", Start: "2014/01/13/10/42"}
 	end := hub.First(time.Date(2014, 1, 13, 10, 43, 0, 0, time.UTC))
@@ -216,6 +243,7 @@ func TestAt(t *testing.T) {
 		"taken, not set": {coord.Position{Fence: 7}, end, true},
 		"another life":   {coord.Position{Key: at(0, "x"), Payload: other}, end, true},
 		"without state":  {coord.Position{Key: at(0, "x")}, end, true},
+		"own, no key":    {coord.Position{Payload: own}, end, true},
 		"own":            {coord.Position{Key: at(0, "x"), Payload: own}, at(0, "x"), false},
 	} {
 		k, s, fresh, err := h.At(c.p)

@@ -119,6 +119,9 @@ func TestInstanceNames(t *testing.T) {
 	w.proto("p2", "a:b", `,"maxAttempts":2`) // they keep their names
 	w.want("TAGWH_a_b_c_p2", "TAGWH_a_b_c_p3", "TAGWH_a_b_d_p2", "p2", "p3")
 
+	w.tagged("e", "a:b") // the name of a further prototype's instance does not depend on whether the first is still there
+	w.want("TAGWH_a_b_c_p2", "TAGWH_a_b_c_p3", "TAGWH_a_b_d_p2", "TAGWH_a_b_e_p2", "p2", "p3")
+
 	long := strings.Repeat("x", 48)
 	w.tagged(long, long)
 	w.proto(strings.Repeat("y", 128), long, "")
@@ -126,6 +129,26 @@ func TestInstanceNames(t *testing.T) {
 	if name := "TAGWH_" + long + "_" + long + "_z" + strings.Repeat("y", 127); !slices.Contains(w.names(), name) {
 		t.Errorf("no webhook of the name %s: %v", name, w.names())
 	}
+}
+
+// TestTakenNames: a webhook that a person has made is not taken for an instance, nor one instance for another.
+func TestTakenNames(t *testing.T) {
+	w := newWorld(t, nil)
+	w.channels.add("x_p", "a")
+	w.mustPut("TAGWH_a_x", `{"callbackUrl":"http://mine.example/","channelUrl":"http://hub.example/channel/x"}`)
+	w.proto("p", "a", "")
+	w.tagged("x", "a") // its plain name is a person's, the one with the prototype's name that of x_p
+	w.want("TAGWH_a_x", "TAGWH_a_x_p", "TAGWH_a_x_p_2", "p")
+	if h := w.status("TAGWH_a_x"); h.CallbackURL != "http://mine.example/" || h.Prototype != "" {
+		t.Errorf("%+v", h.Webhook)
+	}
+	if a, b := w.status("TAGWH_a_x_p").ChannelName(), w.status("TAGWH_a_x_p_2").ChannelName(); a != "x_p" || b != "x" {
+		t.Errorf("channels %s, %s", a, b)
+	}
+	if err := w.svc.Delete(t.Context(), "p"); err != nil {
+		t.Fatal(err)
+	}
+	w.want("TAGWH_a_x")
 }
 
 // TestPrototypeTag: another tag, other instances.
@@ -238,6 +261,17 @@ func TestHeal(t *testing.T) {
 			t.Fatal(err)
 		}
 		heal(t, w)
+	})
+	t.Run("prototype of another tag", func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.channels.add("c", "a", "b")
+		w.proto("p", "a", "")
+		w.channels.fail = errTest
+		if _, _, err := w.put("p", `{`+protoBody+`b"}`); err == nil {
+			t.Fatal("no error")
+		}
+		w.channels.fail = nil
+		heal(t, w, "TAGWH_b_c", "p")
 	})
 	t.Run("instance removed by a person", func(t *testing.T) {
 		w := newWorld(t, nil)

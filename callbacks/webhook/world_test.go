@@ -223,6 +223,7 @@ type runs struct {
 	stopped []string
 	ranges  []Range
 	fail    error
+	stop    func() // called by Stop
 }
 
 func (r *runs) Live(_ context.Context, name string) (Live, bool) {
@@ -241,8 +242,12 @@ func (r *runs) Replay(_ context.Context, _ string, x Range) (int, error) {
 
 func (r *runs) Stop(_ context.Context, name string) error {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.stopped = append(r.stopped, name)
+	stop := r.stop
+	r.mu.Unlock()
+	if stop != nil {
+		stop()
+	}
 	return r.fail
 }
 
