@@ -183,6 +183,7 @@ func TestReplicateLarge(t *testing.T) {
 	broken := errors.New("the line broke")
 	for name, it := range map[string]channel.Replica{
 		"short": {Key: b, Reader: strings.NewReader(body[:100]), Size: 300}, "long": {Key: h.ago(0, "dddddd"), Reader: strings.NewReader(body), Size: 299},
+		"cut":    {Key: h.ago(0, "ffffff"), Reader: strings.NewReader(body[:100]), Size: 300},
 		"broken": {Key: h.ago(0, "eeeeee"), Reader: io.MultiReader(strings.NewReader(body), badReader{broken}), Size: -1},
 	} {
 		err := h.Replicate(ctx, ch, it)
