@@ -160,7 +160,7 @@ func (s *session) abandon(e *entry, reason string) {
 	if s.w.ErrorChannelURL != "" && s.opt.ErrorItem != nil && !s.tell(e, line) {
 		return
 	}
-	s.opt.Log.Info("an item was given up", "webhook", s.w.Name, "path", line.Path, "reason", reason)
+	s.opt.Log.Debug("an item was given up", "webhook", s.w.Name, "path", line.Path, "reason", reason)
 	s.finished(e, &line)
 }
 

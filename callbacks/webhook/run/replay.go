@@ -11,6 +11,7 @@ import (
 const (
 	maxRanges     = 100
 	maxReplayKeys = 1000
+	maxReplaySize = 80 << 10 // bytes of paths
 )
 
 // Replay: see webhook.Runs.
@@ -61,11 +62,15 @@ func (m *Manager) replayLater(ctx context.Context, name string, r webhook.Range)
 }
 
 func withRange(all []webhook.Range, r webhook.Range) ([]webhook.Range, error) {
-	keys := len(r.Keys)
-	for _, o := range all {
+	keys, size := 0, 0
+	for _, o := range append(all[:len(all):len(all)], r) {
 		keys += len(o.Keys)
+		size += len(o.From) + len(o.To)
+		for _, path := range o.Keys {
+			size += len(path) + 3
+		}
 	}
-	if len(all) >= maxRanges || keys > maxReplayKeys {
+	if len(all) >= maxRanges || keys > maxReplayKeys || size > maxReplaySize {
 		return nil, hub.E(hub.TooMany, "too much waits to be delivered again: at most %d ranges and %d single items may; try again later", maxRanges, maxReplayKeys)
 	}
 	return append(all[:len(all):len(all)], r), nil

@@ -55,6 +55,10 @@ func (h *hook) run(ctx context.Context, end context.CancelCauseFunc, w *webhook.
 	stop := s.cursor.AfterLost(func(why error) { end(why) })
 	defer stop()
 	m.mu.Lock()
+	if ctx.Err() != nil { // Stop may have looked already
+		m.mu.Unlock()
+		return context.Cause(ctx)
+	}
 	h.session = s
 	m.mu.Unlock()
 	defer func() {
