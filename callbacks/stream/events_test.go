@@ -280,3 +280,18 @@ func FuzzText(f *testing.F) {
 		}
 	})
 }
+
+// TestSocketFrames: a frame that is closed behind its text is the one that is made at once, at every length of a length.
+func TestSocketFrames(t *testing.T) {
+	for _, n := range []int{0, 1, 125, 126, 127, 1000, 65535} {
+		text := bytes.Repeat([]byte("x"), n)
+		want := appendFrame([]byte("before"), text)
+		got := closeFrame(append(append([]byte("before"), make([]byte, frameHead)...), text...), len("before"))
+		if !bytes.Equal(got, want) {
+			t.Errorf("%d bytes: % x, want % x", n, got[:12], want[:12])
+		}
+	}
+	if b := appendFrame(nil, make([]byte, 65536)); len(b) != 10+65536 || !bytes.Equal(b[:10], []byte{0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0}) {
+		t.Errorf("64 KiB: % x", b[:10])
+	}
+}

@@ -156,3 +156,82 @@ func TestManyReaders(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestSeam: from long-term history into the present nothing is missed and nothing comes twice, while items move from the one store to the other.
+func TestSeam(t *testing.T) {
+	w := newWorld(t, nil)
+	w.put("c")
+	ch, err := w.svc.Channel(t.Context(), "c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var keys []hub.Key
+	write := func(n int) {
+		for range n {
+			keys = append(keys, w.post("c", "text/plain", "x"))
+		}
+	}
+	move := func() { // all but the newest few
+		all := w.short.All("c")
+		all = all[:max(0, len(all)-50)]
+		w.long.Archive(ch, all...)
+		if len(all) > 0 {
+			w.short.Sweep("c", all[len(all)-1].Key.After())
+		}
+	}
+	write(500)
+	move()
+	day := "/channel/c/" + keys[0].Time().Format("2006/01/02")
+	urls, bodies := w.ws(day+"/ws"), w.ws(day+"/ws?payload=items")
+	later := w.events("/channel/c/" + keys[99].String() + "/events")
+	var wg sync.WaitGroup
+	const total = 3000
+	var got [3][]string
+	wg.Go(func() {
+		for range total {
+			text, err := urls.next()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			got[0] = append(got[0], strings.TrimPrefix(text, "http://"+w.addr+"/channel/c/"))
+		}
+	})
+	wg.Go(func() {
+		for range total {
+			text, err := bodies.next()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			var m struct{ Key string }
+			if err := json.Unmarshal([]byte(text), &m); err != nil {
+				t.Error(err)
+			}
+			got[1] = append(got[1], m.Key)
+		}
+	})
+	wg.Go(func() {
+		for range total - 100 {
+			e, _, err := later.next()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			got[2] = append(got[2], strings.TrimPrefix(e.id, "http://"+w.addr+"/channel/c/"))
+		}
+	})
+	for len(keys) < total {
+		write(100)
+		move()
+	}
+	wg.Wait()
+	for i, from := range []int{0, 0, 100} {
+		for j, k := range keys[from:] {
+			if j >= len(got[i]) || got[i][j] != k.String() {
+				t.Errorf("follower %d: item %d of %d is not what it should be", i, j, len(got[i]))
+				break
+			}
+		}
+	}
+}
