@@ -201,7 +201,8 @@ func (s *source) list(w http.ResponseWriter, items []sourceItem, all int, origin
 	json.NewEncoder(w).Encode(map[string]any{"_links": map[string]any{"uris": uris}})
 }
 
-const mark = "XbX"
+// mark is the boundary of the original.
+const mark = "||||||~~~~~~||||||~~~~~~||||||~~~~~~||||||~~~~~~||||||~~~~~~||||||"
 
 func (s *source) bulk(w http.ResponseWriter, items []sourceItem) {
 	w.Header().Set("Content-Type", "multipart/mixed;boundary="+mark)
