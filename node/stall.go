@@ -44,11 +44,11 @@ type stallConn struct {
 	readBy  time.Time  // what the owner has asked for; zero: nothing
 	rings   time.Time  // when the timer does, at or before readBy; zero: never
 	timer   *time.Timer
-	cut     bool      // reads are broken off
-	closed  bool      // the timer is not to be set any more
-	written time.Time // when the deadline of writes was moved last; zero: it must be
-	owned   bool      // the owner has set the deadline of writes
-	preface []byte    // goes into the header of the answer that is written next
+	cut     bool          // reads are broken off
+	closed  bool          // the timer is not to be set any more
+	writes  time.Duration // since made: how long the deadline of writes need not be moved
+	owned   bool          // the owner has set the deadline of writes
+	preface []byte        // goes into the header of the answer that is written next
 }
 
 // Preface implements web.Prefacer.
@@ -129,7 +129,7 @@ func (c *stallConn) SetWriteDeadline(t time.Time) error {
 	defer c.mu.Unlock()
 	if t.IsZero() {
 		if c.owned {
-			c.owned, c.written = false, time.Time{}
+			c.owned, c.writes = false, 0
 		}
 		return nil
 	}
@@ -171,14 +171,14 @@ func (c *stallConn) allow() (lines []byte, err error) {
 	if c.owned {
 		return lines, nil
 	}
-	now := time.Now()
-	if now.Sub(c.written) <= c.limit/4 {
+	now := time.Since(c.made) // cheaper than time.Now
+	if now < c.writes {
 		return lines, nil
 	}
-	if err := c.Conn.SetWriteDeadline(now.Add(c.limit)); err != nil {
+	if err := c.Conn.SetWriteDeadline(c.made.Add(now + c.limit)); err != nil {
 		return nil, err
 	}
-	c.written = now
+	c.writes = now + c.limit/4
 	return lines, nil
 }
 

@@ -195,7 +195,7 @@ func TestReadBrokenOff(t *testing.T) {
 }
 
 func BenchmarkStallConn(b *testing.B) {
-	c := &stallConn{Conn: nowhere{}, limit: time.Minute}
+	c := &stallConn{Conn: nowhere{}, limit: time.Minute, made: time.Now()}
 	part := []byte("0123456789")
 	b.ReportAllocs()
 	for b.Loop() {

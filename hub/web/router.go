@@ -183,7 +183,6 @@ func (rt *Router) ServeHTTP(w http.ResponseWriter, outer *http.Request) {
 	}
 	defer x.done(r, start)
 	if err := x.serve(r); err != nil {
-		x.cause = err
 		x.fail(r, err)
 	}
 	x.out.finish()

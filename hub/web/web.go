@@ -136,7 +136,6 @@ type exchange struct {
 	coded   bool // coding is known
 	values  parsedQuery
 	trace   *Trace
-	cause   error
 }
 
 type param struct{ name, value string }
