@@ -173,6 +173,11 @@ func nodes(t *testing.T, rnd *rand.Rand) {
 	for i := range all {
 		start(i)
 	}
+	defer func() {
+		for _, n := range all {
+			n.stop()
+		}
+	}()
 	hooks := []string{"w0", "w1", "w2"}
 	for i, name := range hooks {
 		w.put(func(h *webhook.Webhook) { h.Name, h.ParallelCalls, h.MaxAttempts = name, 1+2*i, 0 })
@@ -194,6 +199,8 @@ func nodes(t *testing.T, rnd *rand.Rand) {
 		}
 	}
 	time.Sleep(10 * time.Minute)
+	mu.Lock()
+	defer mu.Unlock()
 	for _, name := range hooks {
 		leads := 0
 		for i, n := range all {
@@ -211,8 +218,5 @@ func nodes(t *testing.T, rnd *rand.Rand) {
 				t.Errorf("%s was left out of %s", p, name)
 			}
 		}
-	}
-	for _, n := range all {
-		n.stop()
 	}
 }
