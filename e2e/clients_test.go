@@ -393,11 +393,19 @@ func TestWS(t *testing.T) {
 	messages(node(t, "ws.js", after(uris[9])), uris[10:])
 	day := strings.Join(strings.Split(keyOf(first), "/")[:3], "/")
 	messages(node(t, "ws.js", ws+"beans/"+day+"/ws"), append([]string{first}, uris...))
+	binary := addItem(t, h.URL, "beans", "image/png", "\x89PNG\r\n")
+	messages(live, []string{binary})
+	whole := node(t, "ws.js", after(uris[18])+"?payload=items")
+	for _, want := range []string{`{"key":"` + keyOf(uris[19]) + `","contentType":"text/plain","body":"item 19"}`, `{"key":"` + keyOf(binary) + `","contentType":"image/png","bodyBase64":"iVBORw0K"}`} {
+		if l := said(whole); l.Text == nil || *l.Text != want {
+			t.Errorf("%+v, want %s", l, want)
+		}
+	}
 	if l := said(node(t, "ws.js", ws+"none/ws")); l.Status != 404 {
 		t.Errorf("of no channel: %+v", l)
 	}
 	closing := node(t, "ws.js", after(uris[18]))
-	messages(closing, uris[19:])
+	messages(closing, append(uris[19:], binary))
 	fmt.Fprintln(closing.stdin, "close")
 	if l := said(closing); l.Closed != 1000 {
 		t.Errorf("closed by the client: %+v", l)
@@ -507,6 +515,50 @@ func TestStandardWebhooks(t *testing.T) {
 		t.Fatal(list, err)
 	}
 	taken(listening, "laptop", list[0])
+}
+
+// TestStandardWebhooksBatch: the signature of a period is right too, also when the call is too large to be kept in one piece.
+func TestStandardWebhooksBatch(t *testing.T) {
+	h := start(t)
+	putChannel(t, h.URL, "beans", "{}")
+	const items = 5000
+	bodies := make([][]byte, items)
+	for i := range bodies {
+		bodies[i] = fmt.Appendf(nil, "item %d é", i)
+	}
+	body, contentType := bulkBody("text/plain", bodies)
+	for _, payload := range []string{"uris", "items"} {
+		secret := makeSecret(payload)
+		consumer := node(t, "standardwebhooks.js", secret)
+		r, err := callJSON(t, "PUT", h.URL+"/webhook/"+payload, fmt.Sprintf(`{"callbackUrl": %q, "channelUrl": %q, "batch": "SECOND", "payload": %q, "secret": %q}`,
+			consumer.port(), h.URL+"/channel/beans", payload, secret))
+		if err != nil || r.status != 201 {
+			t.Fatalf("%d %s %v", r.status, r.body, err)
+		}
+		must(t, 201, "POST", h.URL+"/channel/beans/bulk", body, "Content-Type", contentType)
+		for {
+			c := next[struct {
+				Payload *struct {
+					Type  string
+					URIs  []string
+					Items []struct{ URL, Body string }
+				}
+				Refused string
+			}](consumer)
+			if c.Payload == nil {
+				t.Fatalf("%s: refused: %s", payload, c.Refused)
+			}
+			if c.Payload.Type == "heartbeat" {
+				continue
+			}
+			p := c.Payload // all parts of a bulk have one millisecond
+			if len(p.URIs) != items || payload == "items" && (len(p.Items) != items || p.Items[7].Body != "item 7 é" || p.Items[7].URL != p.URIs[7]) {
+				t.Errorf("%s: %d uris, %d items", payload, len(p.URIs), len(p.Items))
+			}
+			break
+		}
+		must(t, 202, "DELETE", h.URL+"/webhook/"+payload, nil)
+	}
 }
 
 // callJSON sends JSON.
