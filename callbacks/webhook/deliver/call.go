@@ -143,10 +143,15 @@ func (c *Caller) send(a *attempt, u *url.URL) (resp *http.Response, finish func(
 
 // readAnswer reads so much that a connection can be used again after a modest answer, and returns its beginning.
 func readAnswer(body io.Reader) []byte {
-	var kept bytes.Buffer
-	io.CopyN(&kept, body, answerKept) // the status has decided already; an answer that breaks off changes nothing
-	io.CopyN(io.Discard, body, answerRead-answerKept)
-	return kept.Bytes()
+	if body == http.NoBody {
+		return nil
+	}
+	kept := make([]byte, answerKept)
+	n, err := io.ReadFull(body, kept) // the status has decided already; an answer that breaks off changes nothing
+	if err == nil {
+		io.CopyN(io.Discard, body, answerRead-answerKept)
+	}
+	return bytes.Clone(kept[:n]) // what is remembered is mostly short
 }
 
 // redirect is the address in Location, if it can be called.

@@ -599,3 +599,47 @@ func TestOptions(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkPost is one call after the other to a consumer that does nothing.
+func BenchmarkPost(b *testing.B) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	var group sync.WaitGroup
+	group.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			group.Go(func() {
+				defer c.Close()
+				buf := make([]byte, 4096) // a request comes in one piece here
+				for {
+					if _, err := c.Read(buf); err != nil {
+						return
+					}
+					io.WriteString(c, answered)
+				}
+			})
+		}
+	})
+	c, err := New(Options{Node: func() string { return "hub1.example:8080" }})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { c.Close(); l.Close(); group.Wait() }()
+	w := hook("")
+	w.CallbackURL = "http://" + l.Addr().String() + "/cb"
+	b.ReportAllocs()
+	for b.Loop() {
+		m, err := ItemMessage(w, key(0), nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if o := c.Post(b.Context(), w, m); !o.OK() {
+			b.Fatal(o.Text())
+		}
+	}
+}
