@@ -271,7 +271,8 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 }
 
-// Reconcile makes the instances that are missing, brings those up to date that are not, and removes those whose prototype, channel or tag is gone.
+// Reconcile makes the instances that are missing, brings those up to date that are not, and removes those whose prototype, channel or tag is gone, or that
+// are there twice.
 func (s *Service) Reconcile(ctx context.Context) error {
 	all, err := s.List(ctx) // before the channels: an instance in it was made for a channel that had the tag by then
 	if err != nil {
@@ -290,10 +291,19 @@ func (s *Service) Reconcile(ctx context.Context) error {
 	}
 	defer s.takeTags()()
 	var wrong []error
+	seen := map[string]bool{}
 	for _, w := range all {
-		if w.Prototype != "" {
-			wrong = append(wrong, s.removeStray(ctx, w, byID[hub.ChannelID(w.ChannelName())]))
+		if w.Prototype == "" {
+			continue
 		}
+		id := hub.ChannelID(w.ChannelName())
+		pair := w.Prototype + "/" + id
+		if seen[pair] { // two nodes have each made one, under names of which one was taken at first
+			wrong = append(wrong, s.removeInstance(ctx, w))
+			continue
+		}
+		seen[pair] = true
+		wrong = append(wrong, s.removeStray(ctx, w, byID[id]))
 	}
 	for _, w := range all {
 		if !w.IsPrototype() {

@@ -3,8 +3,10 @@ package webhook
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -273,6 +275,21 @@ func TestHeal(t *testing.T) {
 		w.channels.fail = nil
 		heal(t, w, "TAGWH_b_c", "p")
 	})
+	t.Run("made twice", func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.channels.add("c", "a")
+		w.proto("p", "a", "")
+		h, err := w.svc.Get(t.Context(), "TAGWH_a_c")
+		if err != nil {
+			t.Fatal(err)
+		}
+		twin := *h
+		twin.Name += "_p"
+		if err := w.catalog.Create(t.Context(), twin.Name, &twin); err != nil {
+			t.Fatal(err)
+		}
+		heal(t, w, "TAGWH_a_c", "p")
+	})
 	t.Run("instance removed by a person", func(t *testing.T) {
 		w := newWorld(t, nil)
 		w.channels.add("c", "a")
@@ -312,4 +329,75 @@ func TestRun(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// TestPrototypesInACrowd: prototypes, also one that is called like an instance, channels and looks at the same time, on two nodes. Nobody waits for ever, and after
+// a last look there is exactly what there should be.
+func TestPrototypesInACrowd(t *testing.T) {
+	w := newWorld(t, nil)
+	first := w.svc
+	nodes := []*Service{first, w.node(nil)}
+	protos := []string{"p", "q", "TAGWH_a_c1"}
+	var wg sync.WaitGroup
+	for i := range 12 {
+		svc, rng := nodes[i%2], rand.New(rand.NewPCG(uint64(i), 1))
+		wg.Go(func() {
+			for range 25 {
+				name, channel := protos[rng.IntN(len(protos))], fmt.Sprint("c", rng.IntN(4))
+				var err error
+				switch rng.IntN(5) {
+				case 0:
+					p, perr := ParsePatch([]byte(`{` + protoBody + `a","errorChannelUrl":"http://h/channel/` + channel + `"}`))
+					if perr != nil {
+						t.Error(perr)
+					}
+					_, _, err = svc.Put(t.Context(), name, p)
+				case 1:
+					err = svc.Delete(t.Context(), name)
+				case 2:
+					err = svc.ChannelChanged(t.Context(), nil, w.channels.add(channel, "a"))
+				case 3:
+					gone := &hub.Channel{Name: channel}
+					w.channels.drop(channel)
+					err = svc.ChannelChanged(t.Context(), gone, nil)
+				case 4:
+					err = svc.Reconcile(t.Context())
+				}
+				// A name that is another's is refused: Invalid or Conflict. Nothing else may fail.
+				if err != nil && !hub.Is(err, hub.NotFound) && !hub.Is(err, hub.Conflict) && !hub.Is(err, hub.Invalid) {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	w.channels.add("c1", "a")
+	w.channels.add("c2", "a")
+	for range 2 {
+		if err := w.svc.Reconcile(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all, err := w.svc.List(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	channels, _ := w.channels.TagChannels(t.Context(), "a")
+	count := map[string]int{}
+	for _, h := range all {
+		if h.Prototype != "" {
+			count[h.Prototype]++
+		}
+	}
+	for _, h := range all {
+		if h.IsPrototype() {
+			if count[h.Name] != len(channels) {
+				t.Errorf("prototype %s has %d instances of %d channels: %v", h.Name, count[h.Name], len(channels), w.names())
+			}
+			delete(count, h.Name)
+		}
+	}
+	if len(count) > 0 {
+		t.Errorf("instances without a prototype: %v of %v", count, w.names())
+	}
 }

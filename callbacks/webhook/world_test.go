@@ -161,6 +161,8 @@ func (c *channels) insert(name string, keys ...hub.Key) {
 
 func (c *channels) make(_ context.Context, name string) error {
 	c.add(name)
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.made = append(c.made, name)
 	return nil
 }
