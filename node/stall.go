@@ -142,6 +142,14 @@ func (c *stallConn) SetDeadline(t time.Time) error {
 	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
 }
 
+// SetWriteBuffer bounds what the kernel keeps for a client, where it can be told to.
+func (c *stallConn) SetWriteBuffer(bytes int) error {
+	if b, ok := c.Conn.(interface{ SetWriteBuffer(bytes int) error }); ok {
+		return b.SetWriteBuffer(bytes)
+	}
+	return nil
+}
+
 func (c *stallConn) Write(p []byte) (int, error) {
 	total := 0
 	for {

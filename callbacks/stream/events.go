@@ -106,9 +106,9 @@ func (e *eventStream) write() {
 	if e.err != nil || len(e.out) == 0 {
 		return
 	}
-	began := time.Now()
-	_ = e.control.SetWriteDeadline(began.Add(e.s.opt.Stall)) // where there is no such thing, the listener has its own
-	if _, e.err = e.w.Write(e.out); e.err != nil && time.Since(began) > e.s.opt.Stall/2 {
+	began, stall := time.Now(), min(e.s.opt.Stall, time.Minute)
+	_ = e.control.SetWriteDeadline(began.Add(stall)) // where there is no such thing, the listener has its own
+	if _, e.err = e.w.Write(e.out); e.err != nil && time.Since(began) > stall/2 {
 		e.s.meters.slow[events].Add(1)
 	}
 	e.out = e.out[:0]

@@ -48,10 +48,12 @@ type Options struct {
 	Feeds    *feed.Shared
 	Stopping context.Context // ends when the hub goes away; nil: never
 
-	Ping     time.Duration // between two pings of a socket; one that says nothing for three of them is dead. 0: 30 s
+	Ping     time.Duration // between two pings of a socket; one that says nothing to three of them is dead. 0: 30 s
 	Beat     time.Duration // between two heartbeats of events; 0: 1 s
 	Patience time.Duration // for how long the client of a socket that was up to date may keep messages waiting until it is again; 0: 30 s
-	Stall    time.Duration // for how long one message may be on its way; 0: 1 min
+	// Stall is for how long one message of a socket may be on its way; 0: 5 min. Its client has to read again before it can be told anything, so it gets
+	// more time than Patience. One of events has no more than a minute: there is nothing to tell it.
+	Stall time.Duration
 
 	Metrics metrics.Registry
 	Log     *slog.Logger
@@ -61,6 +63,7 @@ const (
 	pageKeys     = 128       // keys in the hands of one connection
 	bodyBudget   = 128 << 20 // bytes of bodies that all connections together are sending, beyond small ones
 	smallBody    = 64 << 10  // bodies up to here are not counted
+	kernelBuffer = 256 << 10 // bytes on their way to one socket
 	clientFrame  = 64 << 10  // the longest message that a client may send, for nothing
 	closeGrace   = 2 * time.Second
 	retryMillis  = 2000 // what event sources are told to wait before they come back
@@ -129,7 +132,7 @@ func New(o Options) (*Server, error) {
 	if o.Stopping == nil {
 		o.Stopping = context.Background()
 	}
-	for d, def := range map[*time.Duration]time.Duration{&o.Ping: 30 * time.Second, &o.Beat: time.Second, &o.Patience: 30 * time.Second, &o.Stall: time.Minute} {
+	for d, def := range map[*time.Duration]time.Duration{&o.Ping: 30 * time.Second, &o.Beat: time.Second, &o.Patience: 30 * time.Second, &o.Stall: 5 * time.Minute} {
 		if *d <= 0 {
 			*d = def
 		}

@@ -117,6 +117,7 @@ type peer struct {
 	ping atomic.Pointer[string] // of the client, not answered yet
 
 	live    bool          // it has been up to date
+	unheard atomic.Int32  // pings since it was heard of last
 	left    atomic.Int32  // the close code to answer the client's with
 	blocked time.Duration // for how long its client has kept messages waiting since then
 	last    hub.Key       // of the last item sent
@@ -141,6 +142,9 @@ func (s *Server) serve(ws *websocket.Conn, l *line, want wish) {
 	ctx, cancel, done := s.until(context.Background(), hurry)
 	defer done()
 	ws.SetReadLimit(clientFrame)
+	if b, ok := ws.NetConn().(interface{ SetWriteBuffer(bytes int) error }); ok {
+		_ = b.SetWriteBuffer(kernelBuffer)
+	}
 	p := &peer{s: s, ws: ws, line: l, want: want}
 	read := make(chan struct{})
 	go func() {
@@ -188,14 +192,12 @@ func closing(err error) (code int, reason string) {
 	return websocket.CloseInternalServerErr, "the hub cannot go on with this"
 }
 
-// listen reads what nobody wants until the client leaves, is silent for too long, or breaks the protocol: then gorilla has told it so. Pings and the
-// close are left to push to answer: there is one who writes, so no frame comes to lie in the middle of another.
+// listen reads what nobody wants until the client leaves, or breaks the protocol: then gorilla has told it so. Pings and the close are left to push to
+// answer: there is one who writes, so no frame comes to lie in the middle of another.
 func (p *peer) listen() {
-	alive := func() { _ = p.ws.SetReadDeadline(time.Now().Add(3 * p.s.opt.Ping)) }
-	alive()
-	p.ws.SetPongHandler(func(string) error { alive(); return nil })
+	p.ws.SetPongHandler(func(string) error { p.unheard.Store(0); return nil })
 	p.ws.SetPingHandler(func(text string) error {
-		alive()
+		p.unheard.Store(0)
 		p.ping.Store(&text)
 		p.line.rouse()
 		return nil
@@ -218,7 +220,7 @@ func (p *peer) listen() {
 		if err != nil {
 			return
 		}
-		alive()
+		p.unheard.Store(0)
 	}
 }
 
@@ -251,9 +253,15 @@ func (p *peer) push(ctx context.Context) error {
 	}
 }
 
-// control answers the client's ping, or sends one.
+// deadPings is how many pings a client may leave unanswered.
+const deadPings = 3
+
+// control answers the client's ping, or sends one. It ends with a client that is silent; one that has not been asked, because it does not read, is not.
 func (p *peer) control() error {
 	kind, text := websocket.PingMessage, ""
+	if p.unheard.Add(1) > deadPings {
+		return errLeft
+	}
 	if asked := p.ping.Swap(nil); asked != nil {
 		kind, text = websocket.PongMessage, *asked
 	}

@@ -112,8 +112,11 @@ func (l thin) Accept() (net.Conn, error) {
 	if err == nil {
 		err = c.(*net.TCPConn).SetWriteBuffer(sockBuffer)
 	}
-	return c, err
+	return thinConn{c}, err
 }
+
+// thinConn hides what else a connection can do.
+type thinConn struct{ net.Conn }
 
 // dial connects with small buffers.
 func (w *world) dial() net.Conn {
