@@ -54,8 +54,16 @@ func (s *Service) Status(ctx context.Context, name string) (Status, error) {
 // url is the URL of a time path of the webhook's channel.
 func (w *Webhook) url(path string) string { return w.ChannelURL + "/" + path }
 
-// stands is where a webhook stands: by the word of its leader, else by what is stored.
+// stands is where a webhook stands: by the word of its leader, else by what is stored. State.Last is never empty.
 func (s *Service) stands(ctx context.Context, w *Webhook) (hub.Key, State, error) {
+	at, state, err := s.said(ctx, w)
+	if state.Last == "" {
+		state.Last = at.String()
+	}
+	return at, state, err
+}
+
+func (s *Service) said(ctx context.Context, w *Webhook) (hub.Key, State, error) {
 	if s.opt.Runs != nil {
 		if live, ok := s.opt.Runs.Live(ctx, w.Name); ok && live.Born == w.Born {
 			return live.Cursor, live.State, nil
