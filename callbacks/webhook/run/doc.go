@@ -12,9 +12,10 @@
 //   - Repetition. A failed item is called again after a pause that doubles up to maxWaitMinutes, or after what the consumer asks for by Retry-After, until
 //     it is given up for its age or the number of attempts. 410 pauses the webhook.
 //
-// orderBy is a jq expression over the JSON body of an item; its first output counts. Or it is header:Name, of which there is Content-Type alone: an item
-// has no other header. Items of which the expression fails, or gives nothing or null, items that are no JSON, large ones and those that are gone make one
-// group among themselves. Periods (SECOND, MINUTE) have no values: orderBy means nothing there.
+// orderBy is a jq expression over the JSON body of an item; its first output counts, of a long one the first KiB. Definitions, loops and * are refused
+// (CheckOrderBy), and one evaluation has two seconds. Or it is header:Name, of which there is Content-Type alone: an item has no other header. Items of
+// which the expression fails, or gives nothing or null, items that are no JSON, large ones and those that are gone make one group among themselves.
+// Periods (SECOND, MINUTE) have no values: orderBy means nothing there.
 //
 // A loop that has nothing to do waits in its feed, without a timer. Workers, timers and lists exist only while there is something to deliver.
 package run

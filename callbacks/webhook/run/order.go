@@ -4,6 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -47,11 +51,57 @@ func parseOrder(text string) (*order, error) {
 	if err != nil {
 		return nil, hub.E(hub.Invalid, "orderBy is no jq expression: %v", err)
 	}
+	if word := greedy(reflect.ValueOf(query)); word != "" {
+		return nil, hub.E(hub.Invalid, "orderBy uses %s: nothing may be used there that can run or grow without end; name the member to order by", word)
+	}
 	code, err := gojq.Compile(query)
 	if err != nil {
 		return nil, hub.E(hub.Invalid, "orderBy cannot be used: %v", err)
 	}
 	return &order{jq: code, limit: jqTime}, nil
+}
+
+// greedy finds the first thing in an expression that can take any amount of time or memory for a small item; "" if there is none. The time of one
+// evaluation is bounded too, but not within some of these.
+func greedy(v reflect.Value) (word string) {
+	switch v.Kind() {
+	case reflect.Pointer:
+		if v.IsNil() {
+			return ""
+		}
+		switch x := v.Interface().(type) {
+		case *gojq.FuncDef:
+			return "def"
+		case *gojq.Reduce:
+			return "reduce"
+		case *gojq.Foreach:
+			return "foreach"
+		case *gojq.Func:
+			switch x.Name {
+			case "range", "repeat", "recurse", "recurse_down", "while", "until", "limit", "splits", "combinations", "walk", "gsub",
+				"scan", "input", "inputs", "debug", "stderr", "halt", "halt_error":
+				return x.Name
+			}
+		}
+		return greedy(v.Elem())
+	case reflect.Struct:
+		for i := range v.NumField() {
+			if word = greedy(v.Field(i)); word != "" {
+				return word
+			}
+		}
+	case reflect.Slice:
+		for i := range v.Len() {
+			if word = greedy(v.Index(i)); word != "" {
+				return word
+			}
+		}
+	case reflect.Int:
+		if op, ok := v.Interface().(gojq.Operator); ok && (op == gojq.OpMul || op == gojq.OpUpdateMul) {
+			return "*"
+		}
+	}
+	return word
 }
 
 // newOrder is what a webhook needs; nil if order is kept anyway, or there is none to be kept.
@@ -85,11 +135,7 @@ func (o *order) value(ctx context.Context, item *deliver.Item) string {
 	if _, failed := v.(error); !ok || failed || v == nil {
 		return ""
 	}
-	b, err := gojq.Marshal(v)
-	if err != nil {
-		return ""
-	}
-	return cut(string(b))
+	return string(appendValue(nil, v))
 }
 
 func cut(s string) string {
@@ -97,6 +143,37 @@ func cut(s string) string {
 		return strings.Clone(s[:maxValue])
 	}
 	return s
+}
+
+// appendValue appends the beginning of a value as JSON, as far as it tells groups apart: a small expression can make a value whose text is without end.
+func appendValue(b []byte, v any) []byte {
+	switch v := v.(type) {
+	case string:
+		b = strconv.AppendQuote(b, cut(v))
+	case []any:
+		b = append(b, '[')
+		for i := 0; i < len(v) && len(b) < maxValue; i++ {
+			b = append(appendValue(b, v[i]), ',')
+		}
+		b = append(b, ']')
+	case map[string]any:
+		if len(v) > maxValue {
+			return append(b, '{')
+		}
+		b = append(b, '{')
+		for _, name := range slices.Sorted(maps.Keys(v)) {
+			if len(b) >= maxValue {
+				break
+			}
+			b = append(appendValue(append(strconv.AppendQuote(b, cut(name)), ':'), v[name]), ',')
+		}
+		b = append(b, '}')
+	default:
+		if text, err := gojq.Marshal(v); err == nil { // null, a truth value, a number
+			b = append(b, text...)
+		}
+	}
+	return b[:min(len(b), maxValue)]
 }
 
 // lanes are the groups of entries, which ascend; nil if there are none.
