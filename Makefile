@@ -74,7 +74,7 @@ sim:
 	$(GO) test -count=1 -timeout 60m -run '^TestSim' ./e2e -sim.seeds=$(SEEDS)
 
 chaos:
-	$(GO) test -count=1 -timeout 60m -run '^Test(Crash|Injuries|WebhookChaos|Replicate)' -v ./e2e -rounds=$(ROUNDS) -replicate.items=200000 -replicate.cuts=50 -webhook.items=50000 -webhook.kills=30
+	$(GO) test -count=1 -timeout 60m -run '^Test(Crash|Injuries|WebhookChaos|Replicate)' -v ./e2e -rounds=$(ROUNDS) -replicate.items=200000 -replicate.cuts=50 -replicate.seeds=100 -webhook.items=50000 -webhook.kills=30
 
 # The container image timehub/hub:local: one static binary on nothing. Built by docker, or by buildah where there is no daemon.
 image:

@@ -180,7 +180,7 @@ func (e *exactReader) Read(p []byte) (int, error) {
 // this channel, and it has not been an ordinary channel since. archived is how far the archiver is.
 //
 // Without a marker, one is written before anything else. In a channel that never was anything but a target it stands at oldest, so that all that comes is
-// in order, for feeds and the archiver too. In one with items of its own, or that was archived by the clock, it stands at the horizon, so that
+// in order, for feeds and the archiver too; or, if its log was lost, at what is archived. In one with items of its own, or that was archived by the clock, it stands at the horizon, so that
 // nothing which was shown is hidden, and what comes below is late. fresh tells that it was written now.
 func (s *Service) BeginReplica(ctx context.Context, ch *hub.Channel, resumed bool, archived hub.Key) (marker, oldest hub.Key, fresh bool, err error) {
 	oldest = hub.First(ch.OldestAllowed(s.opt.Clock(), s.opt.Birthday))
@@ -196,13 +196,13 @@ func (s *Service) BeginReplica(ctx context.Context, ch *hub.Channel, resumed boo
 		}
 		lived = len(page.Keys) > 0
 	}
-	upTo := oldest
+	upTo := later(oldest, archived) // archived: the log was lost, and the marker with it
 	if lived {
 		horizon, err := s.opt.Short.Horizon(ctx)
 		if err != nil {
 			return marker, oldest, false, fmt.Errorf("read the horizon: %w", err)
 		}
-		upTo = later(later(horizon, archived), oldest)
+		upTo = later(horizon, upTo)
 	}
 	if err := s.Complete(ctx, ch, upTo); err != nil {
 		return marker, oldest, false, err

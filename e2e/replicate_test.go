@@ -20,6 +20,7 @@ import (
 
 var (
 	replicateItems = flag.Int("replicate.items", 20_000, "items of the replication test")
+	replicateSeeds = flag.Int("replicate.seeds", 4, "seeds of the replication test in virtual time, from -seed on")
 	replicateCuts  = flag.Int("replicate.cuts", 5, "cuts of the link in the replication test; every third one kills the target, every third one the source")
 )
 

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"maps"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"slices"
@@ -43,6 +45,47 @@ type bubbleHub struct {
 	http   *http.Transport
 	cancel context.CancelFunc
 	ended  chan error
+	coord  *local.Coordinator
+}
+
+// dying is a bucket as a process sees it that may die: then its calls have no effect any more.
+type dying struct {
+	*mem.Bucket
+	dead <-chan struct{}
+}
+
+func (d dying) gone() error {
+	select {
+	case <-d.dead:
+		return errors.New("the process is dead")
+	default:
+		return nil
+	}
+}
+
+func (d dying) Put(ctx context.Context, name string, body io.Reader, size int64, o bucket.PutOptions) (bucket.Info, error) {
+	if err := d.gone(); err != nil {
+		return bucket.Info{}, err
+	}
+	return d.Bucket.Put(ctx, name, body, size, o)
+}
+
+func (d dying) Delete(ctx context.Context, names ...string) error {
+	if err := d.gone(); err != nil {
+		return err
+	}
+	return d.Bucket.Delete(ctx, names...)
+}
+
+// kill ends the process in the middle of whatever it does.
+func (h *bubbleHub) kill(how memdisk.Death, seed uint64) {
+	h.disk = h.disk.Restart(how, seed)
+	h.store.Cut(h.coord)
+	h.net.Cut()
+	h.cancel()
+	<-h.ended
+	h.http.CloseIdleConnections()
+	h.cancel = nil
 }
 
 // bubble runs f with some hubs, in virtual time. They are at 127.0.0.1:8001 and so on.
@@ -70,9 +113,10 @@ func (h *bubbleHub) start() {
 		h.t.Fatal(err)
 	}
 	h.lives++
+	h.coord = h.store.Session(fmt.Sprint("life ", h.lives))
 	env := hubnode.Env{
-		Clock: func() time.Time { return time.Now().Add(h.skew) }, Disk: h.disk, Listen: h.net.Listen, Dial: h.net.Dial, Bucket: h.blobs,
-		Coordinator: h.store.Session(fmt.Sprint("life ", h.lives)), Host: "bubble", Log: slog.New(slog.DiscardHandler),
+		Clock: func() time.Time { return time.Now().Add(h.skew) }, Disk: h.disk, Listen: h.net.Listen, Dial: h.net.Dial, Bucket: dying{h.blobs, h.disk.Dead()},
+		Coordinator: h.coord, Host: "bubble", Log: slog.New(slog.DiscardHandler),
 	}
 	if os.Getenv("BUBBLE_LOG") != "" {
 		env.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("hub", h.addr)
@@ -656,4 +700,152 @@ func statusIn(t *testing.T, h *bubbleHub, name string) (s replicationStatus, err
 	var d struct{ Replication replicationStatus }
 	err = json.NewDecoder(resp.Body).Decode(&d)
 	return d.Replication, err
+}
+
+// TestReplicateChaos: sources that are exchanged and cleared, hubs that die by power cut and by kill, a line that breaks, at random. Nothing that the target has
+// shown ever goes, nothing comes that nobody wrote; in the end it has all of its sources and all of its own, and long-term storage alone has it too.
+func TestReplicateChaos(t *testing.T) {
+	seeds := uint64(*replicateSeeds)
+	if testing.Short() {
+		seeds = 1
+	}
+	base := *crashSeed
+	for i := range seeds {
+		seed := base + i
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			bubble(t, 2, func(t *testing.T, h []*bubbleHub) {
+				c := &replicaChaos{t: t, rng: rand.New(rand.NewPCG(seed, 7)), source: h[0], target: h[1], written: map[string]map[string]string{}, seen: map[string]string{}}
+				c.run()
+			})
+		})
+	}
+}
+
+type replicaChaos struct {
+	t              *testing.T
+	rng            *rand.Rand
+	source, target *bubbleHub
+	written        map[string]map[string]string // by source; "": its own
+	seen           map[string]string
+	from           string // the source now
+}
+
+func (c *replicaChaos) run() {
+	storage := []string{"SINGLE", "BATCH", "BOTH"}[c.rng.IntN(3)]
+	for _, name := range []string{"one", "two"} {
+		c.source.put(name)
+		c.written[name] = map[string]string{}
+	}
+	c.written[""] = map[string]string{}
+	c.target.put("dst", "storage", storage)
+	c.write("", 3*c.rng.IntN(2))
+	c.point([]string{"one", "two"}[c.rng.IntN(2)])
+	for range 40 {
+		c.step()
+		if c.rng.IntN(3) == 0 {
+			c.look()
+		}
+		if c.rng.IntN(4) == 0 {
+			time.Sleep(time.Duration(c.rng.Int64N(int64(20 * time.Minute))))
+		} else {
+			time.Sleep(time.Duration(c.rng.Int64N(int64(5 * time.Second))))
+		}
+	}
+	want := maps.Clone(c.written[""])
+	maps.Copy(want, c.seen)
+	for _, name := range []string{"one", "two"} {
+		c.point(name)
+		maps.Copy(want, c.written[name])
+		for _, all := range c.written { // what the other one had told before
+			for k, v := range all {
+				if _, ok := c.target.all("dst")[k]; ok {
+					want[k] = v
+				}
+			}
+		}
+		c.target.becomes("dst", want)
+	}
+	c.look()
+	time.Sleep(40 * time.Minute)
+	c.target.kill(memdisk.PowerCut, 1)
+	c.target.disk = memdisk.New(memdisk.Options{})
+	c.target.start()
+	if got := c.target.all("dst"); !maps.Equal(got, want) {
+		for k, v := range want {
+			if got[k] != v {
+				c.t.Errorf("long-term storage (%s) lacks %s of %s", storage, k, v)
+			}
+		}
+		c.t.Fatalf("%d items of %d", len(got), len(want))
+	}
+	time.Sleep(time.Minute)
+	if !c.target.sameAs("dst", want) {
+		c.t.Errorf("not the same a minute later")
+	}
+}
+
+func (c *replicaChaos) step() {
+	switch c.rng.IntN(8) {
+	case 0, 1, 2:
+		c.write([]string{"one", "two"}[c.rng.IntN(2)], c.rng.IntN(40))
+	case 3:
+		c.target.kill(memdisk.Death(c.rng.IntN(2)), c.rng.Uint64())
+		c.target.start()
+	case 4:
+		c.source.kill(memdisk.Death(c.rng.IntN(2)), c.rng.Uint64())
+		time.Sleep(time.Duration(c.rng.Int64N(int64(time.Minute))))
+		c.source.start()
+	case 5:
+		c.target.net.Cut()
+	case 6:
+		c.point([]string{"one", "two", ""}[c.rng.IntN(3)])
+	case 7:
+		if c.from == "" {
+			c.write("", c.rng.IntN(10))
+		}
+	}
+}
+
+func (c *replicaChaos) point(name string) {
+	url := ""
+	if c.from = name; name != "" {
+		url = c.source.url(name)
+	}
+	c.target.put("dst", "replicationSource", url)
+}
+
+// write inserts items into a source, or into the target itself.
+func (c *replicaChaos) write(name string, n int) {
+	h, channel := c.source, name
+	if name == "" {
+		h, channel = c.target, "dst"
+	}
+	for range n {
+		body := fmt.Sprintf("%s %d", name, len(c.written[name]))
+		k, err := h.Insert(c.t.Context(), channel, hubclient.Upload{ContentType: "text/plain", Body: strings.NewReader(body), Size: int64(len(body))})
+		if err != nil {
+			c.t.Fatalf("write to %q: %v", name, err)
+		}
+		c.written[name][k.String()] = body
+		if c.rng.IntN(10) == 0 {
+			time.Sleep(time.Duration(c.rng.Int64N(int64(3 * time.Second))))
+		}
+	}
+}
+
+// look compares what the target shows with what was written, and with what it has shown before.
+func (c *replicaChaos) look() {
+	c.t.Helper()
+	got := c.target.all("dst")
+	for k, body := range c.seen {
+		if got[k] != body {
+			c.t.Fatalf("%s (%s) was shown and is not there any more", k, body)
+		}
+	}
+	for k, body := range got {
+		if c.written["one"][k] != body && c.written["two"][k] != body && c.written[""][k] != body {
+			c.t.Fatalf("%s holds %q, which nobody wrote", k, body)
+		}
+	}
+	c.seen = got
 }
