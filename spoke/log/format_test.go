@@ -291,6 +291,21 @@ func FuzzFooter(f *testing.F) {
 	_, b := sample(f)
 	f.Add(b)
 	f.Add(b[len(b)-format.PageSize:])
+	marked := format.NewIndex()
+	marked.AddComplete("orders", key(1, "000001"))
+	marked.AddComplete("x", key(2, strings.Repeat("long", 6)))
+	file, err := os.Create(f.TempDir() + "/footer")
+	if err != nil {
+		f.Fatal(err)
+	}
+	defer file.Close()
+	if _, _, err := format.WriteFooter(file, marked, format.Trailer{Seq: 1, Salt: 2, Length: format.DataStart}); err != nil {
+		f.Fatal(err)
+	}
+	if b, err = os.ReadFile(file.Name()); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		b = bytes.Clone(b)
 		reseal(b)
@@ -298,6 +313,9 @@ func FuzzFooter(f *testing.F) {
 		foot, _, err := format.OpenFooter(r, int64(len(b)), 1)
 		if err != nil {
 			return
+		}
+		if marks, err := foot.Complete(r); err == nil && len(marks) > len(b) {
+			t.Fatalf("%d markers in %d bytes", len(marks), len(b))
 		}
 		fences := func() ([]byte, error) { return foot.Fences(r) }
 		_ = foot.Rows(r, func(d *format.DirRow) error {
