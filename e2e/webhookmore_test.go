@@ -184,7 +184,10 @@ func TestWebhookAttempts(t *testing.T) {
 	check("after kill -9")
 	well.Store(true)
 	before := len(to.all())
-	must(t, 202, "POST", hub.URL+"/webhook/fussy/replay", []byte(`{"failed": true}`), "Content-Type", "application/json")
+	eventually(t, "the webhook runs after the start", func() bool {
+		r, err := call(t.Context(), "POST", hub.URL+"/webhook/fussy/replay", []byte(`{"failed": true}`), "Content-Type", "application/json")
+		return err == nil && r.status == 202
+	})
 	eventually(t, "what had failed", func() bool { return len(to.all()) >= before+failed })
 	for _, d := range to.all()[before:] {
 		if !third(d.path) {
