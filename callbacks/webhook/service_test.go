@@ -38,6 +38,9 @@ func TestStart(t *testing.T) {
 		{"millisecond", `,"startItem":"` + prefix + `2014/01/13/10/42/31/759"`, "2021/03/04/05/06/07/089/initial", 0},
 		{"impossible", `,"startItem":"` + prefix + `2014/13/13/10/42/31/759/s03ub2"`, "2021/03/04/05/06/07/089/initial", 0},
 		{"unpadded", `,"startItem":"` + prefix + `2014/1/13/10/42"`, "2021/03/04/05/06/07/089/initial", 0},
+		{"control character", `,"startItem":"` + prefix + `2014/01/13/10/42/31/759/a%0Ab"`, "2021/03/04/05/06/07/089/initial", 0},
+		{"no UTF-8", `,"startItem":"` + prefix + `2014/01/13/10/42/31/759/a%FFb"`, "2021/03/04/05/06/07/089/initial", 0},
+		{"too long", `,"startItem":"` + prefix + `2014/01/13/10/42/31/759/` + strings.Repeat("x", 1000) + `"`, "2021/03/04/05/06/07/089/initial", 0},
 		{"nonsense", `,"startItem":"yesterday"`, "2021/03/04/05/06/07/089/initial", 0},
 		{"empty", `,"startItem":""`, "2021/03/04/05/06/07/089/initial", 0},
 		{"null", `,"startItem":null`, "2021/03/04/05/06/07/089/initial", 0},
@@ -455,4 +458,26 @@ func TestReplay(t *testing.T) {
 			t.Errorf("%s %+v: %d, %q, want %q", c.hook, c.what, n, got, c.want)
 		}
 	}
+}
+
+func FuzzPositionOf(f *testing.F) {
+	for _, s := range []string{
+		"", "http://h/channel/c/2014/01/13/10/42/31/759/s03ub2", "http://h/channel/c/2014/01/13/10/42", "http://h/channel/c/2014/01/13/10/42/31/?a=b#c",
+		"/channel//2014/01/13/10/42", "http://h/channel/c/0000/01/01/00/00/00/000/%00", "http://h/channel/c/9999/12/31/23/59", "http://h/channel/c/2014-01-13T10:42:31.759Zs",
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		path, ok := positionOf(s)
+		if !ok {
+			return
+		}
+		k, err := CursorAt(path)
+		if err != nil {
+			t.Fatalf("%q is %q, which is no place: %v", s, path, err)
+		}
+		if _, err := hub.ParseWindow(path); err != nil && k.String() != path {
+			t.Fatalf("%q is %q, which is read as %v", s, path, k)
+		}
+	})
 }

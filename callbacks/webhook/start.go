@@ -5,9 +5,14 @@ import (
 	"net/url"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"timehub/hub"
 )
+
+// maxPath bounds the path of a position.
+const maxPath = 1000
 
 // previousItem is the startItem that stands for the place before the latest item.
 const previousItem = "previous"
@@ -35,11 +40,14 @@ func positionOf(text string) (path string, ok bool) {
 		path = u
 	}
 	k, err := hub.ParseKey(path)
-	if err != nil || k.Hash() == "" || strings.Contains(k.Hash(), "/") {
+	if err != nil || k.Hash() == "" || len(path) > maxPath || !utf8.ValidString(path) || strings.ContainsFunc(k.Hash(), badInHash) {
 		return "", false
 	}
 	return k.String(), true
 }
+
+// badInHash finds what no hash of an address has: a slash, and what cannot be shown.
+func badInHash(r rune) bool { return r == '/' || unicode.IsControl(r) }
 
 // now is where a webhook begins that nobody gave a position (spec 03 §1.3).
 func (s *Service) now(ctx context.Context, w *Webhook) (string, error) {
