@@ -94,7 +94,14 @@ func (s *session) failed(e *entry, o deliver.Outcome) bool {
 	if s.w.MaxAttempts > 0 && e.tries >= s.w.MaxAttempts {
 		return true // no pause after the last one
 	}
-	return rest(s.ctx, s.pause(e.tries, o.RetryAfter))
+	d := s.pause(e.tries, o.RetryAfter)
+	if !e.replay {
+		return rest(s.ctx, d)
+	}
+	s.ledger.leave()
+	s.hire()
+	defer s.ledger.back(s.ctx)
+	return rest(s.ctx, d)
 }
 
 // pauseHook stops the webhook, because its consumer wants no more.
@@ -141,7 +148,7 @@ func (s *session) trouble(what string, e *entry, err error) {
 func (s *session) giveUp(e *entry) string {
 	now := s.opt.Clock()
 	if ttl := s.w.TTLMinutes; ttl > 0 {
-		if oldest := now.Add(-time.Duration(ttl) * time.Minute); e.time().Before(oldest) {
+		if oldest := now.Add(-time.Duration(ttl) * time.Minute); e.age().Before(oldest) {
 			return "is before webhook ttl " + hub.ISO(oldest)
 		}
 	}

@@ -1,6 +1,7 @@
 package run
 
 import (
+	"context"
 	"slices"
 	"sync"
 	"time"
@@ -28,6 +29,9 @@ type ledger struct {
 	size    int // bytes of the paths of open
 	workers int
 
+	parked bool          // who delivers again has paused and wants a worker's place back
+	place  chan struct{} // that place is handed over
+
 	replay   []webhook.Range
 	replayed *entry // the one that is delivered again now; nil: none
 	fresh    bool   // a worker is looking for the next of replay
@@ -49,8 +53,9 @@ type entry struct {
 	trouble int        // failures of our own
 	lane    *lane
 	state   entryState
-	flew    bool // it was in flight when the loop began
-	replay  bool // it is delivered again because somebody asked
+	flew    bool      // it was in flight when the loop began
+	replay  bool      // it is delivered again because somebody asked
+	asked   time.Time // when that began
 }
 
 type entryState uint8
@@ -77,8 +82,16 @@ func (e *entry) path() string {
 	return e.key.String()
 }
 
-// time is what the age is counted from: of a period, its end.
+// time is the instant of an item, or the end of a period.
 func (e *entry) time() time.Time { return e.key.Time() }
+
+// age is what ttlMinutes is counted from: of what is delivered again, from when that began, since whoever asks for something old wants it.
+func (e *entry) age() time.Time {
+	if e.replay {
+		return e.asked
+	}
+	return e.time()
+}
 
 // bytes is what e adds to a State, roughly.
 func (e *entry) bytes() int { return 32 + len(e.key.Hash()) }
@@ -86,7 +99,7 @@ func (e *entry) bytes() int { return 32 + len(e.key.Hash()) }
 func newLedger(w *webhook.Webhook, cursor hub.Key, s webhook.State) *ledger {
 	l := &ledger{
 		parallel: min(max(w.ParallelCalls, 1), webhook.MaxFinished), born: w.Born, cursor: cursor, last: s.Last, lines: s.Errors, replay: s.Replay,
-		room: make(chan struct{}, 1),
+		room: make(chan struct{}, 1), place: make(chan struct{}, 1),
 	}
 	l.lastKey, _ = webhook.CursorAt(s.Last)
 	if l.ahead = max(16, 2*l.parallel); w.OrderBy != "" && l.parallel > 1 && w.Unit() == hub.NoUnit {
@@ -191,6 +204,10 @@ func (l *ledger) take() (e *entry, replay, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
+	case l.parked:
+		l.parked = false
+		l.place <- struct{}{}
+		return nil, false, false
 	case l.stopped:
 	case l.replayable() && (l.turn || len(l.ready) == 0):
 		l.fresh, l.turn = true, false
@@ -209,6 +226,38 @@ func (l *ledger) take() (e *entry, replay, ok bool) {
 	}
 	l.workers--
 	return nil, false, false
+}
+
+// leave gives the place of a worker up for the pause of something that is delivered again: what is new must not wait for it.
+func (l *ledger) leave() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.workers--
+}
+
+// back takes a place again, and waits until there is one, or ctx ends; then too the caller counts as a worker, who is about to end.
+func (l *ledger) back(ctx context.Context) {
+	l.mu.Lock()
+	if l.workers < l.parallel || ctx.Err() != nil {
+		l.workers++
+		l.mu.Unlock()
+		return
+	}
+	l.parked = true
+	l.mu.Unlock()
+	select {
+	case <-l.place:
+		return
+	case <-ctx.Done():
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.parked {
+		l.parked = false
+		l.workers++
+		return
+	}
+	<-l.place
 }
 
 // signal tells who waits for room; mu is held.

@@ -291,6 +291,48 @@ func TestReplay(t *testing.T) {
 	})
 }
 
+// TestReplayFails: what is delivered again and fails holds up nothing new, also with parallelCalls 1, and comes through in the end; ttlMinutes counts from when it
+// began.
+func TestReplayFails(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.put(func(h *webhook.Webhook) { h.TTLMinutes = 10 })
+		old := w.adds(2)
+		time.Sleep(time.Hour)
+		var open atomic.Bool
+		w.consumer.set(func(ctx context.Context, c call, _ int) deliver.Outcome {
+			rest(ctx, 10*time.Millisecond)
+			if c.path == old[0] && !open.Load() || c.path == old[1] {
+				return status(503)
+			}
+			return accepted
+		})
+		if _, err := w.m.Replay(w.t.Context(), "w", webhook.Range{Keys: old}); err != nil {
+			t.Fatal(err)
+		}
+		for range 300 { // a consumer that is never idle
+			w.adds(30)
+		}
+		w.want("at the same time", w.consumer.atOnce(), 1)
+		if n := w.consumer.count(old[0]); n < 3 {
+			t.Errorf("%d attempts", n)
+		}
+		time.Sleep(5 * time.Minute)
+		l := w.live()
+		w.want("in flight", l.State.InFlight, []webhook.Flight{{Path: old[0], Attempts: w.consumer.count(old[0]) - 1}})
+		w.want("cursor", l.Cursor, w.store.items["c"][9001].key)
+		open.Store(true)
+		time.Sleep(2 * time.Minute)
+		w.stop()
+		w.start()
+		time.Sleep(15 * time.Minute)
+		l = w.live()
+		w.want("left", fmt.Sprint(l.State.InFlight, l.State.Replay), "[] []")
+		last := l.State.Errors[len(l.State.Errors)-1]
+		w.want("given up", last.Path+" "+last.Text[:21], old[1]+" is before webhook ttl")
+		w.want("workers", w.m.sessionOf("w").ledger.workers, 0)
+	})
+}
+
 // TestReplayPaused: what is asked of a paused webhook waits for it.
 func TestReplayPaused(t *testing.T) {
 	inWorld(t, func(w *world) {

@@ -139,6 +139,9 @@ func (l *ledger) passed(e *entry) {
 // nextReplay finds the next entry that is to be delivered again; nil if there is none, or the session ends.
 func (s *session) nextReplay() *entry {
 	e := s.searchReplay()
+	if e != nil {
+		e.asked = s.opt.Clock()
+	}
 	s.ledger.found(e)
 	if e == nil {
 		s.touch()
