@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"timehub/hub"
 )
 
@@ -99,20 +101,29 @@ func (s *Service) upsertAll(ctx context.Context, prototype string, p Patch) erro
 			wrong = append(wrong, s.removeInstance(ctx, i))
 		}
 	}
-	for _, ch := range channels {
-		wrong = append(wrong, s.upsert(ctx, proto, ch, p))
+	wrong = append(wrong, each(channels, func(ch *hub.Channel) error { return s.upsert(ctx, proto, ch, p) }))
+	return errors.Join(wrong...)
+}
+
+// each calls f for all of a list, several at the same time, and returns all errors.
+func each[T any](list []T, f func(T) error) error {
+	wrong := make([]error, len(list))
+	var g errgroup.Group
+	g.SetLimit(16)
+	for i, v := range list {
+		g.Go(func() error { wrong[i] = f(v); return nil })
 	}
+	_ = g.Wait() // they are in wrong
 	return errors.Join(wrong...)
 }
 
 func (s *Service) removeInstances(ctx context.Context, prototype string) error {
 	defer s.takeTags()()
 	all, err := s.instances(ctx, prototype)
-	wrong := []error{err}
-	for _, i := range all {
-		wrong = append(wrong, s.removeInstance(ctx, i))
+	if err != nil {
+		return err
 	}
-	return errors.Join(wrong...)
+	return each(all, func(i *Webhook) error { return s.removeInstance(ctx, i) })
 }
 
 func (s *Service) removeInstance(ctx context.Context, i *Webhook) error {
@@ -309,11 +320,8 @@ func (s *Service) Reconcile(ctx context.Context) error {
 		if !w.IsPrototype() {
 			continue
 		}
-		for _, ch := range channels {
-			if ch.HasTag(w.Tag()) {
-				wrong = append(wrong, s.mend(ctx, w.Name, ch))
-			}
-		}
+		tagged := slices.DeleteFunc(slices.Clone(channels), func(ch *hub.Channel) bool { return !ch.HasTag(w.Tag()) })
+		wrong = append(wrong, each(tagged, func(ch *hub.Channel) error { return s.mend(ctx, w.Name, ch) }))
 	}
 	return errors.Join(wrong...)
 }
