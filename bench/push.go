@@ -258,7 +258,7 @@ func (b *bench) manyPushed(ctx context.Context) error {
 		rate := float64(len(times)) / max(took, seconds)
 		p99 := percentile(times, 0.99)
 		b.add(result{name: rowPushMany + " (p99 " + p99.Round(100*time.Microsecond).String() + ", " + strconv.Itoa(int((idle-before)*1024/manySockets)) + " KiB of RSS a socket)",
-			hub: thousands(rate) + " messages/s", yardstick: "–", value: rate, unit: "/s", must: 0.9 * manySockets * manyRate, aim: 0.98 * manySockets * manyRate})
+			hub: thousands(rate) + " messages/s", yardstick: "–", value: rate, unit: "/s", must: 0.9 * manySockets * manyRate, aim: 0.95 * manySockets * manyRate})
 		return nil
-	}, "--set", "app.stable_seconds=auto")
+	}, "--set", "app.stable_seconds=auto", "--set", "spoke.sync=interval") // one connection writes, for the order: it must not wait for a disk that others use
 }
