@@ -219,36 +219,48 @@ func (t *Tag) leading() (name string) {
 
 // fill reads for every channel that has nothing in hand.
 func (t *Tag) fill(ctx context.Context, h hub.Key) error {
-	g, gctx := errgroup.WithContext(ctx)
+	var g errgroup.Group
 	g.SetLimit(tagParallel)
-	for name, m := range t.of {
-		if len(m.keys) > 0 {
-			continue
+	for _, m := range t.of {
+		switch {
+		case len(m.keys) > 0:
+		case len(t.of) == 1:
+			if err := t.read(ctx, m, h); err != nil {
+				return t.unread(ctx, err)
+			}
+		default:
+			g.Go(func() error { return t.read(ctx, m, h) })
 		}
-		g.Go(func() error {
-			from := m.after.After()
-			if m.after.IsZero() {
-				from = hub.MinKey
-			}
-			page, err := t.shared.opt.Source.Keys(gctx, hub.Query{Channel: name, From: from, To: h.After(), Limit: t.opt.Limit, Stable: true})
-			switch {
-			case err == nil && page.Silent > 0:
-				err = hub.E(hub.Unavailable, "%d stores did not answer", page.Silent)
-			case hub.Is(err, hub.NotFound):
-				t.reconsider()
-				err = nil
-			}
-			if m.keys, m.upto = page.Keys, (Hit{lastName, h}); page.More {
-				m.upto = Hit{name, page.Keys[len(page.Keys)-1]}
-			}
-			return err
-		})
 	}
-	err := g.Wait()
-	if err == nil {
-		return nil
+	if err := g.Wait(); err != nil {
+		return t.unread(ctx, err)
 	}
-	for _, m := range t.of { // nothing is merged that is not whole
+	return nil
+}
+
+// read asks for the next keys of one channel.
+func (t *Tag) read(ctx context.Context, m *member, h hub.Key) error {
+	from := m.after.After()
+	if m.after.IsZero() {
+		from = hub.MinKey
+	}
+	page, err := t.shared.opt.Source.Keys(ctx, hub.Query{Channel: m.channel.Name, From: from, To: h.After(), Limit: t.opt.Limit, Stable: true})
+	switch {
+	case err == nil && page.Silent > 0:
+		err = hub.E(hub.Unavailable, "%d stores did not answer", page.Silent)
+	case hub.Is(err, hub.NotFound):
+		t.reconsider()
+		err = nil
+	}
+	if m.keys, m.upto = page.Keys, (Hit{lastName, h}); page.More && len(page.Keys) > 0 {
+		m.upto = Hit{m.channel.Name, page.Keys[len(page.Keys)-1]}
+	}
+	return err
+}
+
+// unread forgets what was read beside a failure: nothing is merged that is not whole. It waits, or returns the end.
+func (t *Tag) unread(ctx context.Context, err error) error {
+	for _, m := range t.of {
 		m.keys = nil
 	}
 	t.token()
