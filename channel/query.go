@@ -166,16 +166,23 @@ func (s *Service) frameOf(ch *hub.Channel, f frame) frame {
 	if !ch.Replicated() && ch.LiveFrom == 0 {
 		return f
 	}
-	if upTo, ok := s.complete(ch.Name); ok && (ch.Replicated() || !f.cut.IsZero() && f.cut.Less(upTo)) {
+	upTo, ok := s.complete(ch.Name)
+	if ok && (s.led(ch, upTo) || !f.cut.IsZero() && f.cut.Less(upTo)) {
 		f.cut, f.stable = upTo, upTo.Time()
 	}
 	return f
 }
 
+// led reports whether a marker is the end of what a channel shows: its source has brought it there, in its present time as a target. One from an earlier time
+// would hide what was written in between; its follower moves it soon.
+func (s *Service) led(ch *hub.Channel, marker hub.Key) bool {
+	return ch.Replicated() && (ch.Marked == "" || marker.String() != ch.Marked)
+}
+
 // held is a search of one channel: searches by direction show of a replicated channel what is stable, whatever they ask for (spec 01 §5).
 func (s *Service) held(ch *hub.Channel, q Search) Search {
 	if q.Kind != InWindow && ch.Replicated() {
-		if _, ok := s.complete(ch.Name); ok {
+		if upTo, ok := s.complete(ch.Name); ok && s.led(ch, upTo) {
 			q.Stable = true
 		}
 	}

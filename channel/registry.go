@@ -245,6 +245,10 @@ func (s *Service) update(ctx context.Context, now *Document, p ChannelPatch, by 
 	switch {
 	case c.Replicated() && !old.Replicated():
 		c.Lives++
+		c.Marked = ""
+		if upTo, ok := s.complete(c.Name); ok {
+			c.Marked = upTo.String()
+		}
 	case old.Replicated() && !c.Replicated():
 		c.LiveFrom = s.liveFrom(ctx, c)
 	}

@@ -261,6 +261,15 @@ func TestLiveAgain(t *testing.T) {
 	if ch.Lives != 1 {
 		t.Errorf("lives %d", ch.Lives)
 	}
+	if keys, _ := h.found(ch, channel.Search{Kind: channel.Latest, N: 5, Stable: true}); len(keys) != 2 {
+		t.Errorf("before its follower has begun it shows %v", keys)
+	}
+	if _, _, _, err := h.BeginReplica(ctx, ch, false, hub.Key{}); err != nil {
+		t.Fatal(err)
+	}
+	if keys, _ := h.found(ch, channel.Search{Kind: channel.Latest, N: 5, Stable: true}); len(keys) != 2 {
+		t.Errorf("when its follower has begun it shows %v", keys)
+	}
 	// The source was a minute ahead.
 	b := h.ago(-60, "bbbbbb")
 	h.replicate(ch, "b", b)

@@ -42,6 +42,7 @@ type Channel struct {
 	Since                     int64     `json:"since,omitempty"`      // ms: keys before it belong to a deleted channel of this name (ENGINE §6)
 	Backfilled                int64     `json:"backfilled,omitempty"` // ms: the latest mutable time there ever was; keys up to it may lie in long-term storage alone
 	Lives                     int64     `json:"lives,omitempty"`      // how often it was an ordinary channel before it became the target of a replication
+	Marked                    string    `json:"marked,omitempty"`     // the marker that it had, from an earlier time as a target, when it became one again
 	LiveFrom                  int64     `json:"liveFrom,omitempty"`   // ms: it was a target; every replicated key lies before it, every key minted since at or after it
 }
 
