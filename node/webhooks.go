@@ -74,7 +74,7 @@ func (n *Node) openWebhooks(ctx context.Context) error {
 	}
 	h.runs, err = hookrun.New(hookrun.Options{
 		Webhooks: h.catalog, Source: p.service, Channels: p.service, ChannelNews: p.catalog.Watch, Leases: p.coordinator, Cursors: h.cursors,
-		Caller: h.caller, Pause: n.pauseWebhook, ErrorItem: n.insertError, Attempts: h.attempts, Shared: p.feeds,
+		Members: p.coordinator, Node: n.name(), Caller: h.caller, Pause: n.pauseWebhook, ErrorItem: n.insertError, Attempts: h.attempts, Shared: p.feeds,
 		Horizon: stability(c), Birthday: c.Time("app.birthDay"), FirstPause: c.Duration("webhook.retry.first_millis"),
 		Sealer: p.sealer, Clock: n.env.Clock, Log: log, Metrics: p.metrics,
 	})

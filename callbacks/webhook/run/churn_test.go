@@ -220,3 +220,63 @@ func nodes(t *testing.T, rnd *rand.Rand) {
 		}
 	}
 }
+
+// TestBalance: a node that comes later gets its share, and then there is peace; one that goes leaves its own to the others.
+func TestBalance(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		const hooks = 60
+		for i := range hooks {
+			w.put(func(h *webhook.Webhook) { h.Name = fmt.Sprint("w", i) })
+		}
+		var nodes [3]*Manager
+		var stops [3]func()
+		start := func(i int) {
+			s := w.local.Session(fmt.Sprint(i))
+			cursors, err := coord.NewCursors(coord.CursorsOptions{Registers: s, Prefix: webhook.CursorPrefix})
+			if err != nil {
+				t.Fatal(err)
+			}
+			opt := w.opt
+			opt.Leases, opt.Cursors, opt.Members, opt.Node = s, cursors, s, fmt.Sprint(i)
+			if nodes[i], err = New(opt); err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(context.Background())
+			var group sync.WaitGroup
+			group.Go(func() { _ = nodes[i].Run(ctx) })
+			stops[i] = func() { cancel(); group.Wait(); w.local.Cut(s) }
+		}
+		leads := func() (n []int) {
+			for _, m := range nodes {
+				if m != nil {
+					n = append(n, len(m.Running()))
+				}
+			}
+			return n
+		}
+		start(0)
+		time.Sleep(time.Second)
+		w.want("alone", leads(), []int{60})
+		start(1)
+		start(2)
+		time.Sleep(10 * time.Minute)
+		before := fmt.Sprint(leads())
+		for i, n := range leads() {
+			if n < 14 || n > 22 {
+				t.Errorf("node %d leads %d of %d", i, n, hooks)
+			}
+		}
+		time.Sleep(10 * time.Minute)
+		w.want("no more moves", leads(), before)
+		stops[1]()
+		nodes[1] = nil
+		time.Sleep(10 * time.Minute)
+		w.want("nodes", len(leads()), 2)
+		if n := leads(); n[0]+n[1] != hooks || n[0] < 27 || n[1] < 27 {
+			t.Errorf("two nodes lead %v", n)
+		}
+		stops[0]()
+		stops[2]()
+	})
+}

@@ -57,8 +57,14 @@ func (m *Manager) Run(ctx context.Context) error {
 	var cursors errgroup.Group
 	cursors.Go(func() error { return m.opt.Cursors.Run(writing) })
 
+	var others sync.WaitGroup
+	sharing, alone := context.WithCancel(ctx)
+	defer alone()
+	others.Go(func() { m.balance(sharing) })
 	err := m.follow(ctx)
+	alone()
 	m.loops.Wait()
+	others.Wait()
 	stop()
 	return errors.Join(err, cursors.Wait())
 }

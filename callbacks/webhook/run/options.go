@@ -59,6 +59,11 @@ type Options struct {
 	Attempts  Diary        // nil: calls are not remembered
 	Shared    *feed.Shared // nil: each loop reads its channel for itself
 
+	// Members, with the name of this node, lets the nodes of a cluster share the webhooks out among them. nil: whoever is first leads.
+	Members coord.Members
+	Node    string
+	Balance time.Duration // between two looks at who leads how many; 0: a minute. Varied by a quarter
+
 	Horizon    hub.Horizon   // the rule by which Source cuts stable answers
 	Birthday   time.Time     // app.birthDay; zero: 2015-01-01
 	FirstPause time.Duration // before the first repetition; 0: 2 s (webhook.retry.first_millis)
@@ -74,6 +79,12 @@ type Options struct {
 func (o *Options) complete() error {
 	if o.Webhooks == nil || o.Source == nil || o.Channels == nil || o.ChannelNews == nil || o.Leases == nil || o.Cursors == nil || o.Caller == nil {
 		return errors.New("run.New needs Webhooks, Source, Channels, ChannelNews, Leases, Cursors and Caller")
+	}
+	if o.Members != nil && o.Node == "" {
+		return errors.New("run.New with Members needs Node")
+	}
+	if o.Balance <= 0 {
+		o.Balance = time.Minute
 	}
 	if o.Attempts == nil {
 		o.Attempts = noDiary{}
