@@ -253,7 +253,6 @@ func TestSingles(t *testing.T) {
 	g.put("dst", s.URL+"/channel/src")
 	g.start()
 	g.equal("dst", s)
-	s.bad = nil
 }
 
 // TestLying: an answer for one item that cannot be it is not taken for it.
@@ -429,7 +428,7 @@ func TestConfiguration(t *testing.T) {
 		t.Errorf("%+v", st)
 	}
 	hung := make(chan struct{})
-	second.bad = func(_ http.ResponseWriter, r *http.Request) bool { <-hung; return true }
+	second.change(func() { second.bad = func(_ http.ResponseWriter, r *http.Request) bool { <-hung; return true } })
 	defer close(hung)
 	second.CloseClientConnections()
 	g.put("dst", "")
