@@ -121,7 +121,7 @@ func (s *session) pauseHook(o deliver.Outcome) bool {
 
 // pause is how long to wait after failed attempt k (spec 03 §2.4). Jitter only shortens; what the consumer asks for is not shortened.
 func (s *session) pause(k int, asked time.Duration) time.Duration {
-	most := time.Duration(max(s.w.MaxWaitMinutes, 1)) * time.Minute
+	most := minutes(max(s.w.MaxWaitMinutes, 1))
 	if asked > 0 {
 		return min(asked, most)
 	}
@@ -131,6 +131,9 @@ func (s *session) pause(k int, asked time.Duration) time.Duration {
 	}
 	return d/2 + rand.N(d/2+1)
 }
+
+// minutes is n minutes, but at most a hundred years: people write what they like.
+func minutes(n int) time.Duration { return time.Duration(min(n, 100*366*24*60)) * time.Minute }
 
 // trouble is a failure of our own, in which the consumer has no part.
 func (s *session) trouble(what string, e *entry, err error) {
@@ -148,7 +151,7 @@ func (s *session) trouble(what string, e *entry, err error) {
 func (s *session) giveUp(e *entry) string {
 	now := s.opt.Clock()
 	if ttl := s.w.TTLMinutes; ttl > 0 {
-		if oldest := now.Add(-time.Duration(ttl) * time.Minute); e.age().Before(oldest) {
+		if oldest := now.Add(-minutes(ttl)); e.age().Before(oldest) {
 			return "is before webhook ttl " + hub.ISO(oldest)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -144,6 +145,22 @@ func TestChannelAnew(t *testing.T) {
 		last := l.State.Errors[len(l.State.Errors)-1]
 		w.want("given up", last.Path+" "+last.Text[:21], old[0]+" is before channel ttl")
 		w.want("cursor", l.Cursor, fresh[0])
+	})
+}
+
+// TestEndless: numbers without measure mean for ever, not the opposite.
+func TestEndless(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.put(func(h *webhook.Webhook) {
+			h.MaxWaitMinutes, h.TTLMinutes, h.MaxAttempts = math.MaxInt, math.MaxInt, math.MaxInt
+		})
+		w.consumer.set(always(status(500)))
+		w.adds(1)
+		time.Sleep(20 * 365 * 24 * time.Hour)
+		calls := w.consumer.all()
+		if n := len(calls); n < 25 || n > 60 {
+			t.Errorf("%d calls in twenty years", n)
+		}
 	})
 }
 
