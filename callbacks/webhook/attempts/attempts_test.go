@@ -548,3 +548,85 @@ func FuzzAttempt(f *testing.F) {
 		}
 	})
 }
+
+// TestTornMiddle: what lies behind the first frame that is not whole is gone for good, also if it happens to be whole itself.
+func TestTornMiddle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := memdisk.New(memdisk.Options{})
+		s, stop := start(t, Options{Disk: d})
+		for range 3 {
+			s.Add("a", attempt(3)) // all of one length
+		}
+		stop()
+		one := int64(len(appendAttempt(nil, attempt(3))))
+		if err := d.Damage("attempts/"+fileName(0), int64(len(appendHead(nil, "a")))+one+frameSize, []byte("torn")); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			s, stop = start(t, Options{Disk: d})
+			synctest.Wait()
+			stop()
+			same(t, "damaged", list(t, s, "a", Filter{}), attempts(3, 4))
+		}
+		s, stop = start(t, Options{Disk: d})
+		synctest.Wait()
+		s.Add("a", attempt(6)) // as long as the one that was torn
+		stop()
+		s, stop = start(t, Options{Disk: d})
+		same(t, "written on", list(t, s, "a", Filter{}), []Attempt{attempt(6), attempt(3)})
+		stop()
+	})
+}
+
+// TestFileGone: somebody removes files under a running store. It goes on with new ones.
+func TestFileGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := memdisk.New(memdisk.Options{})
+		s, stop := start(t, Options{Disk: d})
+		s.Add("a", attempt(0))
+		stop()
+		s, stop = start(t, Options{Disk: d})
+		defer stop()
+		synctest.Wait()
+		if err := d.Remove("attempts/" + fileName(0)); err != nil {
+			t.Fatal(err)
+		}
+		for n := 1; n < 5; n++ {
+			s.Add("a", attempt(n))
+			time.Sleep(time.Second)
+		}
+		if got := list(t, s, "a", Filter{}); len(got) != 3 || s.Dropped() != 1 {
+			t.Errorf("%d attempts, %d dropped", len(got), s.Dropped())
+		}
+	})
+}
+
+// TestRemoveWhileWriting: what is on its way to the disk is removed too, and a new webhook of the name keeps its own.
+func TestRemoveWhileWriting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := memdisk.New(memdisk.Options{})
+		s, stop := start(t, Options{Disk: d})
+		s.Add("a", attempt(0))
+		time.Sleep(time.Second)
+		well := d.Inject(memdisk.Rule{Ops: memdisk.OpWrite, Fault: memdisk.Fault{Delay: time.Minute}})
+		for n := range 600 {
+			s.Add("a", attempt(n))
+		}
+		time.Sleep(30 * time.Second)
+		s.Remove("a")
+		same(t, "removed", list(t, s, "a", Filter{}), nil)
+		s.Add("a", attempt(1000))
+		same(t, "a new one", list(t, s, "a", Filter{}), attempts(1000, 1001))
+		time.Sleep(time.Hour)
+		well()
+		same(t, "a new one", list(t, s, "a", Filter{}), attempts(1000, 1001))
+		stop()
+		bytes, files := used(t, d)
+		if files != 1 || bytes != s.total {
+			t.Errorf("%d files with %d bytes are left, %d by our count", files, bytes, s.total)
+		}
+		s, stop = start(t, Options{Disk: d})
+		same(t, "after a restart", list(t, s, "a", Filter{}), attempts(1000, 1001))
+		stop()
+	})
+}

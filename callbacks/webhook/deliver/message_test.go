@@ -175,6 +175,15 @@ type failing struct{}
 
 func (failing) Write([]byte) (int, error) { return 0, errors.New("full") }
 
+// TestHeaderValue: the HTTP binding of CloudEvents, §3.1.3.2.
+func TestHeaderValue(t *testing.T) {
+	for s, want := range map[string]string{"": "", "a/b:c~": "a/b:c~", "Euro € 😀": "Euro%20%E2%82%AC%20%F0%9F%98%80", `50% "off"`: "50%25%20%22off%22", "\r\n\x7f": "%0D%0A%7F"} {
+		if got := headerValue(s); got != want {
+			t.Errorf("%q: %q", s, got)
+		}
+	}
+}
+
 func TestMessageID(t *testing.T) {
 	seen := map[string]string{}
 	for _, path := range []string{"2021/03/04/05/07", "2021/03/04/05/07/07", "2021/03/04/05/07/07/089/a.b", "2021/03/04/05/07/07/089/a-b", "2021/03/04/05/07/07/089/a/b",
