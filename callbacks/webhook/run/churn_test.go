@@ -280,3 +280,76 @@ func TestBalance(t *testing.T) {
 		stops[2]()
 	})
 }
+
+// TestLives removes, makes and moves a webhook over and over: after Stop no call of an earlier life comes any more, and each life delivers what lies after its
+// start.
+func TestLives(t *testing.T) {
+	for seed := range uint64(8) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			inWorld(t, func(w *world) { lives(w, rand.New(rand.NewPCG(seed, 11))) })
+		})
+	}
+}
+
+func lives(w *world, rnd *rand.Rand) {
+	w.consumer.set(func(ctx context.Context, _ call, n int) deliver.Outcome {
+		rest(ctx, 7*time.Millisecond)
+		if n%3 == 1 {
+			return status(500)
+		}
+		return accepted
+	})
+	h := w.put(nil)
+	all := w.adds(1)
+	for life := range 60 {
+		for range rnd.IntN(4) {
+			all = append(all, w.adds(1)...)
+		}
+		if rnd.IntN(3) == 0 {
+			w.hooks.remove("w")
+			if rnd.IntN(2) == 0 {
+				if err := w.m.Stop(w.t.Context(), "w"); err != nil {
+					w.t.Fatal(err)
+				}
+				if w.m.sessionOf("w") != nil {
+					w.t.Fatal("what was removed runs")
+				}
+				before := len(w.consumer.all())
+				time.Sleep(time.Duration(rnd.IntN(2)) * time.Second)
+				w.want("calls", len(w.consumer.all()), before)
+				if err := w.cursors.Delete(w.t.Context(), "w"); err != nil {
+					w.t.Fatal(err)
+				}
+			}
+		}
+		h.Born, h.Start, h.ParallelCalls = fmt.Sprint(life), all[rnd.IntN(len(all))], 1+rnd.IntN(3)
+		h.CallbackURL = "http://consumer/" + h.Born
+		w.hooks.put(h)
+		if err := w.m.Stop(w.t.Context(), "w"); err != nil {
+			w.t.Fatal(err)
+		}
+		before := len(w.consumer.all())
+		time.Sleep(time.Duration(rnd.IntN(50)) * time.Millisecond)
+		for _, c := range w.consumer.all()[before:] {
+			if c.url != h.CallbackURL {
+				w.t.Errorf("a call of another life: %s in %s", c.url, h.CallbackURL)
+			}
+		}
+	}
+	time.Sleep(10 * time.Minute)
+	seen := map[string]bool{}
+	for _, c := range w.consumer.all() {
+		if c.url == h.CallbackURL {
+			if c.path <= h.Start {
+				w.t.Errorf("%s lies before the start %s", c.path, h.Start)
+			}
+			seen[c.path] = true
+		}
+	}
+	for _, p := range all {
+		if p > h.Start && !seen[p] {
+			w.t.Errorf("%s was left out", p)
+		}
+	}
+	w.want("cursor", w.live().Cursor, all[len(all)-1])
+}

@@ -97,7 +97,7 @@ func (s *session) periodQuery(e *entry, after hub.Key) hub.Query {
 // periodKeys are the keys of a period, page by page, from the store each time.
 func (s *session) periodKeys(e *entry) deliver.Keys {
 	return func(yield func(hub.Key, error) bool) {
-		for after := e.after; ; {
+		for after := e.after; !e.empty; {
 			q := s.periodQuery(e, after)
 			q.Limit = pageSize
 			page, err := s.opt.Source.Keys(s.calls, q)
@@ -124,6 +124,9 @@ func (s *session) periodKeys(e *entry) deliver.Keys {
 // periodItems are the items of a period, one at a time, from the store each time.
 func (s *session) periodItems(e *entry) deliver.Items {
 	return func(yield func(*deliver.Item, error) bool) {
+		if e.empty {
+			return
+		}
 		for sealed, err := range s.opt.Source.Items(s.calls, s.periodQuery(e, e.after)) {
 			var item *deliver.Item
 			if err == nil {

@@ -53,6 +53,7 @@ type entry struct {
 	trouble int        // failures of our own
 	lane    *lane
 	state   entryState
+	empty   bool      // of a period: there is nothing in it
 	flew    bool      // it was in flight when the loop began
 	replay  bool      // it is delivered again because somebody asked
 	asked   time.Time // when that began

@@ -20,7 +20,7 @@ func (s *session) followPeriods(unit hub.Unit) error {
 		return err
 	}
 	defer f.Close()
-	fast := false
+	fast, quiet := false, hub.Key{}
 	for {
 		step := unit
 		if unit == hub.Second && s.w.FastForwardable {
@@ -32,10 +32,28 @@ func (s *session) followPeriods(unit hub.Unit) error {
 		if err != nil {
 			return err
 		}
-		if err := s.admit([]*entry{{key: c.To(), after: c.After, window: c.Window}}, nil); err != nil {
+		e := &entry{key: c.To(), after: c.After, window: c.Window, empty: s.empty(c, &quiet)}
+		if err := s.admit([]*entry{e}, nil); err != nil {
 			return err
 		}
 	}
+}
+
+// empty reports whether a period is known to hold nothing. quiet is a key below which nothing follows: a long silence costs one look for the next key, not one
+// for each of its seconds.
+func (s *session) empty(c feed.Closed, quiet *hub.Key) bool {
+	if quiet.Less(c.To()) {
+		page, err := s.opt.Source.Keys(s.ctx, hub.Query{Channel: s.channel.Name, From: c.After.After(), To: hub.MaxKey, Limit: 1, Stable: true})
+		switch {
+		case err != nil || page.Silent > 0:
+			return false // the call finds out
+		case len(page.Keys) > 0:
+			*quiet = page.Keys[0]
+		default:
+			*quiet = page.Horizon
+		}
+	}
+	return !quiet.Less(c.To())
 }
 
 // behind reports whether whole minutes are due: from the moment when the webhook is far behind until it has caught up, that is, until the minute that it

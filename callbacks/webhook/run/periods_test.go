@@ -145,6 +145,24 @@ func TestPeriodsParallel(t *testing.T) {
 	})
 }
 
+// TestSilence: a long silence is called for second by second, and costs a few looks at the store; what it ends with is not overlooked.
+func TestSilence(t *testing.T) {
+	inWorld(t, func(w *world) {
+		start := hub.WindowAt(time.Now(), hub.Second).Previous().String()
+		time.Sleep(time.Hour)
+		paths := w.adds(2)
+		time.Sleep(time.Hour)
+		before := w.store.asked()
+		w.put(func(h *webhook.Webhook) { h.Batch, h.Start = "SECOND", start })
+		time.Sleep(900 * time.Millisecond)
+		if n := w.store.asked() - before; n > 20 {
+			t.Errorf("%d queries", n)
+		}
+		w.want("calls", len(w.consumer.all()), 7200)
+		w.want("items", w.consumer.all()[3600].uris, paths)
+	})
+}
+
 // TestFastForward: more than four minutes behind, whole minutes come; from the minute that is not over on, seconds.
 func TestFastForward(t *testing.T) {
 	inWorld(t, func(w *world) {
