@@ -54,7 +54,7 @@ var floors = map[string]string{
 	"spoke/log":        "hub/disk spoke/log/format",
 	"spoke/log/format": "",
 	"spoke/roster":     "",
-	"spoke":            "spoke/log hub/disk hub/web hub/coord",
+	"spoke":            "spoke/log spoke/log/format spoke/roster hub/disk hub/web hub/coord",
 	"internalapi":      "hub/web hub/coord hub/bucket hub/catalog hub/client hub/auth",
 
 	"channel":             "hub/seal hub/catalog hub/coord",

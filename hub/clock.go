@@ -91,6 +91,11 @@ func NewMinter(clock Clock, last Mark, ordinal uint16, random func() uint32) *Mi
 	}
 }
 
+// SetOrdinal changes the ordinal (below 3,844) of what is minted from now on.
+func (m *Minter) SetOrdinal(ordinal uint16) {
+	m.ordinal = [2]byte{Alphabet[ordinal/62%62], Alphabet[ordinal%62]}
+}
+
 // Wall is the time of the clocks alone, without the last position.
 func (m *Minter) Wall() int64 {
 	now := m.clock()

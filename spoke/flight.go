@@ -20,6 +20,8 @@ type request struct {
 	channel string
 	state   state
 	onDisk  bool       // the own disk has synced the records
+	pos     uint64     // of the records in the own stream (cluster)
+	namePos uint64     // of the name, once it is in the stream (cluster)
 	named   bool       // the records of the name are in the stream
 	done    chan error // gets the decision once; holds one
 }
@@ -59,5 +61,14 @@ func (f *flight) settle(visit func(*request)) {
 		n := copy(f.queue, f.queue[f.head:])
 		clear(f.queue[n:])
 		f.queue, f.head = f.queue[:n], 0
+	}
+}
+
+// each visits what is in flight, in the order of the marks, until visit returns false.
+func (f *flight) each(visit func(*request) bool) {
+	for _, r := range f.queue[f.head:] {
+		if !visit(r) {
+			return
+		}
 	}
 }

@@ -35,6 +35,8 @@ type Options struct {
 	SweepEvery   time.Duration
 	// Segments configures the log. Disk, Clock, Log, Lows and Archived are filled in here.
 	Segments spokelog.Options
+	// Cluster makes the node one of several; nil: it is alone.
+	Cluster *Cluster
 	// Archived tells the key up to which long-term storage has confirmed a channel; false: nobody needs the channel any more.
 	Archived func(channel string) (hub.Key, bool)
 }
@@ -57,6 +59,8 @@ type Node struct {
 	flight  flight
 	unnamed []*request // giving up, and the log would not take the name yet
 	nowEnd  hub.Mark   // the end of the millisecond that Now returned last
+
+	cluster *cluster // nil: alone
 
 	bound *bound // whoever holds the token of raising
 }
@@ -109,6 +113,11 @@ func Open(ctx context.Context, opt Options) (*Node, spokelog.Recovered, error) {
 		n.minter.Raise(hub.MarkAt(n.minter.Wall() + opt.ClockGuard.Milliseconds()/2))
 	}
 	n.limit = n.minter.Last()
+	if opt.Cluster != nil {
+		if n.cluster, err = newCluster(n, *opt.Cluster); err != nil {
+			return nil, found, errors.Join(err, n.Close())
+		}
+	}
 	return n, found, nil
 }
 
@@ -120,7 +129,11 @@ func (n *Node) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wg sync.WaitGroup
-	for _, part := range []func(context.Context) error{n.store.Run, n.keepAhead, n.keepNaming, n.keepSwept} {
+	parts := []func(context.Context) error{n.store.Run, n.keepAhead, n.keepNaming, n.keepSwept}
+	if n.cluster != nil {
+		parts = append(parts, n.cluster.run)
+	}
+	for _, part := range parts {
 		wg.Go(func() {
 			if err := part(ctx); err != nil {
 				cancel(err)
@@ -235,11 +248,10 @@ func (n *Node) ahead(m hub.Mark) {
 func (n *Node) lows() []spokelog.Low {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	low, busy := n.flight.low()
-	if !busy {
-		low = n.minter.Last()
+	if n.cluster != nil {
+		return n.cluster.lows()
 	}
-	return []spokelog.Low{{Stream: n.stream, Epoch: 1, Mark: low}}
+	return []spokelog.Low{{Stream: n.stream, Epoch: 1, Mark: n.lowOfFlight()}}
 }
 
 // Status is the state of the log, for /health and /metrics.

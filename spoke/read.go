@@ -13,6 +13,10 @@ import (
 // Horizon implements channel.ShortTerm: the smallest low of the streams that are not settled; here, of the own one. It moves the clock to what it
 // returns, so that nothing is ever minted at or below it.
 func (n *Node) Horizon(ctx context.Context) (hub.Key, error) {
+	if n.cluster != nil {
+		h, err := n.cluster.stable(ctx)
+		return h.Key(), err
+	}
 	for {
 		n.mu.Lock()
 		if low, busy := n.flight.low(); busy {

@@ -51,9 +51,19 @@ func (n *Node) submit(ctx context.Context, r *request, records func(hub.Key) []s
 			return clockStuck(err)
 		}
 	}
+	if n.cluster != nil {
+		if err := n.cluster.writable(); err != nil {
+			n.mu.Unlock()
+			return err
+		}
+	}
 	r.mark, r.key = n.minter.Mint()
 	n.flight.add(r)
-	err := n.store.Enqueue(&spokelog.Batch{Records: records(r.key), Done: func(err error) { n.synced(r, err) }})
+	batch := records(r.key)
+	err := n.store.Enqueue(&spokelog.Batch{Records: batch, Done: func(err error) { n.synced(r, err) }})
+	if err == nil && n.cluster != nil {
+		r.pos = n.cluster.fan(batch)
+	}
 	if err != nil { // nothing went into the stream: the mark is spent, the key was never there
 		r.state = givenUp
 		n.pass()
@@ -86,6 +96,10 @@ func unavailable(err error) error {
 
 // synced is told by the log that a request is on this disk, or surely not.
 func (n *Node) synced(r *request, err error) {
+	if n.cluster != nil {
+		n.cluster.synced(r, err)
+		return
+	}
 	n.mu.Lock()
 	switch {
 	case errors.Is(err, spokelog.ErrClosed): // the next start finds out; until then it holds low
@@ -166,9 +180,14 @@ func (n *Node) name(r *request) {
 		records[i] = spokelog.Record{Channel: r.channel, Key: k, Stream: n.stream, Flags: spokelog.GivenUp | spokelog.MoreFollows}
 	}
 	records[len(records)-1].Flags = spokelog.GivenUp
-	err := n.store.Enqueue(&spokelog.Batch{Records: records, Done: func(err error) { n.nameSynced(r, err) }})
+	pos := uint64(0)
+	err := n.store.Enqueue(&spokelog.Batch{Records: records, Done: func(err error) { n.nameSynced(r, pos, err) }})
 	if err == nil {
 		r.named = true
+		if n.cluster != nil {
+			pos = n.cluster.fan(records)
+			r.namePos = pos
+		}
 		return
 	}
 	n.unnamed = append(n.unnamed, r)
@@ -179,7 +198,11 @@ func (n *Node) name(r *request) {
 }
 
 // nameSynced is told that the name of a key is on this disk, or surely not.
-func (n *Node) nameSynced(r *request, err error) {
+func (n *Node) nameSynced(r *request, pos uint64, err error) {
+	if n.cluster != nil {
+		n.cluster.nameSynced(r, pos, err)
+		return
+	}
 	n.mu.Lock()
 	var passed []string
 	switch {
@@ -248,6 +271,9 @@ func (n *Node) passed(channel string) hub.Key {
 
 // put writes records that nobody's decision waits for, and returns when they are on the disk.
 func (n *Node) put(ctx context.Context, records []spokelog.Record) error {
+	if n.cluster != nil {
+		return n.cluster.put(ctx, records)
+	}
 	done := make(chan error, 1)
 	if err := n.store.Enqueue(&spokelog.Batch{Records: records, Done: func(err error) { done <- err }}); err != nil {
 		return err

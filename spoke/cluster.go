@@ -1,0 +1,346 @@
+package spoke
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"timehub/hub"
+	"timehub/hub/coord"
+	spokelog "timehub/spoke/log"
+	"timehub/spoke/roster"
+)
+
+// Cluster makes a Node one of several (ENGINE §4).
+type Cluster struct {
+	Node        string            // host:port at which the others reach Handler; required
+	Coordinator coord.Coordinator // required
+	Rule        roster.Rule       // spoke.quorum; "": half. The list on record keeps the one with which it was begun
+	Dial        func(ctx context.Context, network, address string) (net.Conn, error)
+	Beat        time.Duration // a stream says something at least this often; 0: 20 ms
+}
+
+const (
+	listRegister  = "spoke/list"
+	closedPrefix  = "spoke/closed/"
+	settlePrefix  = "spoke/settle/"
+	memberGroup   = "spoke"
+	learnEvery    = time.Second
+	defaultBeat   = 20 * time.Millisecond
+	callTime      = 10 * time.Second
+	peerPause     = 100 * time.Millisecond // before a peer is connected to again
+	closedKeysMax = 400 << 10              // bytes of the register with the keys of a set
+)
+
+// cluster is what a Node knows of the others. Its fields below mu are guarded by Node.mu.
+type cluster struct {
+	n     *Node
+	opt   Cluster
+	http  *http.Client
+	nudge chan struct{} // one token: look at the list
+	work  chan struct{} // one token: something may be settled or repaired
+
+	learning sync.Mutex // held by the one who writes the state file; never taken under Node.mu
+
+	rec     roster.Roster // as last read; durable here
+	known   bool          // a list was read, by this start or an earlier one
+	fresh   bool          // this disk has never written: it answers nothing
+	streams map[spokelog.Stream]*peerStream
+	open    bool     // the own incarnation takes writes
+	floor   hub.Mark // no stable answer below
+	lastH   hub.Mark
+	pos     uint64 // of the last batch of the own stream
+	ownPos  uint64 // up to here the own disk is done
+	quorum  uint64 // up to here enough disks have it
+	tails   map[*tail]struct{}
+	acked   map[string]uint64 // by disk
+	waiting []waitingKey      // a heap: stored, and not passed by the horizon
+	waiters []posWaiter       // for records that nobody's decision waits for
+	present map[string]roster.Stream
+	members roster.Sessions
+}
+
+// peerStream is an incarnation on record, as this disk has it.
+type peerStream struct {
+	low         hub.Mark // applied
+	refused     bool
+	complete    bool // closed, and all of it is here: its low is dropped
+	outstanding int  // frames that were enqueued and are not synced
+	in          *inbound
+}
+
+func newCluster(n *Node, opt Cluster) (*cluster, error) {
+	if opt.Node == "" || opt.Coordinator == nil {
+		return nil, errors.New("spoke: a Cluster needs Node and Coordinator")
+	}
+	opt.Beat = cmp.Or(opt.Beat, defaultBeat)
+	opt.Rule = cmp.Or(opt.Rule, roster.Half)
+	if opt.Dial == nil {
+		opt.Dial = (&net.Dialer{Timeout: 5 * time.Second}).DialContext
+	}
+	c := &cluster{
+		n: n, opt: opt, nudge: make(chan struct{}, 1), work: make(chan struct{}, 1), fresh: true,
+		http:    &http.Client{Transport: &http.Transport{DialContext: opt.Dial, MaxIdleConnsPerHost: 4, IdleConnTimeout: 20 * time.Second}, Timeout: time.Minute},
+		streams: map[spokelog.Stream]*peerStream{}, tails: map[*tail]struct{}{}, acked: map[string]uint64{},
+	}
+	return c, c.load()
+}
+
+// Run is the life of a node among others.
+func (c *cluster) run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return c.keepLearning(ctx) })
+	g.Go(func() error { return c.keepSending(ctx) })
+	g.Go(func() error { return c.keepWorking(ctx) })
+	err := g.Wait()
+	c.http.CloseIdleConnections()
+	return err
+}
+
+func poke(wake chan struct{}) {
+	select {
+	case wake <- struct{}{}:
+	default:
+	}
+}
+
+// streamOf and recordOf translate between the words of the log and those of the record.
+func streamOf(s roster.Stream) spokelog.Stream {
+	return spokelog.Stream{Ordinal: s.Ordinal, Incarnation: s.Incarnation}
+}
+
+func recordOf(s spokelog.Stream) roster.Stream {
+	return roster.Stream{Ordinal: s.Ordinal, Incarnation: s.Incarnation}
+}
+
+// ownLow: everything of the own stream at or below it is decided. It moves the clock, so that nothing is minted at or below it. Under mu.
+func (n *Node) ownLow() hub.Mark {
+	if low, busy := n.flight.low(); busy {
+		return low
+	}
+	if n.minter.Peek() < n.limit {
+		m := n.minter.Now()
+		n.ahead(m)
+		return m
+	}
+	poke(n.kick)
+	return n.minter.Last()
+}
+
+// horizon is the smallest low over the incarnations that are not complete here; ok is false while it has not reached the floor. Under mu.
+func (c *cluster) horizon() (h hub.Mark, ok bool) {
+	const none = hub.Mark(1<<63 - 1)
+	h = none
+	for id, s := range c.streams {
+		switch {
+		case s.complete:
+		case c.open && id == c.n.stream:
+			h = min(h, c.n.ownLow())
+		default:
+			h = min(h, s.low)
+		}
+	}
+	if h == none {
+		h = c.lastH
+	}
+	c.lastH = h
+	return h, !c.fresh && h >= c.floor
+}
+
+// stable is Node.Horizon among others.
+func (c *cluster) stable(ctx context.Context) (hub.Mark, error) {
+	n := c.n
+	for {
+		n.mu.Lock()
+		h, ok := c.horizon()
+		if !ok {
+			n.mu.Unlock()
+			e := hub.E(hub.Unavailable, "this node has not yet caught up with what it has shown before: ask another one, or try again")
+			e.RetryAfter = time.Second
+			return 0, e
+		}
+		if h < n.limit {
+			n.minter.Raise(h)
+			n.ahead(h)
+			n.mu.Unlock()
+			return h, nil
+		}
+		n.mu.Unlock()
+		if err := n.raise(ctx, h); err != nil {
+			return 0, unavailable(err)
+		}
+	}
+}
+
+// lows is what is logged with the next group: what was applied before it. Under mu.
+func (c *cluster) lows() []spokelog.Low {
+	list := make([]spokelog.Low, 0, len(c.streams))
+	for id, s := range c.streams {
+		low := s.low
+		if c.open && id == c.n.stream {
+			low = c.n.lowOfFlight()
+			s.low = max(s.low, low)
+		}
+		if !s.complete {
+			list = append(list, spokelog.Low{Stream: id, Epoch: c.rec.Epoch, Mark: low})
+		}
+	}
+	slices.SortFunc(list, func(a, b spokelog.Low) int {
+		return cmp.Or(cmp.Compare(a.Stream.Ordinal, b.Stream.Ordinal), cmp.Compare(a.Stream.Incarnation, b.Stream.Incarnation))
+	})
+	return list
+}
+
+// lowOfFlight is the own low without moving the clock. Under mu.
+func (n *Node) lowOfFlight() hub.Mark {
+	if low, busy := n.flight.low(); busy {
+		return low
+	}
+	return n.minter.Last()
+}
+
+// writable says why nothing can be minted now; nil if it can. Under mu.
+func (c *cluster) writable() error {
+	if !c.open {
+		return tryAgain("this node has not joined the others yet")
+	}
+	up := map[string]bool{c.n.identity.ID: true}
+	for t := range c.tails {
+		up[t.disk] = true
+	}
+	if !c.rec.Committed(up) {
+		return tryAgain("too few nodes can be reached to store anything safely")
+	}
+	return nil
+}
+
+func tryAgain(why string) error {
+	e := hub.E(hub.Unavailable, "%s: try again, or ask another node", why)
+	e.RetryAfter = time.Second
+	return e
+}
+
+// waitingKey is a record that the horizon has not passed.
+type waitingKey struct {
+	mark    hub.Mark
+	channel string
+}
+
+// await notes a record that is stored. Under mu.
+func (c *cluster) await(r *spokelog.Record) {
+	if r.Flags&(spokelog.GivenUp|spokelog.Replicated|spokelog.Complete) != 0 {
+		return
+	}
+	m, _ := hub.MarkOf(r.Key)
+	w := append(c.waiting, waitingKey{m, r.Channel})
+	for i := len(w) - 1; i > 0 && w[i].mark < w[(i-1)/2].mark; i = (i - 1) / 2 {
+		w[i], w[(i-1)/2] = w[(i-1)/2], w[i]
+	}
+	c.waiting = w
+}
+
+// passed returns the channels of which the horizon has passed a record since it was asked last. Under mu.
+func (c *cluster) passed() (channels []string) {
+	h, ok := c.horizon()
+	if !ok {
+		return nil
+	}
+	seen := map[string]bool{}
+	for len(c.waiting) > 0 && c.waiting[0].mark <= h {
+		if ch := c.waiting[0].channel; !seen[ch] {
+			seen[ch] = true
+			channels = append(channels, ch)
+		}
+		c.pop()
+	}
+	return channels
+}
+
+func (c *cluster) pop() {
+	w := c.waiting
+	last := len(w) - 1
+	w[0] = w[last]
+	w[last] = waitingKey{}
+	w = w[:last]
+	for i := 0; ; {
+		child := 2*i + 1
+		if child >= last {
+			break
+		}
+		if child+1 < last && w[child+1].mark < w[child].mark {
+			child++
+		}
+		if w[i].mark <= w[child].mark {
+			break
+		}
+		w[i], w[child] = w[child], w[i]
+		i = child
+	}
+	c.waiting = w
+}
+
+// moved tells those who wait that the horizon has moved. Not under mu.
+func (c *cluster) moved() {
+	c.n.mu.Lock()
+	channels := c.passed()
+	c.n.mu.Unlock()
+	for _, ch := range channels {
+		c.n.board.notify(ch)
+	}
+}
+
+// decide finds out what enough disks have, and decides what was waiting for it. Under mu.
+func (c *cluster) decide() {
+	at := func(disk string) uint64 {
+		if disk == c.n.identity.ID {
+			return c.ownPos
+		}
+		return c.acked[disk]
+	}
+	pos := c.ownPos
+	lists := [][]roster.Disk{c.rec.Disks}
+	if c.rec.Next != nil {
+		lists = append(lists, c.rec.Next.Disks)
+		if c.rec.Next.Decided {
+			lists = lists[1:]
+		}
+	}
+	for _, list := range lists {
+		positions := make([]uint64, len(list))
+		for i, d := range list {
+			positions[i] = at(d.ID)
+		}
+		slices.Sort(positions)
+		if w := c.rec.Rule.Write(len(list)); w <= len(list) && len(list) > 0 {
+			pos = min(pos, positions[len(list)-w])
+		}
+	}
+	if pos <= c.quorum {
+		return
+	}
+	c.quorum = pos
+	c.n.flight.each(func(r *request) bool {
+		switch {
+		case r.state == undecided && r.pos <= pos && r.onDisk:
+			r.state = committed
+			r.answer(nil)
+		case r.state == givingUp && r.namePos > 0 && r.namePos <= pos:
+			r.state = givenUp
+		}
+		return r.pos <= pos
+	})
+	c.n.pass()
+	c.waiters = slices.DeleteFunc(c.waiters, func(w posWaiter) bool {
+		if w.pos <= pos {
+			w.done <- w.err
+		}
+		return w.pos <= pos
+	})
+}

@@ -1,0 +1,77 @@
+package spoke
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+
+	"timehub/hub"
+	"timehub/spoke/roster"
+)
+
+const stateFile = "cluster"
+
+// diskState is the file "cluster": what a disk has promised and seen. It is replaced as a whole, and durable before anybody is told.
+type diskState struct {
+	Version  int             `json:"version"`
+	List     roster.Roster   `json:"list"`     // as last read here
+	Refused  []roster.Stream `json:"refused"`  // streams of which nothing is taken any more
+	Complete []roster.Stream `json:"complete"` // closed streams of which all is here
+	Fresh    bool            `json:"fresh"`    // the disk has never written
+}
+
+// load reads what the disk knew before.
+func (c *cluster) load() error {
+	text, err := readFile(c.n.opt.Disk, stateFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read what the disk knows of the others: %w", err)
+	}
+	var s diskState
+	if err := json.Unmarshal(text, &s); err != nil || s.Version != 1 {
+		return hub.E(hub.Invalid, "%s does not hold what this hub knows of the others (version %d): restore it, or start with an empty data directory",
+			c.n.opt.Disk.Path(stateFile), s.Version)
+	}
+	c.rec, c.known, c.fresh, c.floor = s.List, true, s.Fresh, c.n.minter.Last()
+	for _, i := range s.List.Streams {
+		c.streams[streamOf(i.Stream)] = &peerStream{refused: slices.Contains(s.Refused, i.Stream), complete: slices.Contains(s.Complete, i.Stream)}
+	}
+	for _, low := range c.n.store.Lows() {
+		if s := c.streams[low.Stream]; s != nil {
+			s.low = low.Mark
+		}
+	}
+	return nil
+}
+
+// save makes the state durable. c.learning is held, Node.mu is not.
+func (c *cluster) save() error {
+	c.n.mu.Lock()
+	s := diskState{Version: 1, List: c.rec, Fresh: c.fresh}
+	for id, st := range c.streams {
+		if st.refused {
+			s.Refused = append(s.Refused, recordOf(id))
+		}
+		if st.complete {
+			s.Complete = append(s.Complete, recordOf(id))
+		}
+	}
+	c.n.mu.Unlock()
+	order := func(a, b roster.Stream) int {
+		if a.Ordinal != b.Ordinal {
+			return int(a.Ordinal) - int(b.Ordinal)
+		}
+		return int(a.Incarnation) - int(b.Incarnation)
+	}
+	slices.SortFunc(s.Refused, order)
+	slices.SortFunc(s.Complete, order)
+	text, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	return replaceFile(c.n.opt.Disk, stateFile, text)
+}

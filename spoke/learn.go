@@ -1,0 +1,329 @@
+package spoke
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"timehub/hub"
+	spokelog "timehub/spoke/log"
+	"timehub/spoke/roster"
+)
+
+// member is what a node's session says of it.
+type member struct {
+	Disk   string        `json:"disk"`
+	Stream roster.Stream `json:"stream"` // that it writes, or waits for
+}
+
+// keepLearning looks at the list whenever it may have changed, and at least every second.
+func (c *cluster) keepLearning(ctx context.Context) error {
+	list, stop := c.opt.Coordinator.Watch(listRegister)
+	defer stop()
+	sessions, stop2 := c.opt.Coordinator.WatchMembers(memberGroup)
+	defer stop2()
+	failing := false
+	for {
+		err := c.learn(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil && !failing:
+			c.n.log.Warn("the list of members cannot be read; what is known of it stays in force", "err", err)
+		case err == nil && failing:
+			c.n.log.Info("the list of members can be read again")
+		}
+		failing = err != nil
+		timer := time.NewTimer(learnEvery)
+		select {
+		case <-ctx.Done():
+		case <-list:
+		case <-sessions:
+		case <-c.nudge:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+// learn reads the list, makes it durable here, and moves it on as far as that is this node's to do.
+func (c *cluster) learn(ctx context.Context) error {
+	c.learning.Lock()
+	defer c.learning.Unlock()
+	for range 20 { // others change it too
+		again, err := c.learnOnce(ctx)
+		if err != nil {
+			return err
+		}
+		if !again {
+			break
+		}
+	}
+	if err := c.begin(ctx); err != nil {
+		return err
+	}
+	poke(c.work)
+	c.moved()
+	return nil
+}
+
+func (c *cluster) learnOnce(ctx context.Context) (again bool, err error) {
+	if err := c.join(ctx); err != nil {
+		return false, err
+	}
+	rec, version := roster.New(c.opt.Rule), uint64(0)
+	b, v, err := c.opt.Coordinator.Get(ctx, listRegister)
+	switch {
+	case err == nil:
+		if rec, err = roster.Parse(b); err != nil {
+			return false, err
+		}
+		version = v
+	case !hub.Is(err, hub.NotFound):
+		return false, err
+	}
+	clock, err := c.adopt(ctx, rec)
+	if err != nil {
+		return false, err
+	}
+	next, err := c.steps(ctx, rec, clock)
+	if err != nil || next == nil {
+		return false, err
+	}
+	if b, err = next.Encode(); err != nil {
+		return false, err
+	}
+	if _, err = c.opt.Coordinator.Set(ctx, listRegister, b, version); err != nil && !hub.Is(err, hub.Conflict) {
+		return false, err
+	}
+	return true, nil
+}
+
+// join makes this node's session say what it writes, and reads those of the others.
+func (c *cluster) join(ctx context.Context) error {
+	list, _, err := c.opt.Coordinator.List(ctx, memberGroup)
+	if err != nil {
+		return err
+	}
+	c.n.mu.Lock()
+	mine := member{Disk: c.n.identity.ID, Stream: c.ownRecord()}
+	c.n.mu.Unlock()
+	text, err := json.Marshal(mine)
+	if err != nil {
+		return err
+	}
+	sessions, present, there := roster.Sessions{c.opt.Node: true}, map[string]roster.Stream{c.opt.Node: mine.Stream}, false
+	for _, m := range list {
+		if m.Name == c.opt.Node {
+			there = string(m.Value) == string(text)
+			continue
+		}
+		var other member
+		if err := json.Unmarshal(m.Value, &other); err != nil {
+			return fmt.Errorf("read the session of %s: %w", m.Name, err)
+		}
+		sessions[m.Name], present[m.Name] = true, other.Stream
+	}
+	if !there {
+		if err := c.opt.Coordinator.Join(ctx, memberGroup, c.opt.Node, text); err != nil {
+			return err
+		}
+	}
+	c.n.mu.Lock()
+	c.members, c.present = sessions, present
+	c.n.mu.Unlock()
+	return nil
+}
+
+// ownRecord is the incarnation that this process writes or waits for; zero if there is none on the list. Under mu.
+func (c *cluster) ownRecord() roster.Stream {
+	for _, i := range c.rec.Streams {
+		if i.Disk == c.n.identity.ID && i.Incarnation == c.n.identity.Incarnation && i.Closed == nil {
+			if s := c.streams[streamOf(i.Stream)]; s == nil || !s.refused {
+				return i.Stream
+			}
+		}
+	}
+	return roster.Stream{}
+}
+
+// adopt takes in a list that was read: new streams, the epoch, the ends of streams. It is durable when adopt returns. clock is where this node's clock stood
+// when a stream that is on its way was seen: nothing of it can lie at or below.
+func (c *cluster) adopt(ctx context.Context, rec roster.Roster) (clock hub.Mark, err error) {
+	n := c.n
+	if clock, err = c.clock(ctx); err != nil {
+		return 0, err
+	}
+	n.mu.Lock()
+	h, _ := c.horizon()
+	old, err1 := c.rec.Encode()
+	now, err2 := rec.Encode()
+	changed := !c.known || string(old) != string(now)
+	for _, i := range rec.Streams {
+		id := streamOf(i.Stream)
+		if c.streams[id] != nil {
+			continue
+		}
+		s := &peerStream{}
+		if c.known {
+			s.low = min(h, clock)
+			if rec.Next != nil && rec.Next.Stream != nil && *rec.Next.Stream == i.Stream && !rec.Next.Decided {
+				s.low = clock
+			}
+		}
+		c.streams[id] = s
+	}
+	c.rec, c.known = rec, true
+	c.decide()
+	n.mu.Unlock()
+	if err := errors.Join(err1, err2); err != nil || !changed {
+		return clock, err
+	}
+	return clock, c.save()
+}
+
+// clock moves the clock to now and returns it.
+func (c *cluster) clock(ctx context.Context) (hub.Mark, error) {
+	n := c.n
+	for {
+		n.mu.Lock()
+		next := n.minter.Peek()
+		if next < n.limit {
+			m := n.minter.Now()
+			n.ahead(m)
+			n.mu.Unlock()
+			return m, nil
+		}
+		n.mu.Unlock()
+		if err := n.raise(ctx, next); err != nil {
+			return 0, clockStuck(err)
+		}
+	}
+}
+
+// steps is the list as this node would have it; nil if there is nothing to do.
+func (c *cluster) steps(ctx context.Context, rec roster.Roster, clock hub.Mark) (*roster.Roster, error) {
+	n := c.n
+	n.mu.Lock()
+	h, _ := c.horizon()
+	own := c.ownRecord()
+	done := true
+	for _, s := range c.streams {
+		done = done && s.complete
+	}
+	me := roster.Me{
+		Node: c.opt.Node, Disk: n.identity.ID, Clock: clock, Horizon: h, Done: done, Writing: c.open || own != roster.Stream{}, Epoch: rec.Epoch,
+	}
+	sessions := c.members
+	n.mu.Unlock()
+	if rec.Next != nil {
+		me.Epoch = rec.Next.Epoch
+	}
+	next, changed := rec, false
+	for _, step := range []func(roster.Roster) (roster.Roster, bool){
+		func(r roster.Roster) (roster.Roster, bool) { return r.Answer(me) },
+		func(r roster.Roster) (roster.Roster, bool) { return r.Catch(me) },
+		func(r roster.Roster) (roster.Roster, bool) { return r.Advance(sessions) },
+		func(r roster.Roster) (roster.Roster, bool) { return r.Withdraw(sessions) },
+	} {
+		var did bool
+		next, did = step(next)
+		changed = changed || did
+	}
+	if !changed && next.Next == nil && !rec.Left(c.opt.Node) {
+		var err error
+		if next, changed, err = c.propose(ctx, next, me); err != nil {
+			return nil, err
+		}
+	}
+	if !changed {
+		return nil, nil
+	}
+	return &next, nil
+}
+
+// propose asks for the next change, with an incarnation that was never used.
+func (c *cluster) propose(_ context.Context, rec roster.Roster, me roster.Me) (roster.Roster, bool, error) {
+	n := c.n
+	next, ok := rec.Propose(me, n.identity.Incarnation)
+	if ok || me.Writing {
+		return next, ok, nil
+	}
+	used := false
+	for _, i := range rec.Streams {
+		used = used || i.Disk == me.Disk && i.Incarnation == n.identity.Incarnation
+	}
+	if !used {
+		return rec, false, nil
+	}
+	id, err := begin(n.opt.Disk) // the one before was refused: it is over
+	if err != nil {
+		return rec, false, err
+	}
+	n.mu.Lock()
+	n.identity = id
+	n.mu.Unlock()
+	next, ok = rec.Propose(me, id.Incarnation)
+	return next, ok, nil
+}
+
+// begin opens the incarnation that this node waited for, once its change is decided. c.learning is held.
+func (c *cluster) begin(ctx context.Context) error {
+	n := c.n
+	n.mu.Lock()
+	own := c.ownRecord()
+	i, listed := c.rec.Find(own)
+	wait := c.rec.Next != nil && c.rec.Next.Stream != nil && *c.rec.Next.Stream == own && !c.rec.Next.Decided
+	ready := listed && !c.open && !wait
+	n.mu.Unlock()
+	if !ready {
+		return nil
+	}
+	if err := n.raise(ctx, i.Above+1); err != nil {
+		return clockStuck(err)
+	}
+	n.mu.Lock()
+	n.minter.Raise(i.Above)
+	n.minter.SetOrdinal(i.Ordinal)
+	n.stream = streamOf(own)
+	c.pos, c.ownPos, c.quorum, c.acked, c.open = 0, 0, 0, map[string]uint64{}, true
+	if s := c.streams[n.stream]; s != nil {
+		s.low = max(s.low, i.Above)
+	}
+	fresh := c.fresh
+	if fresh {
+		c.fresh, c.floor = false, n.minter.Last()
+	}
+	n.mu.Unlock()
+	n.log.Info("this node writes", "stream", own, "epoch", c.rec.Epoch)
+	if fresh {
+		return c.save()
+	}
+	return nil
+}
+
+// stop ends the own incarnation: what is not decided stays undecided until it is settled. Under mu; the writers are answered by the caller.
+func (c *cluster) stop(s spokelog.Stream) (waiting []*request) {
+	n := c.n
+	if !c.open || s != n.stream {
+		return nil
+	}
+	c.streams[s].low = max(c.streams[s].low, n.lowOfFlight())
+	c.open = false
+	n.flight.each(func(r *request) bool {
+		waiting = append(waiting, r)
+		return true
+	})
+	n.flight, n.unnamed = flight{}, nil
+	for t := range c.tails {
+		close(t.stopped)
+	}
+	clear(c.tails)
+	for _, w := range c.waiters {
+		w.done <- errGivenUp
+	}
+	c.waiters = nil
+	return waiting
+}

@@ -1,0 +1,116 @@
+package log
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"slices"
+
+	"timehub/hub"
+	"timehub/spoke/log/format"
+)
+
+// From says where a visit of a stream begins.
+type From struct {
+	// Low: with the first group that was written when the stream's low was here already, as the log had it. Whatever the writer of the log enqueued after that
+	// low was known to it lies there or later. It is the rule for the own stream of a log: see ADR 014.
+	Low hub.Mark
+	// Above: only records whose key was minted above this mark, wherever they lie, and all replicated ones that were written about then or later. It is the
+	// rule for streams of others. Zero: Low counts.
+	Above hub.Mark
+}
+
+// slackMillis is how much older than a mark a segment's last write may be, by this clock, while the segment still has to do with what lies above the mark.
+const slackMillis = 60_000
+
+var errEnough = errors.New("enough")
+
+// Stream visits the records of one writer in the order in which they were written here: items, names of given-up keys, markers. What is written while it
+// runs may be visited or not. Records that are damaged are left out, as in every read; a segment that cannot be read is an error.
+func (l *Log) Stream(ctx context.Context, stream Stream, from From) iter.Seq2[Record, error] {
+	return func(yield func(Record, error) bool) {
+		l.rereadAll()
+		unread := false
+		lengths := map[*segment]int64{}
+		segs, _ := l.pinAll(func(s *segment) {
+			unread = unread || s.unread
+			lengths[s] = s.length
+		})
+		defer l.unpin(segs...)
+		if unread {
+			yield(Record{}, cannotRead(nil))
+			return
+		}
+		v := &visit{stream: stream, from: from, yield: yield}
+		for _, s := range segs {
+			if s.closed > 0 && max(s.closed, s.maxMs) < max(from.Above, from.Low).Millis()-slackMillis {
+				continue
+			}
+			if err := l.visit(ctx, v, s, lengths[s]); err != nil {
+				if !errors.Is(err, errEnough) {
+					yield(Record{}, err)
+				}
+				return
+			}
+		}
+	}
+}
+
+// visit is a Stream on its way.
+type visit struct {
+	stream Stream
+	from   From
+	yield  func(Record, error) bool
+	begun  bool // from.Low has been reached
+	group  []Record
+	over   bool
+}
+
+// visit reads one pinned segment up to a length.
+func (l *Log) visit(ctx context.Context, v *visit, s *segment, length int64) error {
+	f, err := l.fileOf(s)
+	if err != nil {
+		return err
+	}
+	sc := format.Scan{R: f, Salt: s.salt, Limit: length, Fixed: true}
+	sc.Visit = func(r format.Raw, _ int64) {
+		if r.Stream != v.stream || v.over {
+			return
+		}
+		key := format.KeyOf(r.Millis, r.Hash)
+		if v.from.Above > 0 && r.Flags&Replicated == 0 {
+			if m, ok := hub.MarkOf(key); ok && m <= v.from.Above {
+				return
+			}
+		}
+		v.group = append(v.group, Record{Channel: string(r.Channel), Key: key, Stream: r.Stream, Flags: r.Flags, Data: slices.Clone(r.Data)})
+	}
+	sc.Keep = func(_ format.Group, _ int64, lows []Low, ok bool) {
+		group := v.group
+		v.group = v.group[:0]
+		if !ok || v.over {
+			return
+		}
+		for _, low := range lows {
+			v.begun = v.begun || low.Stream == v.stream && low.Mark >= v.from.Low
+		}
+		if !v.begun && v.from.Above == 0 {
+			return
+		}
+		for _, r := range group {
+			if ctx.Err() != nil || !v.yield(r, nil) {
+				v.over = true
+				return
+			}
+		}
+	}
+	switch res := sc.Run(); {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case v.over:
+		return errEnough
+	case res.Failed != nil:
+		return cannotRead(res.Failed)
+	}
+	return nil
+}

@@ -1,0 +1,352 @@
+package spoke
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+
+	"timehub/hub"
+	"timehub/hub/web"
+	spokelog "timehub/spoke/log"
+	"timehub/spoke/roster"
+)
+
+const (
+	refusePath  = "/internal/spoke/refuse"
+	heldPath    = "/internal/spoke/held"
+	setPath     = "/internal/spoke/set"
+	itemPath    = "/internal/spoke/item"
+	statePath   = "/internal/spoke/state"
+	recordsPath = "/internal/spoke/records"
+	maxAnswer   = 1 << 30
+)
+
+// peerState is what a node tells of its disk.
+type peerState struct {
+	Node  string              `json:"node"`
+	Disk  string              `json:"disk"`
+	Epoch uint64              `json:"epoch"`
+	Lows  map[string]hub.Mark `json:"lows"` // by stream
+}
+
+// refusal answers the one who closes a stream.
+type refusal struct {
+	Disk string   `json:"disk"`
+	Low  hub.Mark `json:"low"`
+}
+
+// storeOrder asks to store a set.
+type storeOrder struct {
+	Stream roster.Stream       `json:"stream"`
+	Base   hub.Mark            `json:"base"`
+	Keys   []named             `json:"keys"`
+	Have   map[string][]string `json:"have"` // nodes that hold a record, by channel/key
+}
+
+// Add puts the doors for the other nodes into a router. They are for nodes of the same cluster only: whoever mounts them keeps others out.
+func (n *Node) Add(rt *web.Router) {
+	c := n.cluster
+	if c == nil {
+		return
+	}
+	rt.Handle(http.MethodGet, streamPath, c.serveStream)
+	rt.Handle(http.MethodPost, refusePath, func(w http.ResponseWriter, r *http.Request) error {
+		s, err := streamIn(r)
+		if err != nil {
+			return err
+		}
+		low, err := c.refuse(r.Context(), s)
+		if err != nil {
+			return err
+		}
+		return web.JSON(w, http.StatusOK, refusal{n.Identity().ID, low})
+	})
+	rt.Handle(http.MethodGet, heldPath, func(w http.ResponseWriter, r *http.Request) error {
+		s, err := streamIn(r)
+		if err != nil {
+			return err
+		}
+		above, err := markIn(r)
+		if err != nil {
+			return err
+		}
+		if _, err := c.refuse(r.Context(), s); err != nil {
+			return err
+		}
+		h, err := c.holds(r.Context(), s, above)
+		if err != nil {
+			return err
+		}
+		return web.JSON(w, http.StatusOK, h)
+	})
+	rt.Handle(http.MethodPost, setPath, c.serveSet)
+	rt.Handle(http.MethodGet, itemPath, c.serveItem)
+	rt.Handle(http.MethodGet, statePath, func(w http.ResponseWriter, r *http.Request) error { return web.JSON(w, http.StatusOK, c.state()) })
+	rt.Handle(http.MethodGet, recordsPath, c.serveRecords)
+}
+
+func streamIn(r *http.Request) (spokelog.Stream, error) {
+	q := r.URL.Query()
+	ordinal, err1 := strconv.ParseUint(q.Get("ordinal"), 10, 16)
+	incarnation, err2 := strconv.ParseUint(q.Get("incarnation"), 10, 32)
+	if errors.Join(err1, err2) != nil {
+		return spokelog.Stream{}, hub.E(hub.Invalid, "ordinal and incarnation must be numbers")
+	}
+	return spokelog.Stream{Ordinal: uint16(ordinal), Incarnation: uint32(incarnation)}, nil
+}
+
+func markIn(r *http.Request) (hub.Mark, error) {
+	m, err := strconv.ParseInt(r.URL.Query().Get("above"), 10, 64)
+	if err != nil {
+		return 0, hub.E(hub.Invalid, "above must be a number")
+	}
+	return hub.Mark(m), nil
+}
+
+func streamQuery(s roster.Stream) url.Values {
+	return url.Values{"ordinal": {strconv.Itoa(int(s.Ordinal))}, "incarnation": {strconv.FormatUint(uint64(s.Incarnation), 10)}}
+}
+
+// state is what this disk has applied.
+func (c *cluster) state() peerState {
+	n := c.n
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	p := peerState{Node: c.opt.Node, Disk: n.identity.ID, Epoch: c.epoch(), Lows: map[string]hub.Mark{}}
+	for id, s := range c.streams {
+		low := s.low
+		switch {
+		case c.open && id == n.stream:
+			low = n.ownLow()
+		case s.complete:
+			if i, ok := c.rec.Find(recordOf(id)); ok && i.Closed != nil {
+				low = max(low, i.Closed.Base)
+			}
+		}
+		p.Lows[recordOf(id).String()] = low
+	}
+	return p
+}
+
+// serveSet stores the set of a stream that is being closed: 409 while something below its base is missing.
+func (c *cluster) serveSet(w http.ResponseWriter, r *http.Request) error {
+	var o storeOrder
+	if err := json.NewDecoder(io.LimitReader(r.Body, maxAnswer)).Decode(&o); err != nil {
+		return hub.E(hub.Invalid, "the order cannot be read: %v", err)
+	}
+	s := streamOf(o.Stream)
+	low, err := c.refuse(r.Context(), s)
+	if err != nil {
+		return err
+	}
+	if low < o.Base {
+		poke(c.work)
+		return hub.E(hub.Conflict, "what lies below the base is missing here")
+	}
+	if err := c.storeSet(r.Context(), s, o.Keys, o.Have); err != nil {
+		return err
+	}
+	return web.JSON(w, http.StatusOK, refusal{c.n.Identity().ID, low})
+}
+
+// serveItem gives one record's bytes, if this disk has them.
+func (c *cluster) serveItem(w http.ResponseWriter, r *http.Request) error {
+	q := r.URL.Query()
+	key, err := hub.ParseKey(q.Get("key"))
+	if err != nil {
+		return err
+	}
+	rec, err := c.n.store.Get(r.Context(), q.Get("channel"), key)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/octet-stream")
+	_, err = w.Write(rec.Data)
+	return err
+}
+
+// serveRecords sends what this disk has of a stream above a mark, as frames; an empty one ends it.
+func (c *cluster) serveRecords(w http.ResponseWriter, r *http.Request) error {
+	s, err := streamIn(r)
+	if err != nil {
+		return err
+	}
+	above, err := markIn(r)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/octet-stream")
+	f, size := frame{again: true}, 0
+	flush := func() error {
+		if k := len(f.records); k > 0 {
+			f.records[k-1].Flags &^= spokelog.MoreFollows
+		}
+		_, err := w.Write(appendFrame(nil, &f))
+		f.records, size = nil, 0
+		return err
+	}
+	for rec, err := range c.n.store.Stream(r.Context(), s, spokelog.From{Above: max(above, 1)}) {
+		if err != nil {
+			return err
+		}
+		f.records = append(f.records, rec)
+		if size += len(rec.Data); size >= frameTarget && rec.Flags&spokelog.MoreFollows == 0 {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+	}
+	if len(f.records) > 0 {
+		if err := flush(); err != nil {
+			return err
+		}
+	}
+	return flush()
+}
+
+// ask calls another node. into gets the JSON of the answer, unless it is nil.
+func (c *cluster) ask(ctx context.Context, method, node, path string, q url.Values, body, into any) error {
+	ctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	resp, err := c.call(ctx, method, node, path, q, body)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	return json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(into)
+}
+
+func (c *cluster) call(ctx context.Context, method, node, path string, q url.Values, body any) (*http.Response, error) {
+	var r io.Reader
+	if body != nil {
+		b, err := json.Marshal(body)
+		if err != nil {
+			return nil, err
+		}
+		r = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+node+path+"?"+q.Encode(), r)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
+		_ = resp.Body.Close()
+		return nil, hub.E(web.KindOf(resp.StatusCode), "%s answers %s: %s", node, resp.Status, text)
+	}
+	return resp, nil
+}
+
+func (c *cluster) askRefuse(ctx context.Context, node string, s roster.Stream) (hub.Mark, string, error) {
+	if node == c.opt.Node {
+		low, err := c.refuse(ctx, streamOf(s))
+		return low, c.n.Identity().ID, err
+	}
+	var a refusal
+	err := c.ask(ctx, http.MethodPost, node, refusePath, streamQuery(s), nil, &a)
+	return a.Low, a.Disk, err
+}
+
+func (c *cluster) askHeld(ctx context.Context, node string, s roster.Stream, above hub.Mark) (held, error) {
+	if node == c.opt.Node {
+		return c.holds(ctx, streamOf(s), above)
+	}
+	q := streamQuery(s)
+	q.Set("above", strconv.FormatInt(int64(above), 10))
+	var h held
+	err := c.ask(ctx, http.MethodGet, node, heldPath, q, nil, &h)
+	return h, err
+}
+
+func (c *cluster) askStore(ctx context.Context, node string, s roster.Stream, base hub.Mark, keys []named, have map[named][]string) error {
+	where := map[string][]string{}
+	for k, nodes := range have {
+		where[k.Channel+"/"+k.Key] = nodes
+	}
+	if node == c.opt.Node {
+		c.n.mu.Lock()
+		low := c.streams[streamOf(s)].low
+		c.n.mu.Unlock()
+		if low < base {
+			return errors.New("what lies below the base is missing here")
+		}
+		return c.storeSet(ctx, streamOf(s), keys, where)
+	}
+	var a refusal
+	return c.ask(ctx, http.MethodPost, node, setPath, nil, storeOrder{s, base, keys, where}, &a)
+}
+
+func (c *cluster) askState(ctx context.Context, node string) (peerState, error) {
+	var p peerState
+	err := c.ask(ctx, http.MethodGet, node, statePath, nil, nil, &p)
+	return p, err
+}
+
+// fetch gets a record's bytes from one of the nodes, or from any.
+func (c *cluster) fetch(ctx context.Context, k named, nodes []string) ([]byte, error) {
+	if len(nodes) == 0 {
+		nodes = c.nodes()
+	}
+	var wrong error
+	for _, node := range nodes {
+		if node == c.opt.Node {
+			continue
+		}
+		data, err := c.askItem(ctx, node, k)
+		if err == nil {
+			return data, nil
+		}
+		wrong = errors.Join(wrong, err)
+	}
+	return nil, fmt.Errorf("fetch %s of channel %s: %w", k.Key, k.Channel, errors.Join(wrong, errors.New("nobody who answers has it")))
+}
+
+func (c *cluster) askItem(ctx context.Context, node string, k named) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	resp, err := c.call(ctx, http.MethodGet, node, itemPath, url.Values{"channel": {k.Channel}, "key": {k.Key}}, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	return io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+}
+
+// askRecords reads what another disk has of a stream above a mark.
+func (c *cluster) askRecords(ctx context.Context, node string, s spokelog.Stream, above hub.Mark, take func([]spokelog.Record) error) error {
+	q := streamQuery(recordOf(s))
+	q.Set("above", strconv.FormatInt(int64(above), 10))
+	resp, err := c.call(ctx, http.MethodGet, node, recordsPath, q, nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	br := bufio.NewReaderSize(resp.Body, 64<<10)
+	for {
+		k, payload, err := readMessage(br, maxFrame)
+		if err != nil {
+			return err
+		}
+		if k != kindFrame {
+			return errWire
+		}
+		f, err := parseFrame(payload)
+		if err != nil || len(f.records) == 0 {
+			return err
+		}
+		if err := take(f.records); err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,309 @@
+package spoke
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"timehub/hub"
+	spokelog "timehub/spoke/log"
+)
+
+const epochWait = 2 * time.Second
+
+// inbound is the connection on which a stream comes in. Its fields are guarded by Node.mu.
+type inbound struct {
+	conn   net.Conn
+	s      *peerStream
+	id     spokelog.Stream
+	failed bool          // a frame did not get into the log: nothing after it counts
+	last   *frame        // the last one with records: what follows it without any is applied with it
+	pos    uint64        // what may be acknowledged
+	wake   chan struct{} // one token: pos has risen
+}
+
+// serveStream takes the stream of a peer (GET /internal/spoke/stream, upgraded).
+func (c *cluster) serveStream(w http.ResponseWriter, r *http.Request) error {
+	if !strings.EqualFold(r.Header.Get("Upgrade"), upgradeTo) {
+		return hub.E(hub.Invalid, "this address is for hubs: Upgrade: %s", upgradeTo)
+	}
+	conn, buf, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(callTime))
+	if _, err := conn.Write([]byte("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: " + upgradeTo + "\r\n\r\n")); err != nil {
+		return nil
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context()))
+	defer cancel()
+	if err := c.take(ctx, conn, buf.Reader); err != nil {
+		c.n.log.Debug("the stream of a peer ended", "peer", r.RemoteAddr, "err", err)
+	}
+	return nil
+}
+
+// take reads one stream until it ends.
+func (c *cluster) take(ctx context.Context, conn net.Conn, br *bufio.Reader) error {
+	k, payload, err := readMessage(br, maxGreeting)
+	if err != nil {
+		return err
+	}
+	var h hello
+	if k != kindHello {
+		return errWire
+	}
+	if err := parseJSON(payload, &h); err != nil {
+		return err
+	}
+	in, answer := c.greet(conn, &h)
+	if _, err := conn.Write(answer); err != nil || in == nil {
+		return err
+	}
+	defer c.leave(in)
+	ended := make(chan struct{})
+	go func() { // ends with the connection
+		defer close(ended)
+		c.sendAcks(ctx, in)
+	}()
+	defer func() { _ = conn.Close(); poke(in.wake); <-ended }()
+	for {
+		_ = conn.SetReadDeadline(time.Now().Add(streamQuiet))
+		k, payload, err := readMessage(br, maxFrame)
+		if err != nil {
+			return err
+		}
+		if k != kindFrame {
+			return errWire
+		}
+		f, err := parseFrame(payload)
+		if err != nil {
+			return err
+		}
+		if err := c.takeFrame(ctx, in, &f); err != nil {
+			return err
+		}
+	}
+}
+
+// greet decides whether a stream is taken, and from where.
+func (c *cluster) greet(conn net.Conn, h *hello) (*inbound, []byte) {
+	n := c.n
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	s := c.streams[h.Stream]
+	i, listed := c.rec.Find(recordOf(h.Stream))
+	switch {
+	case s == nil || !listed || h.Epoch > c.epoch():
+		poke(c.nudge)
+		return nil, appendJSON(nil, kindAway, away{"this stream or its epoch is not known here yet"})
+	case s.refused || i.Closed != nil:
+		return nil, appendJSON(nil, kindRefusal, away{"this incarnation is over"})
+	case s.outstanding > 0:
+		if s.in != nil {
+			_ = s.in.conn.Close()
+		}
+		return nil, appendJSON(nil, kindAway, away{"what came before is still on its way to the disk"})
+	}
+	if s.in != nil {
+		_ = s.in.conn.Close()
+	}
+	in := &inbound{conn: conn, s: s, id: h.Stream, wake: make(chan struct{}, 1)}
+	s.in = in
+	return in, appendJSON(nil, kindWelcome, welcome{Node: c.opt.Node, Disk: n.identity.ID, Low: s.low})
+}
+
+func (c *cluster) leave(in *inbound) {
+	c.n.mu.Lock()
+	defer c.n.mu.Unlock()
+	if in.s.in == in {
+		in.s.in = nil
+	}
+}
+
+// takeFrame brings a frame into the log; it is acknowledged when it is on the disk.
+func (c *cluster) takeFrame(ctx context.Context, in *inbound, f *frame) error {
+	if err := c.inStep(ctx, f); err != nil {
+		return err
+	}
+	requests := split(f.records)
+	if f.again {
+		requests = c.missing(ctx, in.id, requests)
+	}
+	n := c.n
+	n.mu.Lock()
+	switch {
+	case in.s.refused:
+		n.mu.Unlock()
+		_ = write(in.conn, appendJSON(nil, kindRefusal, away{"this incarnation is over"}))
+		return errRefused
+	case in.failed || in.s.in != in:
+		n.mu.Unlock()
+		return errors.New("another connection took over, or the disk failed")
+	case len(requests) == 0 && in.s.outstanding == 0:
+		channels := c.applied(in, f)
+		n.mu.Unlock()
+		for _, ch := range channels {
+			n.board.notify(ch)
+		}
+		return nil
+	}
+	defer n.mu.Unlock()
+	if len(requests) == 0 { // with what is on its way
+		in.last.low, in.last.pos = max(in.last.low, f.low), max(in.last.pos, f.pos)
+		return nil
+	}
+	in.last = f
+	for i, records := range requests {
+		var whole *frame
+		if i == len(requests)-1 {
+			whole = f
+		}
+		if err := c.enqueue(in, records, whole); err != nil {
+			in.failed = true
+			return err
+		}
+	}
+	return nil
+}
+
+// enqueue hands one request to the log. Under mu.
+func (c *cluster) enqueue(in *inbound, records []spokelog.Record, f *frame) error {
+	in.s.outstanding++
+	err := c.n.store.Enqueue(&spokelog.Batch{Records: records, Done: func(err error) { c.stored(in, records, f, err) }})
+	if err != nil {
+		in.s.outstanding--
+	}
+	return err
+}
+
+// stored: a request is on the disk, or surely not. Called by the log, in the order of enqueue.
+func (c *cluster) stored(in *inbound, records []spokelog.Record, f *frame, err error) {
+	n := c.n
+	n.mu.Lock()
+	in.s.outstanding--
+	var channels []string
+	switch {
+	case err != nil:
+		in.failed = true
+	case !in.failed:
+		for i := range records {
+			c.await(&records[i])
+		}
+		if f != nil {
+			channels = c.applied(in, f)
+		}
+	}
+	failed := in.failed
+	n.mu.Unlock()
+	if failed {
+		_ = in.conn.Close()
+	}
+	for _, ch := range channels {
+		n.board.notify(ch)
+	}
+}
+
+// applied: everything up to the end of a frame is on the disk. Under mu.
+func (c *cluster) applied(in *inbound, f *frame) (channels []string) {
+	if f.low > in.s.low {
+		in.s.low = f.low
+		if f.low < c.n.limit { // otherwise the horizon raises it when it is shown
+			c.n.minter.Raise(f.low)
+			c.n.ahead(f.low)
+		} else {
+			poke(c.n.kick)
+		}
+	}
+	if f.pos > in.pos {
+		in.pos = f.pos
+		poke(in.wake)
+	}
+	return c.passed()
+}
+
+// inStep refuses frames of an epoch that is not known here, and of a clock that is too far ahead.
+func (c *cluster) inStep(ctx context.Context, f *frame) error {
+	n := c.n
+	for began := time.Now(); ; {
+		n.mu.Lock()
+		known, wall := f.epoch <= c.epoch(), n.minter.Wall()
+		n.mu.Unlock()
+		limit := wall + n.opt.ClockGuard.Milliseconds()
+		if f.low.Millis() > limit {
+			return errors.New("the clock of the peer is too far ahead")
+		}
+		for i := range f.records {
+			if r := &f.records[i]; r.Flags&(spokelog.Replicated|spokelog.Complete) == 0 && r.Key.Millis() > limit {
+				return errors.New("the clock of the peer is too far ahead")
+			}
+		}
+		if known {
+			return nil
+		}
+		poke(c.nudge)
+		if time.Since(began) > epochWait || !pause(ctx, 5*time.Millisecond) {
+			return errors.New("the epoch of the frame is not known here")
+		}
+	}
+}
+
+// split cuts records into requests.
+func split(records []spokelog.Record) (requests [][]spokelog.Record) {
+	for from, i := 0, 0; i < len(records); i++ {
+		if records[i].Flags&spokelog.MoreFollows == 0 {
+			requests = append(requests, records[from:i+1])
+			from = i + 1
+		}
+	}
+	return requests
+}
+
+// missing leaves out the requests that are here already.
+func (c *cluster) missing(ctx context.Context, _ spokelog.Stream, requests [][]spokelog.Record) [][]spokelog.Record {
+	var rest [][]spokelog.Record
+	for _, records := range requests {
+		here := true
+		for i := range records {
+			r := &records[i]
+			if r.Flags&(spokelog.GivenUp|spokelog.Complete) != 0 {
+				here = false
+				break
+			}
+			if _, err := c.n.store.Get(ctx, r.Channel, r.Key); err != nil {
+				here = false
+				break
+			}
+		}
+		if !here {
+			rest = append(rest, records)
+		}
+	}
+	return rest
+}
+
+// sendAcks tells the writer what is on the disk, and that this node lives.
+func (c *cluster) sendAcks(ctx context.Context, in *inbound) {
+	beat := time.NewTicker(time.Second)
+	defer beat.Stop()
+	for {
+		c.n.mu.Lock()
+		a, over := ack{in.pos, c.n.minter.Wall()}, in.s.in != in
+		c.n.mu.Unlock()
+		if over || write(in.conn, appendAck(nil, a)) != nil {
+			_ = in.conn.Close()
+			return
+		}
+		select {
+		case <-in.wake:
+		case <-beat.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}

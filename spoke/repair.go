@@ -1,0 +1,87 @@
+package spoke
+
+import (
+	"context"
+	"errors"
+
+	"timehub/hub"
+	spokelog "timehub/spoke/log"
+)
+
+// repair copies from the others what this disk has missed: of a stream that nobody sends here, a prefix together with its low (ENGINE §4).
+func (c *cluster) repair(ctx context.Context) {
+	c.n.mu.Lock()
+	var todo []spokelog.Stream
+	for id, s := range c.streams {
+		if !s.complete && s.in == nil && s.outstanding == 0 && !(c.open && id == c.n.stream) {
+			todo = append(todo, id)
+		}
+	}
+	c.n.mu.Unlock()
+	if len(todo) == 0 {
+		return
+	}
+	for _, node := range c.nodes() {
+		if node == c.opt.Node {
+			continue
+		}
+		state, err := c.askState(ctx, node)
+		if err != nil {
+			continue
+		}
+		c.n.mu.Lock()
+		known := state.Epoch <= c.epoch()
+		c.n.mu.Unlock()
+		if !known { // its lows may count what this list does not know
+			poke(c.nudge)
+			continue
+		}
+		for _, id := range todo {
+			if err := c.copyFrom(ctx, node, id, state.Lows[recordOf(id).String()]); err != nil && ctx.Err() == nil {
+				c.n.log.Debug("a stream could not be repaired", "peer", node, "stream", recordOf(id), "err", err)
+			}
+		}
+	}
+}
+
+// copyFrom brings a stream up to the low that another member has applied.
+func (c *cluster) copyFrom(ctx context.Context, node string, id spokelog.Stream, low hub.Mark) error {
+	c.n.mu.Lock()
+	s := c.streams[id]
+	mine, busy := s.low, s.in != nil || s.outstanding > 0 || s.complete
+	c.n.mu.Unlock()
+	if busy || low <= mine {
+		return nil
+	}
+	records := 0
+	err := c.askRecords(ctx, node, id, mine, func(list []spokelog.Record) error {
+		for _, request := range c.missing(ctx, id, split(list)) {
+			if err := c.store(ctx, request); err != nil {
+				return err
+			}
+			c.n.mu.Lock()
+			for i := range request {
+				c.await(&request[i])
+			}
+			c.n.mu.Unlock()
+			records += len(request)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	c.n.mu.Lock()
+	if s.in != nil {
+		c.n.mu.Unlock()
+		return errors.New("the writer has come back meanwhile")
+	}
+	s.low = max(s.low, low)
+	c.n.minter.Raise(min(low, c.n.limit-1))
+	c.n.mu.Unlock()
+	if records > 0 {
+		c.n.log.Info("a stream was repaired", "peer", node, "stream", recordOf(id), "records", records, "up to", low.Key())
+	}
+	c.moved()
+	return nil
+}

@@ -1,0 +1,361 @@
+package spoke
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"timehub/hub"
+	spokelog "timehub/spoke/log"
+)
+
+const (
+	upgradeTo    = "hub-spoke/1"
+	streamPath   = "/internal/spoke/stream"
+	frameTarget  = 2 << 20          // bytes of records after which a frame is closed
+	streamQuiet  = 5 * time.Second  // a stream on which nothing comes or goes is given up
+	ownWait      = 20 * time.Second // for the own disk, when a peer begins
+	refusedPause = time.Second
+)
+
+var errRefused = errors.New("a peer refuses this incarnation")
+
+// keepSending keeps one stream to each other node on the list.
+func (c *cluster) keepSending(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	running := map[string]context.CancelFunc{}
+	for {
+		want := map[string]bool{}
+		c.n.mu.Lock()
+		for _, d := range c.rec.Disks {
+			want[d.Node] = true
+		}
+		if c.rec.Next != nil {
+			for _, d := range c.rec.Next.Disks {
+				want[d.Node] = true
+			}
+		}
+		c.n.mu.Unlock()
+		delete(want, c.opt.Node)
+		for node := range want {
+			if running[node] == nil {
+				inner, cancel := context.WithCancel(ctx)
+				running[node] = cancel
+				wg.Go(func() { c.keepTail(inner, node) })
+			}
+		}
+		for node, cancel := range running {
+			if !want[node] {
+				cancel()
+				delete(running, node)
+			}
+		}
+		if !pause(ctx, peerPause) {
+			return nil
+		}
+	}
+}
+
+// keepTail streams to one node, again and again.
+func (c *cluster) keepTail(ctx context.Context, node string) {
+	said := ""
+	for ctx.Err() == nil {
+		c.n.mu.Lock()
+		open, own := c.open, c.n.stream
+		c.n.mu.Unlock()
+		if open {
+			err := c.sendTo(ctx, node, own)
+			switch {
+			case errors.Is(err, errRefused):
+				c.refusedBy(ctx, own)
+				pause(ctx, refusedPause)
+			case err != nil && ctx.Err() == nil && err.Error() != said:
+				said = err.Error()
+				c.n.log.Debug("the stream to a peer ended", "peer", node, "err", err)
+			}
+		}
+		pause(ctx, peerPause)
+	}
+}
+
+// refusedBy: somebody closes this incarnation. It stops, and another one follows.
+func (c *cluster) refusedBy(ctx context.Context, own spokelog.Stream) {
+	if _, err := c.refuse(ctx, own); err != nil {
+		c.n.log.Error("an incarnation that is refused could not be stopped", "err", err)
+	}
+	poke(c.nudge)
+}
+
+// upgrade opens a stream.
+func (c *cluster) upgrade(ctx context.Context, node string) (net.Conn, *bufio.Reader, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	conn, err := c.opt.Dial(ctx, "tcp", node)
+	if err != nil {
+		return nil, nil, err
+	}
+	_ = conn.SetDeadline(time.Now().Add(callTime))
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+node+streamPath, nil)
+	if err == nil {
+		req.Header.Set("Connection", "Upgrade")
+		req.Header.Set("Upgrade", upgradeTo)
+		err = req.Write(conn)
+	}
+	var br *bufio.Reader
+	if err == nil {
+		br = bufio.NewReaderSize(conn, 64<<10)
+		var resp *http.Response
+		if resp, err = http.ReadResponse(br, req); err == nil && resp.StatusCode != http.StatusSwitchingProtocols {
+			err = fmt.Errorf("%s answers %s", node, resp.Status)
+		}
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, conn.Close())
+	}
+	return conn, br, nil
+}
+
+// sendTo streams the own incarnation to one node until something ends it.
+func (c *cluster) sendTo(ctx context.Context, node string, own spokelog.Stream) error {
+	conn, br, err := c.upgrade(ctx, node)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	unhook := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	defer unhook()
+	n := c.n
+	n.mu.Lock()
+	h := hello{Node: c.opt.Node, Disk: n.identity.ID, Stream: own, Epoch: c.epoch()}
+	n.mu.Unlock()
+	if _, err := conn.Write(appendJSON(nil, kindHello, h)); err != nil {
+		return err
+	}
+	k, payload, err := readMessage(br, maxGreeting)
+	if err != nil {
+		return err
+	}
+	w, err := greeted(k, payload)
+	if err != nil {
+		return err
+	}
+	t, pos, ok := c.attach(w.Disk, own)
+	if !ok {
+		return errors.New("the incarnation has ended")
+	}
+	defer c.detach(t)
+	ended := make(chan struct{})
+	var why error // of the end, once ended is closed
+	go func() {   // ends with the connection
+		defer close(ended)
+		why = c.readAcks(conn, br, t)
+	}()
+	err = c.feedTail(ctx, conn, t, own, w.Low, pos, ended)
+	_ = conn.Close()
+	<-ended
+	if errors.Is(why, errRefused) {
+		return why
+	}
+	return err
+}
+
+func greeted(k kind, payload []byte) (welcome, error) {
+	var w welcome
+	switch k {
+	case kindWelcome:
+		return w, parseJSON(payload, &w)
+	case kindRefusal:
+		return w, errRefused
+	case kindAway:
+		var a away
+		_ = parseJSON(payload, &a)
+		return w, fmt.Errorf("the peer does not take the stream: %s", a.Why)
+	}
+	return w, fmt.Errorf("%w: a message of kind %d", errWire, k)
+}
+
+// epoch is that of the list, or of the change that is announced. Under mu.
+func (c *cluster) epoch() uint64 {
+	if c.rec.Next != nil {
+		return c.rec.Next.Epoch
+	}
+	return c.rec.Epoch
+}
+
+// attach begins a queue for a peer. Everything up to pos is to be read from the own disk.
+func (c *cluster) attach(disk string, own spokelog.Stream) (t *tail, pos uint64, ok bool) {
+	c.n.mu.Lock()
+	defer c.n.mu.Unlock()
+	if !c.open || c.n.stream != own {
+		return nil, 0, false
+	}
+	t = &tail{disk: disk, wake: make(chan struct{}, 1), stopped: make(chan struct{})}
+	c.tails[t] = struct{}{}
+	return t, c.pos, true
+}
+
+func (c *cluster) detach(t *tail) {
+	c.n.mu.Lock()
+	defer c.n.mu.Unlock()
+	delete(c.tails, t)
+}
+
+// feedTail sends what the own disk has above the receiver's low, then what comes.
+func (c *cluster) feedTail(ctx context.Context, conn net.Conn, t *tail, own spokelog.Stream, low hub.Mark, pos uint64, ended <-chan struct{}) error {
+	if err := c.ownHas(ctx, pos); err != nil {
+		return err
+	}
+	if err := c.repeat(ctx, conn, own, low, pos); err != nil {
+		return err
+	}
+	beat := time.NewTicker(c.opt.Beat)
+	defer beat.Stop()
+	for {
+		f, broken := c.next(t)
+		if broken {
+			return errors.New("the peer is too slow")
+		}
+		if err := sendFrames(conn, f); err != nil {
+			return err
+		}
+		select {
+		case <-t.wake:
+		case <-beat.C:
+		case <-t.stopped:
+			return errors.New("the incarnation has ended")
+		case <-ended:
+			return errors.New("the peer has gone")
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// ownHas waits until the own disk has the stream up to a position.
+func (c *cluster) ownHas(ctx context.Context, pos uint64) error {
+	deadline := time.Now().Add(ownWait)
+	for {
+		c.n.mu.Lock()
+		at := c.ownPos
+		c.n.mu.Unlock()
+		if at >= pos {
+			return nil
+		}
+		if time.Now().After(deadline) || !pause(ctx, 2*time.Millisecond) {
+			return errors.New("the own disk is behind")
+		}
+	}
+}
+
+// repeat sends what the own disk has. Its last frame carries the position.
+func (c *cluster) repeat(ctx context.Context, conn net.Conn, own spokelog.Stream, low hub.Mark, pos uint64) error {
+	n := c.n
+	n.mu.Lock()
+	f := frame{epoch: c.epoch(), again: true}
+	n.mu.Unlock()
+	size := 0
+	for r, err := range n.store.Stream(ctx, own, spokelog.From{Low: low}) {
+		if err != nil {
+			return err
+		}
+		f.records = append(f.records, r)
+		if size += len(r.Data); size >= frameTarget && r.Flags&spokelog.MoreFollows == 0 {
+			if err := write(conn, appendFrame(nil, &f)); err != nil {
+				return err
+			}
+			f.records, size = nil, 0
+		}
+	}
+	f.pos = pos
+	if k := len(f.records); k > 0 {
+		f.records[k-1].Flags &^= spokelog.MoreFollows // a request that was torn apart by a sweep
+	}
+	return write(conn, appendFrame(nil, &f))
+}
+
+// next takes the queue, with the low that holds when everything in it is there.
+func (c *cluster) next(t *tail) (f frame, broken bool) {
+	n := c.n
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	f = frame{pos: t.pos, epoch: c.epoch(), records: t.queue}
+	t.queue, t.bytes = nil, 0
+	if c.open {
+		f.low = n.ownLow()
+	}
+	return f, t.broken
+}
+
+// sendFrames sends what may be more than one frame; the last one carries position and low.
+func sendFrames(conn net.Conn, f frame) error {
+	rest := f.records
+	for {
+		size, cut := 0, len(rest)
+		for i := range rest {
+			if size += len(rest[i].Data); size >= frameTarget && rest[i].Flags&spokelog.MoreFollows == 0 {
+				cut = i + 1
+				break
+			}
+		}
+		piece := frame{epoch: f.epoch, records: rest[:cut]}
+		rest = rest[cut:]
+		if len(rest) == 0 {
+			piece.pos, piece.low = f.pos, f.low
+		}
+		if err := write(conn, appendFrame(nil, &piece)); err != nil || len(rest) == 0 {
+			return err
+		}
+	}
+}
+
+func write(conn net.Conn, b []byte) error {
+	if err := conn.SetDeadline(time.Now().Add(streamQuiet)); err != nil {
+		return err
+	}
+	_, err := conn.Write(b)
+	return err
+}
+
+// readAcks takes in what the peer says.
+func (c *cluster) readAcks(conn net.Conn, br *bufio.Reader, t *tail) error {
+	for {
+		_ = conn.SetReadDeadline(time.Now().Add(streamQuiet))
+		k, payload, err := readMessage(br, maxGreeting)
+		if err != nil {
+			return err
+		}
+		if k != kindAck {
+			if _, err := greeted(k, payload); err != nil {
+				return err
+			}
+			return errWire
+		}
+		a, err := parseAck(payload)
+		if err != nil {
+			return err
+		}
+		c.acknowledged(t, a)
+	}
+}
+
+func (c *cluster) acknowledged(t *tail, a ack) {
+	n := c.n
+	n.mu.Lock()
+	if _, ok := c.tails[t]; !ok {
+		n.mu.Unlock()
+		return
+	}
+	c.acked[t.disk] = max(c.acked[t.disk], a.pos)
+	c.decide()
+	channels := c.passed()
+	n.mu.Unlock()
+	for _, ch := range channels {
+		n.board.notify(ch)
+	}
+}

@@ -1,0 +1,483 @@
+package spoke
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"timehub/hub"
+	"timehub/hub/coord"
+	spokelog "timehub/spoke/log"
+	"timehub/spoke/roster"
+)
+
+// named is a record as a settlement knows it.
+type named struct {
+	Channel string `json:"channel"`
+	Key     string `json:"key"`
+}
+
+// held is what a disk has of a stream above a mark: answered only by one that refuses the stream, so that it cannot become more.
+type held struct {
+	Node  string   `json:"node"`
+	Disk  string   `json:"disk"`
+	Low   hub.Mark `json:"low"`
+	Keys  []named  `json:"keys"`
+	Given []named  `json:"given"` // names of keys that were given up
+}
+
+// ending is the content of the set of a closed stream, in a register of its own.
+type ending struct {
+	Base hub.Mark `json:"base"`
+	Keys []named  `json:"keys"`
+}
+
+const (
+	settlePause  = 200 * time.Millisecond
+	convergeTime = 3 * time.Second // for those who answered to come up to the highest low among them
+)
+
+// keepWorking settles what may be closed, and completes what is.
+func (c *cluster) keepWorking(ctx context.Context) error {
+	for {
+		timer := time.NewTimer(learnEvery)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case <-c.work:
+		case <-timer.C:
+		}
+		timer.Stop()
+		c.repair(ctx)
+		c.finishAll(ctx)
+		for _, s := range c.closable() {
+			if err := c.settle(ctx, s); err != nil && ctx.Err() == nil {
+				c.n.log.Warn("an incarnation could not be closed; trying again", "stream", s, "err", err)
+			}
+		}
+	}
+}
+
+// closable lists the streams that anybody may close.
+func (c *cluster) closable() (list []roster.Stream) {
+	c.n.mu.Lock()
+	defer c.n.mu.Unlock()
+	if c.members == nil {
+		return nil
+	}
+	for _, i := range c.rec.Streams {
+		if c.rec.Closable(i.Stream, c.members, func(node string) roster.Stream { return c.present[node] }) {
+			list = append(list, i.Stream)
+		}
+	}
+	return list
+}
+
+// settle closes one stream, unless somebody else is at it.
+func (c *cluster) settle(ctx context.Context, s roster.Stream) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*callTime)
+	defer cancel()
+	lease, err := c.opt.Coordinator.Acquire(ctx, settlePrefix+s.String())
+	if err != nil {
+		return err
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTime)
+		defer cancel()
+		_ = lease.Release(ctx)
+	}()
+	c.n.mu.Lock()
+	i, ok := c.rec.Find(s)
+	c.n.mu.Unlock()
+	if !ok || i.Closed != nil {
+		return nil
+	}
+	l := &leader{c: c, s: s, answers: map[string]held{}}
+	if err := l.gather(ctx); err != nil {
+		return err
+	}
+	if err := l.write(ctx); err != nil {
+		return err
+	}
+	return l.record(ctx)
+}
+
+// leader is one attempt to close a stream.
+type leader struct {
+	c       *cluster
+	s       roster.Stream
+	answers map[string]held // by node
+	base    hub.Mark
+	set     []named
+	have    map[named][]string // nodes that hold a record
+	state   roster.Settlement
+}
+
+// nodes are those of both lists.
+func (c *cluster) nodes() (list []string) {
+	c.n.mu.Lock()
+	defer c.n.mu.Unlock()
+	for _, d := range c.rec.Disks {
+		list = append(list, d.Node)
+	}
+	if c.rec.Next != nil {
+		for _, d := range c.rec.Next.Disks {
+			if !slices.Contains(list, d.Node) {
+				list = append(list, d.Node)
+			}
+		}
+	}
+	return list
+}
+
+// gather lets everybody refuse the stream, until enough have and stand at one low, or time is up; then it knows base and set.
+func (l *leader) gather(ctx context.Context) error {
+	c := l.c
+	for began := time.Now(); ; {
+		for _, node := range c.nodes() {
+			low, disk, err := c.askRefuse(ctx, node, l.s)
+			if err != nil {
+				c.n.log.Debug("a member does not answer the one who closes an incarnation", "peer", node, "stream", l.s, "err", err)
+				continue
+			}
+			l.answers[node] = held{Node: node, Disk: disk, Low: low}
+		}
+		l.state = roster.Settlement{Stream: l.s, Refused: map[string]bool{}, Wrote: map[string]bool{}}
+		first := true
+		var top hub.Mark
+		for _, a := range l.answers {
+			l.state.Refused[a.Disk] = true
+			if first || a.Low < l.base {
+				l.base = a.Low
+			}
+			top, first = max(top, a.Low), false
+		}
+		c.n.mu.Lock()
+		enough := c.rec.Enough(l.state)
+		c.n.mu.Unlock()
+		if enough && (l.base == top || time.Since(began) > convergeTime) {
+			break
+		}
+		if !enough && time.Since(began) > convergeTime {
+			return fmt.Errorf("only %d members answer", len(l.answers))
+		}
+		if !pause(ctx, settlePause) {
+			return context.Cause(ctx)
+		}
+	}
+	return l.collect(ctx)
+}
+
+// collect learns what those who answered hold above the base.
+func (l *leader) collect(ctx context.Context) error {
+	l.have = map[named][]string{}
+	given := map[named]bool{}
+	for node := range l.answers {
+		h, err := l.c.askHeld(ctx, node, l.s, l.base)
+		if err != nil {
+			return err
+		}
+		for _, k := range h.Keys {
+			l.have[k] = append(l.have[k], node)
+		}
+		for _, k := range h.Given {
+			given[k] = true
+		}
+	}
+	l.set = nil
+	for k := range l.have {
+		if !given[k] {
+			l.set = append(l.set, k)
+		}
+	}
+	slices.SortFunc(l.set, compareNamed)
+	return nil
+}
+
+func compareNamed(a, b named) int {
+	switch {
+	case a.Key != b.Key:
+		if a.Key < b.Key {
+			return -1
+		}
+		return 1
+	case a.Channel < b.Channel:
+		return -1
+	case a.Channel > b.Channel:
+		return 1
+	}
+	return 0
+}
+
+// write lets everybody who has what is below the base store the set.
+func (l *leader) write(ctx context.Context) error {
+	var wrong error
+	for _, node := range l.c.nodes() {
+		if err := l.c.askStore(ctx, node, l.s, l.base, l.set, l.have); err != nil {
+			wrong = errors.Join(wrong, err)
+			continue
+		}
+		l.state.Wrote[node] = true
+	}
+	if len(l.state.Wrote) == 0 {
+		return wrong
+	}
+	return nil
+}
+
+// record puts base and set on record: the first leader wins.
+func (l *leader) record(ctx context.Context) error {
+	c := l.c
+	text, err := json.Marshal(ending{Base: l.base, Keys: l.set})
+	if err != nil {
+		return err
+	}
+	if len(text) > closedKeysMax {
+		return hub.E(hub.TooLarge, "%d records were in flight, more than can be put on record: the members have to repair first", len(l.set))
+	}
+	for {
+		b, version, err := c.opt.Coordinator.Get(ctx, listRegister)
+		if err != nil {
+			return err
+		}
+		rec, err := roster.Parse(b)
+		if err != nil {
+			return err
+		}
+		next, ok := rec.Close(l.state, roster.Closing{Base: l.base, Count: len(l.set), Digest: digestOf(l.set)})
+		if !ok {
+			if i, _ := rec.Find(l.s); i.Closed != nil {
+				poke(c.nudge)
+				return nil
+			}
+			return errors.New("too few members hold the set")
+		}
+		if b, err = next.Encode(); err != nil {
+			return err
+		}
+		_, err = c.opt.Coordinator.Update(ctx, []coord.Change{
+			{Name: listRegister, Value: b, Version: version}, {Name: closedPrefix + l.s.String(), Value: text, Any: true},
+		})
+		if hub.Is(err, hub.Conflict) {
+			continue
+		}
+		if err == nil {
+			c.n.log.Info("an incarnation is closed", "stream", l.s, "base", l.base.Key(), "set", len(l.set))
+			poke(c.nudge)
+		}
+		return err
+	}
+}
+
+func digestOf(keys []named) (sum uint64) {
+	for _, k := range keys {
+		if key, err := hub.ParseKey(k.Key); err == nil {
+			sum += key.Digest()
+		}
+	}
+	return sum
+}
+
+// refuse makes durable that nothing of a stream is taken any more, and returns the low of it. The own incarnation ends by it.
+func (c *cluster) refuse(ctx context.Context, s spokelog.Stream) (hub.Mark, error) {
+	n := c.n
+	n.mu.Lock()
+	st := c.streams[s]
+	if st == nil {
+		n.mu.Unlock()
+		return 0, hub.E(hub.Unavailable, "the stream %d.%d is not known here yet", s.Ordinal, s.Incarnation)
+	}
+	already := st.refused
+	st.refused = true
+	own := c.open && s == n.stream
+	pos := c.pos
+	waiting := c.stop(s)
+	if st.in != nil {
+		_ = st.in.conn.Close()
+	}
+	n.mu.Unlock()
+	for _, r := range waiting {
+		r.answer(errGivenUp)
+	}
+	for { // what was enqueued before
+		n.mu.Lock()
+		done := st.outstanding == 0 && (!own || c.ownPos >= pos)
+		n.mu.Unlock()
+		if done {
+			break
+		}
+		if !pause(ctx, time.Millisecond) {
+			return 0, context.Cause(ctx)
+		}
+	}
+	if !already {
+		c.learning.Lock()
+		err := c.save()
+		c.learning.Unlock()
+		if err != nil {
+			return 0, err
+		}
+		poke(c.nudge)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return st.low, nil
+}
+
+// holds lists what this disk has of a refused stream above a mark. Replicated records have no place in the order of marks and are nobody's decision.
+func (c *cluster) holds(ctx context.Context, s spokelog.Stream, above hub.Mark) (held, error) {
+	h := held{Node: c.opt.Node, Disk: c.n.identity.ID}
+	seen, given := map[named]bool{}, map[named]bool{}
+	for r, err := range c.n.store.Stream(ctx, s, spokelog.From{Above: max(above, 1)}) {
+		if err != nil {
+			return h, err
+		}
+		if r.Flags&(spokelog.Replicated|spokelog.Complete) != 0 {
+			continue
+		}
+		if m, _ := hub.MarkOf(r.Key); m <= above {
+			continue
+		}
+		k := named{r.Channel, r.Key.String()}
+		if r.Flags&spokelog.GivenUp != 0 {
+			given[k] = true
+		} else {
+			seen[k] = true
+		}
+	}
+	for k := range seen {
+		h.Keys = append(h.Keys, k)
+	}
+	for k := range given {
+		h.Given = append(h.Given, k)
+	}
+	c.n.mu.Lock()
+	h.Low = c.streams[s].low
+	c.n.mu.Unlock()
+	return h, nil
+}
+
+// finishAll completes the streams that are closed on record and of which everything is here.
+func (c *cluster) finishAll(ctx context.Context) {
+	c.n.mu.Lock()
+	var todo []roster.Incarnation
+	for _, i := range c.rec.Streams {
+		if s := c.streams[streamOf(i.Stream)]; i.Closed != nil && s != nil && !s.complete {
+			todo = append(todo, i)
+		}
+	}
+	c.n.mu.Unlock()
+	for _, i := range todo {
+		if err := c.finish(ctx, i); err != nil && ctx.Err() == nil {
+			c.n.log.Debug("a closed incarnation is not whole here yet", "stream", i.Stream, "err", err)
+		}
+	}
+}
+
+// finish drops the low of a closed stream once everything of it is here, and gives up what is not in it.
+func (c *cluster) finish(ctx context.Context, i roster.Incarnation) error {
+	s := streamOf(i.Stream)
+	if _, err := c.refuse(ctx, s); err != nil {
+		return err
+	}
+	c.n.mu.Lock()
+	low := c.streams[s].low
+	c.n.mu.Unlock()
+	if low < i.Closed.Base {
+		return errors.New("what lies below the base is missing")
+	}
+	b, _, err := c.opt.Coordinator.Get(ctx, closedPrefix+i.Stream.String())
+	if err != nil {
+		return err
+	}
+	var end ending
+	if err := json.Unmarshal(b, &end); err != nil {
+		return err
+	}
+	inSet := map[named]bool{}
+	for _, k := range end.Keys {
+		inSet[k] = true
+	}
+	if err := c.storeSet(ctx, s, end.Keys, nil); err != nil {
+		return err
+	}
+	h, err := c.holds(ctx, s, end.Base)
+	if err != nil {
+		return err
+	}
+	var names []spokelog.Record
+	for _, k := range h.Keys {
+		if inSet[k] || slices.Contains(h.Given, k) {
+			continue
+		}
+		key, err := hub.ParseKey(k.Key)
+		if err != nil {
+			return err
+		}
+		names = append(names, spokelog.Record{Channel: k.Channel, Key: key, Stream: s, Flags: spokelog.GivenUp})
+	}
+	if len(names) > 0 {
+		if err := c.store(ctx, names); err != nil {
+			return err
+		}
+		c.n.log.Warn("records that were never acknowledged are given up", "stream", i.Stream, "records", len(names))
+	}
+	c.learning.Lock()
+	c.n.mu.Lock()
+	c.streams[s].complete = true
+	c.n.mu.Unlock()
+	err = c.save()
+	c.learning.Unlock()
+	c.moved()
+	poke(c.nudge)
+	return err
+}
+
+// store writes records of others to the own disk.
+func (c *cluster) store(ctx context.Context, records []spokelog.Record) error {
+	done := make(chan error, 1)
+	if err := c.n.store.Enqueue(&spokelog.Batch{Records: records, Done: func(err error) { done <- err }}); err != nil {
+		return err
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// storeSet makes sure that the records of a set are on the own disk; those that are not are fetched from whoever has them.
+func (c *cluster) storeSet(ctx context.Context, s spokelog.Stream, keys []named, have map[string][]string) error {
+	var records []spokelog.Record
+	for _, k := range keys {
+		key, err := hub.ParseKey(k.Key)
+		if err != nil {
+			return err
+		}
+		if _, err := c.n.store.Get(ctx, k.Channel, key); err == nil {
+			continue
+		}
+		data, err := c.fetch(ctx, k, have[k.Channel+"/"+k.Key])
+		if err != nil {
+			return err
+		}
+		records = append(records, spokelog.Record{Channel: k.Channel, Key: key, Stream: s, Data: data})
+	}
+	if len(records) == 0 {
+		return nil
+	}
+	if err := c.store(ctx, records); err != nil {
+		return err
+	}
+	c.n.mu.Lock()
+	for i := range records {
+		c.await(&records[i])
+	}
+	c.n.mu.Unlock()
+	return nil
+}
