@@ -349,7 +349,7 @@ func TestFull(t *testing.T) {
 		add(10)
 		want := newest(slices.Concat(attempts(0, 10), attempts(20, 30)))
 		same(t, "after a full disk", list(t, s, "a", Filter{}), want)
-		if s.Dropped() != 10 || strings.Count(log.String(), "\n") != 1 {
+		if s.Dropped() != 10 || strings.Count(log.String(), "\n") != 2 || !strings.Contains(log.String(), "lost=") {
 			t.Errorf("%d dropped, log: %s", s.Dropped(), log.String())
 		}
 		well = d.Inject(memdisk.Rule{Ops: memdisk.OpOpen, Fault: memdisk.Fault{Err: errors.New("input/output error")}})

@@ -25,7 +25,9 @@ type writer struct {
 	files map[string]disk.File // open ones, by name
 	used  []string             // the same, least recently used first
 	buf   []byte
-	ill   bool // the disk failed last time
+	ill   bool  // the disk failed last time
+	lost  int64 // of Dropped, so many were logged
+	said  time.Time
 }
 
 // Run reads what there is, then writes what Add brings until ctx ends; then it writes what is left. While nothing is added, nothing happens. A disk that
@@ -75,6 +77,15 @@ func (w *writer) cycle() {
 		failed = err
 	}
 	w.told(failed)
+	w.count()
+}
+
+// count logs how many attempts were lost, once in a minute at most.
+func (w *writer) count() {
+	if n := w.s.Dropped(); n > w.lost && time.Since(w.said) >= time.Minute {
+		w.s.opt.Log.Warn("attempts of webhooks were lost: the disk is too slow or full", "lost", n-w.lost)
+		w.lost, w.said = n, time.Now()
+	}
 }
 
 // told logs a failure, and the next one only after all was well again.
