@@ -2,7 +2,7 @@
 // of /metrics.
 //
 // Names are those of metrics.Table with the prefix hub_, dots as underscores, and Prometheus's suffixes: _total for counters, _seconds for timings,
-// which are histograms. The tag channel is left out of histograms, and of a metric with 5,000 variants further channels count as channel="…":
+// which are histograms. The tags channel and name are left out of histograms, and of a metric with 5,000 variants further ones count as channel="…" or name="…":
 // what a scrape costs must not grow with what strangers create.
 package prom
 
@@ -96,13 +96,16 @@ func (r *Registry) Gauge(name, help string, tags ...string) metrics.Gauge {
 	})
 }
 
+// endless tells the tags that have as many values as people make things: the name of a channel or of a webhook.
+func endless(tag string) bool { return tag == "channel" || tag == "name" }
+
 // Timing implements metrics.Registry.
 func (r *Registry) Timing(name, help string, tags ...string) metrics.Timing {
 	return take(r, metrics.Lookup(name, metrics.TimingType, help, tags), func(d metrics.Def) *timing {
-		kept := slices.DeleteFunc(slices.Clone(d.Tags), func(t string) bool { return t == "channel" })
+		kept := slices.DeleteFunc(slices.Clone(d.Tags), endless)
 		vec := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: Name(d), Help: d.Help, Buckets: buckets}, kept)
 		r.prom.MustRegister(vec)
-		t := &timing{family: &family{tags: kept}, vec: vec, drop: slices.Index(d.Tags, "channel")}
+		t := &timing{family: &family{tags: kept}, vec: vec, drop: slices.IndexFunc(d.Tags, endless)}
 		if len(d.Tags) == 0 {
 			t.one = vec.WithLabelValues()
 		}
@@ -152,7 +155,7 @@ func variant[I any](f *family, values []string, make func(values []string) I) I 
 		clean[i] = strings.ToValidUTF8(v, "?")
 	}
 	if f.count.Load() >= maxVariants {
-		at := slices.Index(f.tags, "channel")
+		at := slices.IndexFunc(f.tags, endless)
 		if at < 0 {
 			return make(clean) // not remembered: the map is bounded too
 		}

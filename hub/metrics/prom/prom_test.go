@@ -32,6 +32,8 @@ func TestScrape(t *testing.T) {
 	r.Gauge(metrics.ArchiveLag, "").Set(2.5)
 	r.Timing(metrics.Channel, "", "type", "channel").With("SINGLE", "beans").Observe(3 * time.Millisecond)
 	r.Timing(metrics.Channel, "", "type", "channel").With("SINGLE", "tea").Observe(3 * time.Second)
+	r.Timing(metrics.Webhook, "", "name").With("printer").Observe(time.Second)
+	r.Timing(metrics.Webhook, "", "name").With("scanner").Observe(time.Second)
 	body := scrape(t, r)
 	for _, want := range []string{
 		`hub_channel_items_total{channel="beans",type="SINGLE"} 7`,
@@ -39,6 +41,7 @@ func TestScrape(t *testing.T) {
 		`hub_archive_lag_seconds 2.5`,
 		`hub_channel_seconds_bucket{type="SINGLE",le="0.005"} 1`,
 		`hub_channel_seconds_count{type="SINGLE"} 2`,
+		`hub_webhook_seconds_count 2`,
 		`# HELP hub_channel_items_total Items inserted.`,
 		`# TYPE hub_channel_seconds histogram`,
 		`go_goroutines `, `process_open_fds `, `go_build_info`,
