@@ -222,7 +222,7 @@ func (b *bench) bareCalls(ctx context.Context, parallel, n int) (float64, error)
 		return 0, err
 	}
 	defer s.close()
-	cmd := exec.CommandContext(ctx, b.floorBin, "-mode", "client", "-to", s.url(), "-conns", strconv.Itoa(parallel), "-n", strconv.Itoa(n))
+	cmd := exec.CommandContext(ctx, b.callBin, "-to", s.url(), "-conns", strconv.Itoa(parallel), "-n", strconv.Itoa(n))
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {

@@ -26,6 +26,7 @@ type bench struct {
 	place    string // the file system, for the table
 	hubBin   string
 	floorBin string
+	callBin  string
 	small    []byte // 1 KiB: the first bytes of the flights
 	large    []byte // 100 KiB
 	client   *http.Client
@@ -62,17 +63,27 @@ func newBench(ctx context.Context, opt options, dir, hub string) (*bench, error)
 			return nil, err
 		}
 	}
-	b.floorBin = filepath.Join(b.dir, "floor")
-	abs, err := filepath.Abs(b.floorBin)
-	if err != nil {
+	if b.floorBin, err = b.build(ctx, top, "floor"); err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", abs, ".")
-	cmd.Dir = filepath.Join(top, "bench", "floor")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("build the floor: %w\n%s", err, out)
+	if b.callBin, err = b.build(ctx, top, "caller"); err != nil {
+		return nil, err
 	}
 	return b, nil
+}
+
+// build makes one of the yardsticks.
+func (b *bench) build(ctx context.Context, top, name string) (string, error) {
+	bin, err := filepath.Abs(filepath.Join(b.dir, name))
+	if err != nil {
+		return "", err
+	}
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", bin, ".")
+	cmd.Dir = filepath.Join(top, "bench", name)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build bench/%s: %w\n%s", name, err, out)
+	}
+	return bin, nil
 }
 
 // fileSystem names the kind of file system, as the kernel numbers it.

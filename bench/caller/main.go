@@ -1,7 +1,10 @@
+// Command caller is the yardstick of webhooks: it posts n bodies as a webhook does, over so many connections, and prints how many it did in a second. It
+// is the least that a caller on net/http must do.
 package main
 
 import (
 	"bytes"
+	"flag"
 	"fmt"
 	"io"
 	"log"
@@ -11,8 +14,15 @@ import (
 	"time"
 )
 
-// client posts n bodies as a webhook does, over so many connections, and prints how many it did in a second: the least that a caller on net/http must do.
-func client(to string, conns, n int) {
+func main() {
+	to := flag.String("to", "", "the address to post to")
+	conns := flag.Int("conns", 1, "connections")
+	n := flag.Int("n", 1000, "posts")
+	flag.Parse()
+	fmt.Println(rate(*to, *conns, *n))
+}
+
+func rate(to string, conns, n int) float64 {
 	c := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: conns, DisableCompression: true}}
 	var next atomic.Int64
 	var group sync.WaitGroup
@@ -38,5 +48,5 @@ func client(to string, conns, n int) {
 		})
 	}
 	group.Wait()
-	fmt.Println(float64(n) / time.Since(begin).Seconds())
+	return float64(n) / time.Since(begin).Seconds()
 }
