@@ -3,6 +3,7 @@ package spoke
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	spokelog "timehub/spoke/log"
@@ -33,8 +34,12 @@ type tail struct {
 func (c *cluster) fan(records []spokelog.Record) (pos uint64) {
 	c.pos++
 	size := 0
-	for i := range records {
-		size += len(records[i].Data) + len(records[i].Channel) + 64
+	if len(c.tails) > 0 { // a peer may be slower than the quorum, and the writer uses its memory again when it is answered
+		records = slices.Clone(records)
+		for i := range records {
+			records[i].Data = slices.Clone(records[i].Data)
+			size += len(records[i].Data) + len(records[i].Channel) + 64
+		}
 	}
 	for t := range c.tails {
 		if t.broken {
