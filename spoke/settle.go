@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"timehub/hub"
@@ -37,6 +38,7 @@ type ending struct {
 
 const (
 	settlePause  = 200 * time.Millisecond
+	refuseTime   = 2 * time.Second
 	convergeTime = 3 * time.Second // for those who answered to come up to the highest low among them
 )
 
@@ -138,14 +140,7 @@ func (c *cluster) nodes() (list []string) {
 func (l *leader) gather(ctx context.Context) error {
 	c := l.c
 	for began := time.Now(); ; {
-		for _, node := range c.nodes() {
-			low, disk, err := c.askRefuse(ctx, node, l.s)
-			if err != nil {
-				c.n.log.Debug("a member does not answer the one who closes an incarnation", "peer", node, "stream", l.s, "err", err)
-				continue
-			}
-			l.answers[node] = held{Node: node, Disk: disk, Low: low}
-		}
+		l.askAll(ctx)
 		l.state = roster.Settlement{Stream: l.s, Refused: map[string]bool{}, Wrote: map[string]bool{}}
 		first := true
 		var top hub.Mark
@@ -170,6 +165,27 @@ func (l *leader) gather(ctx context.Context) error {
 		}
 	}
 	return l.collect(ctx)
+}
+
+// askAll asks every member at the same time to refuse the stream; one that is silent does not make the others wait for long.
+func (l *leader) askAll(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, refuseTime)
+	defer cancel()
+	var mu sync.Mutex // guards l.answers
+	var wg sync.WaitGroup
+	for _, node := range l.c.nodes() {
+		wg.Go(func() {
+			low, disk, err := l.c.askRefuse(ctx, node, l.s)
+			if err != nil {
+				l.c.n.log.Debug("a member does not answer the one who closes an incarnation", "peer", node, "stream", l.s, "err", err)
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			l.answers[node] = held{Node: node, Disk: disk, Low: low}
+		})
+	}
+	wg.Wait()
 }
 
 // collect learns what those who answered hold above the base.
