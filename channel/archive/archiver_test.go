@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -735,6 +736,37 @@ func TestChangedMeanwhile(t *testing.T) {
 				k = w.insert("c", "3")
 				wait(5 * time.Minute)
 				n.archivedTo("c", k)
+				w.whole("c")
+			})
+		})
+	}
+}
+
+// TestBecomesReplicated: a pass that began while its channel was an ordinary one takes nothing for archived that a source brings meanwhile.
+func TestBecomesReplicated(t *testing.T) {
+	for _, s := range []hub.Storage{hub.Single, hub.Batch, hub.Both} {
+		t.Run(string(s), func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				w.channel("c", s)
+				n := w.start()
+				defer n.stop()
+				var once sync.Once
+				old := hub.NewKey(time.Now().Add(-time.Hour).Truncate(time.Minute), "000000")
+				w.mu.Lock()
+				w.step = func() {
+					once.Do(func() {
+						w.channel("c", s, func(c *hub.Channel) { c.ReplicationSource = "http://elsewhere/channel/c" })
+						w.put("c", old, "replicated")
+					})
+				}
+				w.mu.Unlock()
+				w.insert("c", "own")
+				wait(5 * time.Minute)
+				if k, _ := n.Archived("c"); !k.Less(old) {
+					t.Errorf("archived up to %v, and %v came from a source of which nothing is complete", k, old)
+				}
+				w.complete("c", hub.Last(time.Now()))
+				wait(5 * time.Minute)
 				w.whole("c")
 			})
 		})

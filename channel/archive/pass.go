@@ -62,6 +62,9 @@ func (j *Jobs) pass(ctx context.Context, st *state, fence uint64) outcome {
 		}
 	}
 	o := p.all(ctx)
+	if errors.Is(o.err, errOther) {
+		return outcome{more: true}
+	}
 	if errors.Is(o.err, coord.ErrReset) {
 		st.cursor = nil // moved by hand: begin where it stands now
 		return outcome{more: true}
@@ -156,12 +159,28 @@ func (p *run) singlesDone() hub.Key {
 }
 
 // didSingles moves the cursor, or the position beside it.
-func (p *run) didSingles(to hub.Key) error {
+func (p *run) didSingles(ctx context.Context, to hub.Key) error {
 	if !p.ch.Storage.Batches() {
-		return p.cursor.Move(to, nil)
+		return p.move(ctx, to, nil)
 	}
 	at := p.cursor.Position()
-	return p.cursor.Move(at.Key, []byte(to.String()))
+	return p.move(ctx, at.Key, []byte(to.String()))
+}
+
+// errOther ends a pass whose channel has become another one: it knows too little of that.
+var errOther = errors.New("the channel was changed during the pass")
+
+// move moves the cursor, unless the channel has become a replicated one, or another of its name, since the pass began: what is replicated now may lie below the
+// horizon of the pass, and would be taken for archived.
+func (p *run) move(ctx context.Context, to hub.Key, payload []byte) error {
+	now, err := p.j.live(ctx, p.ch.Name)
+	if err != nil {
+		return err
+	}
+	if now == nil || now.Replicated() != p.ch.Replicated() || now.Lives != p.ch.Lives || now.Since != p.ch.Since {
+		return errOther
+	}
+	return p.cursor.Move(to, payload)
 }
 
 // singles puts the items up to the horizon, chunk by chunk.
@@ -176,7 +195,7 @@ func (p *run) singles(ctx context.Context) (more bool, err error) {
 			last = p.horizon
 		}
 		if !last.IsZero() {
-			if err := p.didSingles(last); err != nil {
+			if err := p.didSingles(ctx, last); err != nil {
 				return false, err
 			}
 			p.moved, p.wary = true, false
@@ -270,7 +289,7 @@ func (p *run) minutes(ctx context.Context) outcome {
 		}
 		if !found {
 			// Whatever is there up to the horizon shall never be archived; let the sweep have it.
-			if err := p.cursor.Move(p.horizon, at.Payload); err != nil {
+			if err := p.move(ctx, p.horizon, at.Payload); err != nil {
 				return p.left(outcome{err: err}, at.Key)
 			}
 			return p.left(outcome{}, p.horizon)
@@ -289,7 +308,7 @@ func (p *run) minutes(ctx context.Context) outcome {
 		if p.horizon.Less(end) { // more of this minute may come; it is put again then
 			end = p.horizon
 		}
-		if err := p.cursor.Move(end, at.Payload); err != nil {
+		if err := p.move(ctx, end, at.Payload); err != nil {
 			return p.left(outcome{err: err}, hub.Key{})
 		}
 		p.moved = true
