@@ -51,7 +51,7 @@ func (f *follower) follows(ch *hub.Channel) bool {
 }
 
 func (f *follower) log() *slog.Logger {
-	return f.r.opt.Log.With("channel", f.ch.Name, "source", f.ch.ReplicationSource)
+	return f.r.opt.Log.With("channel", f.ch.Name, "source", shown(f.ch.ReplicationSource))
 }
 
 // run follows, while this node leads, until ctx ends.
@@ -82,17 +82,28 @@ func (f *follower) run(ctx context.Context) {
 func splitSource(source string) (base, name string, err error) {
 	u, err := url.Parse(strings.TrimRight(source, "/"))
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return "", "", hub.E(hub.Invalid, "the replicationSource %q is no URL: want something like http://hub.example/channel/orders", source)
+		return "", "", hub.E(hub.Invalid, "the replicationSource %q is no URL: want something like http://hub.example/channel/orders", shown(source))
 	}
 	segments := strings.Split(u.EscapedPath(), "/")
 	n := len(segments)
 	if n < 3 || segments[n-2] != "channel" || segments[n-1] == "" || u.RawQuery != "" || u.Fragment != "" {
-		return "", "", hub.E(hub.Invalid, "the replicationSource %q is not the address of a channel: want something like http://hub.example/channel/orders", source)
+		return "", "", hub.E(hub.Invalid, "the replicationSource %q is not the address of a channel: want something like http://hub.example/channel/orders", shown(source))
 	}
 	if name, err = url.PathUnescape(segments[n-1]); err != nil {
-		return "", "", hub.E(hub.Invalid, "the replicationSource %q is no URL", source).Because(err)
+		return "", "", hub.E(hub.Invalid, "the replicationSource %q is no URL", shown(source)).Because(err)
 	}
 	return u.Scheme + "://" + u.Host + strings.Join(segments[:n-2], "/"), name, nil
+}
+
+// shown is a source as logs and errors say it: without its password.
+func shown(source string) string {
+	if u, err := url.Parse(source); err == nil && u.Opaque == "" {
+		return u.Redacted()
+	}
+	if i := strings.LastIndexByte(source, '@'); i >= 0 { // nobody knows where the password begins
+		return "xxxxx" + source[i:]
+	}
+	return source
 }
 
 // lead follows under a lease. It returns when ctx ends, or an error that wraps coord.ErrLeaseLost.

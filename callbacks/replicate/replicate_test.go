@@ -496,6 +496,21 @@ func TestSplitSource(t *testing.T) {
 	}
 }
 
+// TestShown: neither a log line nor an error says the password of a source.
+func TestShown(t *testing.T) {
+	for in, want := range map[string]string{
+		"http://h/channel/a": "http://h/channel/a", "http://u:pw@h/channel/a": "http://u:xxxxx@h/channel/a", "ftp://u:pw@h/channel/a": "ftp://u:xxxxx@h/channel/a",
+		"http://u:p w@h/channel/a": "xxxxx@h/channel/a", "u:pw@h/channel/a": "xxxxx@h/channel/a", "": "",
+	} {
+		if got := shown(in); got != want {
+			t.Errorf("%s: %s", in, got)
+		}
+		if _, _, err := splitSource(in); err != nil && strings.Contains(err.Error(), "pw") {
+			t.Errorf("%s: %v", in, err)
+		}
+	}
+}
+
 func TestNewRefuses(t *testing.T) {
 	if _, err := New(Options{}); err == nil {
 		t.Error("accepted")
