@@ -173,7 +173,7 @@ func redirect(resp *http.Response, from *url.URL) *url.URL {
 // retryAfter reads the header: seconds, or a date.
 func retryAfter(s string, now time.Time) time.Duration {
 	s = strings.TrimSpace(s)
-	if n, err := strconv.ParseInt(s, 10, 64); err == nil {
+	if n, err := strconv.ParseInt(s, 10, 64); err == nil || errors.Is(err, strconv.ErrRange) { // out of range, n is the nearest
 		return time.Duration(min(max(n, 0), 1<<31)) * time.Second
 	}
 	if at, err := http.ParseTime(s); err == nil {

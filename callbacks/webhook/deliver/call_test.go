@@ -177,7 +177,8 @@ func TestStatus(t *testing.T) {
 func TestRetryAfter(t *testing.T) {
 	now := time.Date(2021, 3, 4, 5, 6, 7, 0, time.UTC)
 	for s, want := range map[string]time.Duration{
-		"": 0, "0": 0, " 3 ": 3 * time.Second, "1.5": 0, "soon": 0,
+		"": 0, "0": 0, " 3 ": 3 * time.Second, "1.5": 0, "soon": 0, "-5": 0,
+		"9999999999": 1 << 31 * time.Second, "99999999999999999999": 1 << 31 * time.Second, "-99999999999999999999": 0,
 		"Thu, 04 Mar 2021 05:08:07 GMT": 2 * time.Minute, "Thu, 04 Mar 2021 05:00:00 GMT": 0,
 	} {
 		if got := retryAfter(s, now); got != want {
