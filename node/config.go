@@ -197,11 +197,7 @@ func (c Config) consistent() error {
 			}
 		}
 	}
-	z, single := c.settings["zookeeper.connection"], c.settings["runSingleZookeeperInternally"]
-	if z.Explicit() && !c.settings["hub.type"].Explicit() && single.Value == "" {
-		return errors.New("zookeeper.connection is set and hub.type is not, which asks for a cluster: this version is a single node; remove it, or set hub.type=test")
-	}
-	return nil
+	return c.consistentCluster()
 }
 
 // nearest finds the property whose name looks most like a wrong one; "" if none does.

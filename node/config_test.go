@@ -116,6 +116,34 @@ func TestForce(t *testing.T) {
 	}
 }
 
+func TestWhatMakesACluster(t *testing.T) {
+	for _, c := range []struct {
+		file              string
+		cluster           bool
+		stable, storage   string
+		connection, below string
+	}{
+		{"", false, "auto", "directory", "", ""},
+		{"hub.type=aws", true, "5", "s3", "localhost:2181", "/hub-test"},
+		{"hub.type=aws\nstorage.directory=/mnt/shared\napp.stable_seconds=auto", true, "auto", "directory", "localhost:2181", "/hub-test"},
+		{"zookeeper.connection=a:1, b:2/deep/er\napp.environment=prod", true, "5", "s3", "a:1,b:2", "/deep/er/hub-prod"},
+		{"zookeeper.connection=a:1\nhub.type=test", false, "auto", "directory", "", ""},
+		{"zookeeper.connection=a:1\nrunSingleZookeeperInternally=singleNode", false, "auto", "directory", "", ""},
+	} {
+		cfg, _, err := load(c.file)
+		if err != nil || cfg.Cluster() != c.cluster || cfg.Text("app.stable_seconds") != c.stable || cfg.Text("storage.type") != c.storage {
+			t.Errorf("%q: cluster %v, %s, %s, %v", c.file, cfg.Cluster(), cfg.Text("app.stable_seconds"), cfg.Text("storage.type"), err)
+			continue
+		}
+		if !c.cluster {
+			continue
+		}
+		if servers, root, err := cfg.zooKeeper(); err != nil || strings.Join(servers, ",") != c.connection || root != c.below {
+			t.Errorf("%q: %v below %s, %v", c.file, servers, root, err)
+		}
+	}
+}
+
 func TestRefusals(t *testing.T) {
 	for _, c := range []struct {
 		file string
@@ -132,9 +160,12 @@ func TestRefusals(t *testing.T) {
 		{"app.birthDay=2015/02/30", []string{"yyyy/MM/dd"}},
 		{"app.url=ftp://x", []string{"http or https"}},
 		{"http.bind_ip=a b", []string{"IP address"}},
-		{"hub.type=aws", []string{"single node"}},
+		{"hub.type=aws\nstorage.type=directory", []string{"storage.directory"}},
+		{"hub.type=aws\nzookeeper.connection=zk", []string{"zookeeper.connection", "host:port"}},
+		{"hub.type=aws\ncluster.address=[::1]:8080", []string{"cluster.address", "IPv4"}},
+		{"hub.type=aws\ncluster.trusted=10.1.0.0/16, x", []string{"cluster.trusted", `"x"`}},
+		{"hub.type=aws\napp.name=a hub", []string{"a name in ZooKeeper"}},
 		{"app.encrypted=true", []string{"TLS proxy"}},
-		{"zookeeper.connection=zk:2181", []string{"asks for a cluster"}},
 		{"metrics.grafana.api_key=a\nmetrics.grafana.api_key=b", []string{"line 2", "given twice, first in line 1"}},
 		{"app.name=\\u12", []string{"line 1", "unicode escape"}},
 		{"app.name=\xff", []string{"line 1", "UTF-8"}},

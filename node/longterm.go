@@ -14,6 +14,7 @@ import (
 	"timehub/hub/bucket"
 	"timehub/hub/bucket/dir"
 	"timehub/hub/bucket/s3"
+	"timehub/hub/disk"
 )
 
 const (
@@ -29,7 +30,16 @@ func (n *Node) openBucket(ctx context.Context) (bucket.Bucket, error) {
 	if n.cfg.Text("storage.type") == "s3" {
 		return n.openS3(ctx)
 	}
-	b, err := dir.New(dir.Options{Disk: n.disk, Folder: bucketDir})
+	on := n.disk
+	if folder := n.cfg.Text("storage.directory"); folder != "" {
+		d, err := disk.OpenDir(folder)
+		if err != nil {
+			return nil, fmt.Errorf("storage.directory: %w", err)
+		}
+		n.parts.closers = append(n.parts.closers, d)
+		on = d
+	}
+	b, err := dir.New(dir.Options{Disk: on, Folder: bucketDir})
 	if err != nil {
 		return nil, fmt.Errorf("open long-term storage: %w", err)
 	}
@@ -38,7 +48,9 @@ func (n *Node) openBucket(ctx context.Context) (bucket.Bucket, error) {
 }
 
 // onOwnDisk reports whether long-term storage takes room beside the log.
-func (n *Node) onOwnDisk() bool { return n.env.Bucket == nil && n.cfg.Text("storage.type") != "s3" }
+func (n *Node) onOwnDisk() bool {
+	return n.env.Bucket == nil && n.cfg.Text("storage.type") != "s3" && n.cfg.Text("storage.directory") == ""
+}
 
 // openS3 connects to the store and makes sure that it does what it must (ENGINE §6).
 func (n *Node) openS3(ctx context.Context) (bucket.Bucket, error) {
@@ -78,13 +90,22 @@ func (n *Node) openS3(ctx context.Context) (bucket.Bucket, error) {
 	return b, nil
 }
 
-// own makes sure that no other hub keeps its items in the bucket: two that do not agree through a coordinator would give out the same keys. What lies in a
-// directory of data.dir cannot be somebody else's.
+// own makes sure that no other hub keeps its items in the bucket: two that do not agree through a coordinator would give out the same keys. The nodes of a
+// cluster own it as one. What lies in a directory of data.dir cannot be somebody else's.
 func (n *Node) own(ctx context.Context, disk string) error {
 	if n.onOwnDisk() || n.env.Bucket != nil || n.cfg.Bool("hub.read.only") {
 		return nil
 	}
-	_, err := n.parts.bucket.Put(ctx, ownerBlob, strings.NewReader(disk), int64(len(disk)), bucket.PutOptions{IfAbsent: true, ContentType: "text/plain"})
+	me := "the disk " + disk
+	mark := disk
+	if n.cfg.Cluster() {
+		id, err := n.clusterID(ctx)
+		if err != nil {
+			return err
+		}
+		me, mark = "the cluster "+id, "cluster "+id
+	}
+	_, err := n.parts.bucket.Put(ctx, ownerBlob, strings.NewReader(mark), int64(len(mark)), bucket.PutOptions{IfAbsent: true, ContentType: "text/plain"})
 	if !hub.Is(err, hub.Conflict) {
 		return err
 	}
@@ -96,9 +117,16 @@ func (n *Node) own(ctx context.Context, disk string) error {
 	if err = errors.Join(err, body.Close()); err != nil {
 		return fmt.Errorf("find the owner of the bucket: %w", err)
 	}
-	if string(owner) != disk {
-		return fmt.Errorf("the bucket belongs to the hub with the disk %s, this one has %s: two hubs would give out the same keys; "+
-			"if the other one is gone for good, delete the object %s", owner, disk, ownerBlob)
+	if string(owner) != mark {
+		return fmt.Errorf("the bucket belongs to the hub with %s, this one is %s: two hubs would give out the same keys; "+
+			"if the other one is gone for good, delete the object %s", ownerText(string(owner)), me, ownerBlob)
 	}
 	return nil
+}
+
+func ownerText(mark string) string {
+	if strings.HasPrefix(mark, "cluster ") {
+		return "the " + mark
+	}
+	return "the disk " + mark
 }

@@ -50,6 +50,9 @@ type parts struct {
 	replication atomic.Pointer[replicate.Replicator]
 	backlog     backlog
 
+	members members // of the cluster, for documents
+	peers   peers   // who may use the doors of spoke
+
 	closers []io.Closer // what is to be closed when everything has stopped, in reverse
 }
 
@@ -80,6 +83,9 @@ func (n *Node) add(g *group) {
 	g.add("spoke", time.Minute, n.runSpoke)
 	g.add("figures", stopTime, n.sample)
 	g.add("public routes", 0, n.serve(server))
+	if n.cfg.Cluster() {
+		g.add("membership", stopTime, n.runMembership)
+	}
 	if !n.cfg.Bool("hub.read.only") {
 		g.add("archive jobs", time.Minute, n.runJobs)
 	}
@@ -113,6 +119,9 @@ func (n *Node) openMetrics() error {
 // coordinate keeps the session with the other nodes: in process, persisted beside the data.
 func (n *Node) coordinate(ctx context.Context, ready func()) error {
 	c := n.env.Coordinator
+	if c == nil && n.cfg.Cluster() {
+		return n.coordinateCluster(ctx, ready)
+	}
 	if c == nil {
 		path := n.disk.Path(coordFile)
 		if path == "" {

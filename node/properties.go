@@ -146,13 +146,12 @@ func Properties() []Property {
 func appProperties() []Property {
 	return []Property{
 		text("data.dir", "./hub-data", "directory that holds everything this hub keeps; made if it is missing (flag --data)").kind("dir"),
-		choice("hub.type", "test", "what the hub is: test or nas is a single node", "test", "nas", "aws").
-			refuse("aws", "this version is a single node and cannot join a cluster; remove it, or set hub.type=test"),
+		choice("hub.type", "test", "what the hub is: test or nas is a single node, aws is one of several that make one hub through ZooKeeper; aws too if zookeeper.connection is set, but neither this nor runSingleZookeeperInternally", "test", "nas", "aws"),
 		text("app.name", "hub", "part of the names of shared things, such as buckets"),
-		text("app.environment", "test", "part of the names of shared things").none(oneNode),
+		text("app.environment", "test", "part of the names of shared things: all of a cluster lies below /{app.name}-{app.environment} in ZooKeeper"),
 		text("app.url", "", "load-balanced base URL of this installation, for callbacks").kind("url").none("links and callbacks begin with the address that the client gave"),
 		text("app.lib_path", "", "where the original reads its version from").none(notOurs),
-		number("app.stable_seconds", 0, 0, 3600, "seconds", "how far stable answers stay behind the clock; auto: an item is stable as soon as its insert was answered").or("auto"),
+		number("app.stable_seconds", 0, 0, 3600, "seconds", "how far stable answers stay behind the clock; auto: an item is stable as soon as its insert was answered; of a cluster 5 unless set, auto: as soon as all nodes have it").or("auto"),
 		text("app.birthDay", "2015/01/01", "nothing older is looked for in ordinary channels").kind("date"),
 		number("app.maxPayloadSizeMB", 40, 1, 1<<20, "MiB", "a third of the largest multipart body that a bulk insert may have; it lies in memory"),
 		number("app.maxItemSizeMB", 1024, 1, 1<<20, "MiB", "largest body of one item, after decoding; above it 413"),
@@ -199,7 +198,7 @@ func httpProperties() []Property {
 func storeProperties() []Property {
 	return []Property{
 		choice("spoke.sync", "always", "when an insert is answered: always: it is on disk; interval: written, on disk within 100 ms; never: written", "always", "interval", "never"),
-		choice("spoke.quorum", "half", "how many nodes must have an item before it is acknowledged", "half", "majority").none(oneNode),
+		choice("spoke.quorum", "half", "how many nodes must have an item before it is acknowledged: half of them, rounded up, or more than half; fixed when a cluster begins", "half", "majority"),
 		number("spoke.write.timeout", 5, 1, 600, "seconds", "an insert that is not decided within this is answered 503"),
 		number("spoke.write.ttlMinutes", 60, 1, 525600, "minutes", "items stay in Spoke at least this long").fallback("spoke.ttlMinutes"),
 		number("spoke.ttlMinutes", 60, 1, 525600, "minutes", "older name of spoke.write.ttlMinutes"),
@@ -210,7 +209,8 @@ func storeProperties() []Property {
 		boolean("spoke.enforceTTL", true, "remove what is past spoke.write.ttlMinutes and safe in long-term storage; false: keep all"),
 		number("spoke.write.factor", 3, 1, anyNumber, "nodes", "how many nodes an item is written to").none("every node gets every item"),
 		text("storage.path", "/file", "directory").none(ownStore),
-		choice("storage.type", "directory", "where long-term storage lies: directory: in data.dir; s3: in the bucket s3.bucket_name", "directory", "s3"),
+		choice("storage.type", "directory", "where long-term storage lies: directory: in storage.directory; s3: in the bucket s3.bucket_name, which is the default of a cluster that has no storage.directory", "directory", "s3"),
+		text("storage.directory", "", "folder of long-term storage, made if it is missing; on a drive that all nodes share, for a cluster; not set: in data.dir"),
 		boolean("channel.enforceTTL", true, "remove items that are past their channel's ttlDays or maxItems"),
 		boolean("s3.config.management.enabled", true, "the same for object stores; false switches it off too"),
 		boolean("s3.batch.management.enabled", true, "keep minutes as zips").none("a channel's storage alone decides"),
@@ -237,14 +237,18 @@ func callbackProperties() []Property {
 }
 
 func clusterProperties() []Property {
+	const ownPauses = "the hub chooses its own pauses"
 	return []Property{
-		text("zookeeper.connection", "localhost:2181", "connect string of ZooKeeper").none("coordination is in process, kept in data.dir"),
-		number("zookeeper.baseSleepTimeMs", 10, 0, anyNumber, "ms", "retry").none(oneNode),
-		number("zookeeper.maxSleepTimeMs", 10000, 0, anyNumber, "ms", "retry").none(oneNode),
-		number("zookeeper.maxRetries", 20, 0, anyNumber, "", "retry").none(oneNode),
+		text("cluster.address", "", "host:port at which the other nodes reach this one; not set: http.bind_ip, or the name of the host where that is 0.0.0.0, and http.bind_port"),
+		text("cluster.trusted", "", "comma-separated IP addresses and networks (10.1.0.0/16) that may use /internal/spoke beside the addresses of the nodes themselves"),
+		text("zookeeper.connection", "localhost:2181", "of a cluster: host:port of each ZooKeeper server, comma-separated; /path at the end: everything lies below it"),
+		number("zookeeper.session.timeout", 2000, 100, 60000, "ms", "a node that ZooKeeper has not heard of for so long loses its jobs to others; at least two ticks of the server"),
+		number("zookeeper.baseSleepTimeMs", 10, 0, anyNumber, "ms", "retry").none(ownPauses),
+		number("zookeeper.maxSleepTimeMs", 10000, 0, anyNumber, "ms", "retry").none(ownPauses),
+		number("zookeeper.maxRetries", 20, 0, anyNumber, "", "retry").none(ownPauses),
 		number("watchManager.threads", 10, 1, anyNumber, "", "watch callbacks").none(notOurs),
-		text("runSingleZookeeperInternally", "", "singleNode: coordination in process").none("coordination is always in process"),
-		number("cluster.force_close_seconds", 0, 0, anyNumber, "seconds", "close the stream of a dead node without a quorum after this; 0: never").none(oneNode),
+		text("runSingleZookeeperInternally", "", "anything, such as singleNode: zookeeper.connection alone does not make a cluster, coordination is in process"),
+		number("cluster.force_close_seconds", 0, 0, anyNumber, "seconds", "close the stream of a dead node without a quorum after this; 0: never").none("a stream is closed by a quorum only"),
 	}
 }
 

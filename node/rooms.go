@@ -68,6 +68,9 @@ func (n *Node) runSpoke(ctx context.Context, ready func()) error {
 			LateConfirmed: n.confirmed,
 		},
 	}
+	if n.cfg.Cluster() {
+		opt.Cluster = n.clusterOptions()
+	}
 	if n.onOwnDisk() { // it lies on the same file system
 		opt.Segments.Unconfirmed = n.unconfirmed
 	}
@@ -85,6 +88,9 @@ func (n *Node) runSpoke(ctx context.Context, ready func()) error {
 	n.parts.closers = append(n.parts.closers, s)
 	if err := n.own(ctx, s.Identity().ID); err != nil {
 		return err
+	}
+	if n.cfg.Cluster() {
+		return n.joinCluster(ctx, ready)
 	}
 	ready()
 	return s.Run(ctx)

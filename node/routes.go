@@ -1,6 +1,8 @@
 package node
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -16,9 +18,11 @@ func (n *Node) newRouter() (*web.Router, error) {
 	if rate == 0 {
 		rate = -1 // as long as they like
 	}
-	var admit func(*http.Request, string) error
+	admit := n.admitPeers
 	if n.cfg.Bool("hub.read.only") {
-		admit = readOnly
+		admit = func(r *http.Request, pattern string) error {
+			return cmp.Or(n.admitPeers(r, pattern), readOnly(r, pattern))
+		}
 	}
 	return web.New(web.Options{
 		Admit: admit,
@@ -39,6 +43,7 @@ func (n *Node) earlyRoutes() (*web.Router, error) {
 		return nil, err
 	}
 	api.AddHealth(rt)
+	n.addPeerDoors(rt)
 	tooEarly := func(http.ResponseWriter, *http.Request) error {
 		return &hub.Error{Kind: hub.Unavailable, Msg: "the hub is starting up: try again in a moment", RetryAfter: 1e9}
 	}
@@ -56,6 +61,7 @@ func (n *Node) earlyRoutes() (*web.Router, error) {
 //	/, /channel…, /tag…, /provider…            channel/rest, with callbacks/stream at /…/ws and /…/events
 //	/webhook…, /group…                         callbacks/webhook/rest
 //	/health…, /shutdown, /internal…            internalapi
+//	/internal/spoke…                           spoke, for the other nodes of a cluster
 //	/metrics                                   hub/metrics/prom
 func (n *Node) routes() (*web.Router, error) {
 	rt, err := n.newRouter()
@@ -69,6 +75,7 @@ func (n *Node) routes() (*web.Router, error) {
 		return nil, fmt.Errorf("make the internal interface: %w", err)
 	}
 	api.Add(rt)
+	n.addPeerDoors(rt)
 	scrape := n.parts.prom.Handler()
 	rt.Handle(http.MethodGet, "/metrics", func(w http.ResponseWriter, r *http.Request) error {
 		scrape.ServeHTTP(w, r)
@@ -81,6 +88,9 @@ func (n *Node) internalOptions() internalapi.Options {
 	opt := internalapi.Options{
 		Node: n.name(), Version: n.env.Version, Started: n.started, Clock: n.env.Clock, State: n.State, ReadOnly: n.cfg.Bool("hub.read.only"),
 		Properties: n.cfg.Explicit, Shutdown: n.Shutdown, Guarded: n.cfg.Bool("hub.protect.channels"),
+	}
+	if n.cfg.Cluster() {
+		opt.Members = func(context.Context) ([]string, error) { return n.parts.members.get(), nil }
 	}
 	if s := n.parts.service; s != nil {
 		opt.Channels = backDoor{s}

@@ -122,7 +122,11 @@ func Open(ctx context.Context, opt Options) (*Node, spokelog.Recovered, error) {
 }
 
 // Identity is the identity of the disk, with the incarnation that this node is.
-func (n *Node) Identity() Identity { return n.identity }
+func (n *Node) Identity() Identity {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.identity
+}
 
 // Run takes writes until ctx ends; then it has answered all of them.
 func (n *Node) Run(ctx context.Context) error {

@@ -1,0 +1,377 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"timehub/e2e/hubproc"
+	"timehub/e2e/s3proc"
+	"timehub/e2e/zkproc"
+)
+
+// hubCluster is three hub processes that make one hub, with a real ZooKeeper.
+type hubCluster struct {
+	hubs []*hubproc.Hub
+	zk   *zkproc.Server
+}
+
+func startCluster(t *testing.T, flags ...string) *hubCluster {
+	t.Helper()
+	c := &hubCluster{zk: zkproc.Start(t, zkproc.Options{})[0]}
+	flags = append([]string{"--set", "hub.type=aws", "--set", "zookeeper.connection=" + c.zk.Address, "--set", "app.shutdown_delay_seconds=0"}, flags...)
+	for range 3 {
+		c.hubs = append(c.hubs, prepare(t, flags...))
+	}
+	c.start(t)
+	return c
+}
+
+// start launches what does not run, all at once, and waits until it is healthy.
+func (c *hubCluster) start(t *testing.T) {
+	t.Helper()
+	var launched []*hubproc.Hub
+	for _, h := range c.hubs {
+		if !h.Running() {
+			if err := h.Launch(); err != nil {
+				t.Fatal(err)
+			}
+			launched = append(launched, h)
+		}
+	}
+	for _, h := range launched {
+		if err := h.Ready(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// clusterWriter is one sequential client, which goes to the next node when one does not take an item. It never sends a body twice.
+type clusterWriter struct {
+	name  string
+	at    int
+	next  int
+	last  string            // the last key, of the node at which it is
+	acked map[string]string // body by key
+	wrong []string
+}
+
+// run writes until ctx ends.
+func (w *clusterWriter) run(ctx context.Context, hubs []*hubproc.Hub, channel string) {
+	for ctx.Err() == nil {
+		body := fmt.Sprintf("%s-%06d", w.name, w.next)
+		w.next++
+		r, err := call(ctx, "POST", hubs[w.at].URL+"/channel/"+channel, []byte(body), "Content-Type", "text/plain")
+		switch {
+		case err == nil && r.status == 201:
+			key := keyOf(r.header.Get("Location"))
+			if key <= w.last && w.last != "" {
+				w.wrong = append(w.wrong, fmt.Sprintf("key %s after %s: keys of one node must rise", key, w.last))
+			}
+			w.last = key
+			if _, twice := w.acked[key]; twice {
+				w.wrong = append(w.wrong, "twice: "+key)
+			}
+			w.acked[key] = body
+		case err == nil && r.status != 503:
+			w.wrong = append(w.wrong, fmt.Sprintf("%s: %d %.200s", body, r.status, r.body))
+			fallthrough
+		default:
+			w.at, w.last = (w.at+1)%len(hubs), ""
+			select {
+			case <-time.After(20 * time.Millisecond):
+			case <-ctx.Done():
+			}
+		}
+		select {
+		case <-time.After(time.Millisecond): // the others need the processor too
+		case <-ctx.Done():
+		}
+	}
+}
+
+// crowd is writers and readers on all nodes.
+type crowd struct {
+	c       *hubCluster
+	channel string
+	writers []*clusterWriter
+	samples [][]item // stable answers that were given meanwhile
+
+	mu   sync.Mutex // guards samples
+	end  context.CancelFunc
+	done sync.WaitGroup
+}
+
+func (c *hubCluster) crowd(t *testing.T, channel string) *crowd {
+	w := &crowd{c: c, channel: channel}
+	for i := range 2 * len(c.hubs) {
+		w.writers = append(w.writers, &clusterWriter{name: fmt.Sprint("w", i), at: i % len(c.hubs), acked: map[string]string{}})
+	}
+	w.run(t)
+	return w
+}
+
+// run lets everybody work until stop.
+func (w *crowd) run(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	w.end = cancel
+	for _, one := range w.writers {
+		w.done.Go(func() { one.run(ctx, w.c.hubs, w.channel) })
+	}
+	for _, h := range w.c.hubs {
+		w.done.Go(func() {
+			for ctx.Err() == nil {
+				r, err := call(ctx, "GET", h.URL+"/channel/"+w.channel+"/"+time.Now().UTC().Format("2006/01/02")+"?bulk=true", nil)
+				if err == nil && r.status == 200 {
+					if items, err := r.parts(); err == nil && len(items) > 0 {
+						w.mu.Lock()
+						w.samples = append(w.samples, items)
+						w.mu.Unlock()
+					}
+				}
+				select {
+				case <-time.After(300 * time.Millisecond):
+				case <-ctx.Done():
+				}
+			}
+		})
+	}
+}
+
+func (w *crowd) stop() {
+	w.end()
+	w.done.Wait()
+}
+
+func (w *crowd) acked() map[string]string {
+	all := map[string]string{}
+	for _, one := range w.writers {
+		maps.Copy(all, one.acked)
+	}
+	return all
+}
+
+// check waits until every running node lists what was acknowledged, and compares: the same on all, in order, nothing twice; every stable answer that was
+// given before is the beginning of it.
+func (w *crowd) check(t *testing.T) []item {
+	t.Helper()
+	acked := w.acked()
+	for _, one := range w.writers {
+		for _, s := range one.wrong {
+			t.Errorf("%s: %s", one.name, s)
+		}
+	}
+	if len(acked) < 50 {
+		t.Errorf("only %d items were acknowledged: the test shows little", len(acked))
+	}
+	var first []item
+	var lists [][]string
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		lists, first = nil, nil
+		missing := 0
+		for _, h := range w.c.hubs {
+			if !h.Running() {
+				continue
+			}
+			items := readAll(t, h.URL, w.channel, "")
+			var keys []string
+			has := map[string]bool{}
+			for _, i := range items {
+				keys = append(keys, i.key+" "+string(i.body))
+				has[i.key+" "+string(i.body)] = true
+			}
+			for key, body := range acked {
+				if !has[key+" "+body] {
+					missing++
+				}
+			}
+			lists = append(lists, keys)
+			if first == nil {
+				first = items
+			}
+		}
+		same := true
+		for _, l := range lists {
+			same = same && slices.Equal(l, lists[0])
+		}
+		if same && missing == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d of %d acknowledged items are missing; the nodes have %d, same: %v", missing, len(acked), lengths(lists), same)
+		}
+	}
+	final, seen := lists[0], map[string]bool{}
+	if !slices.IsSorted(final) {
+		t.Error("a list is not in order")
+	}
+	for _, i := range first {
+		if seen[string(i.body)] {
+			t.Errorf("%s is there twice", i.body)
+		}
+		seen[string(i.body)] = true
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, sample := range w.samples {
+		for n, i := range sample {
+			if n >= len(final) || final[n] != i.key+" "+string(i.body) {
+				t.Fatalf("a stable answer had %s at place %d of %d; at the end it is %.80s", i.key, n, len(sample), final[min(n, len(final)-1)])
+			}
+		}
+	}
+	t.Logf("%s %d items acknowledged, %d there, on all nodes; %d stable answers are beginnings of it", time.Now().Format("05.000"), len(acked), len(final), len(w.samples))
+	return first
+}
+
+func lengths(lists [][]string) (n []int) {
+	for _, l := range lists {
+		n = append(n, len(l))
+	}
+	return n
+}
+
+// waitChannel waits until a node knows a channel.
+func waitChannel(t *testing.T, hub, channel string, within time.Duration) {
+	t.Helper()
+	for begin := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+		r, err := call(t.Context(), "GET", hub+"/channel/"+channel, nil)
+		if err == nil && r.status == 200 {
+			return
+		}
+		if time.Since(begin) > within {
+			t.Fatalf("%s does not know %s after %v: %d %v", hub, channel, within, r.status, err)
+		}
+	}
+}
+
+// TestCluster: three processes, a real ZooKeeper and a directory that they share are one hub.
+func TestCluster(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes a while")
+	}
+	t.Parallel()
+	shared := filepath.Join(t.TempDir(), "shared")
+	c := startCluster(t, "--set", "storage.directory="+shared, "--set", "app.stable_seconds=auto")
+
+	// One of two creators of a name wins; everybody knows the channel within a second.
+	var statuses sync.Map
+	var both sync.WaitGroup
+	for i, h := range c.hubs[:2] {
+		both.Go(func() {
+			r, err := call(t.Context(), "POST", h.URL+"/channel", []byte(`{"name": "both"}`), "Content-Type", "application/json")
+			statuses.Store(i, fmt.Sprint(r.status, err))
+		})
+	}
+	both.Wait()
+	a, _ := statuses.Load(0)
+	b, _ := statuses.Load(1)
+	if got := []string{a.(string), b.(string)}; !slices.Contains(got, "201 <nil>") || !slices.Contains(got, "409 <nil>") {
+		t.Errorf("two creators of one name are told %v", got)
+	}
+	putChannel(t, c.hubs[0].URL, "load", `{"storage": "BATCH"}`)
+	for _, h := range c.hubs {
+		waitChannel(t, h.URL, "load", time.Second)
+		waitChannel(t, h.URL, "both", time.Second)
+	}
+	c.lists(t)
+
+	w := c.crowd(t, "load")
+	time.Sleep(3 * time.Second)
+	w.stop()
+	w.check(t)
+
+	// One dies under load; the others go on.
+	w.run(t)
+	time.Sleep(time.Second)
+	c.hubs[1].Kill()
+	before := time.Now()
+	r := untilWritten(t, c.hubs[0].URL+"/channel/both", 10*time.Second)
+	t.Logf("the first write after a death took %v", time.Since(before).Round(time.Millisecond))
+	time.Sleep(3 * time.Second)
+	c.start(t)
+	time.Sleep(time.Second)
+	w.stop()
+	w.check(t)
+	waitItem(t, c.hubs[1].URL+"/channel/both/"+r, 10*time.Second)
+
+	// All die under load.
+	w.run(t)
+	time.Sleep(time.Second)
+	for _, h := range c.hubs {
+		h.Kill()
+	}
+	w.stop()
+	client.CloseIdleConnections()
+	c.start(t)
+	w.run(t)
+	time.Sleep(time.Second)
+	w.stop()
+	w.check(t)
+}
+
+// untilWritten inserts an item, and tries until it is taken.
+func untilWritten(t *testing.T, channel string, within time.Duration) (key string) {
+	t.Helper()
+	for begin := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+		r, err := call(t.Context(), "POST", channel, []byte("x"), "Content-Type", "text/plain")
+		if err == nil && r.status == 201 {
+			return keyOf(r.header.Get("Location"))
+		}
+		if time.Since(begin) > within {
+			t.Fatalf("%s takes nothing for %v: %d %v %.300s", channel, within, r.status, err, r.body)
+		}
+	}
+}
+
+func waitItem(t *testing.T, url string, within time.Duration) {
+	t.Helper()
+	for begin := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+		r, err := call(t.Context(), "GET", url, nil)
+		if err == nil && r.status == 200 {
+			return
+		}
+		if time.Since(begin) > within {
+			t.Fatalf("%s: %d %v", url, r.status, err)
+		}
+	}
+}
+
+// lists: every node lists all of them.
+func (c *hubCluster) lists(t *testing.T) {
+	t.Helper()
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		full := 0
+		for _, h := range c.hubs {
+			var names []string
+			if err := json.Unmarshal(must(t, 200, "GET", h.URL+"/internal/deploy", nil).body, &names); err != nil {
+				t.Fatal(err)
+			}
+			if len(names) == len(c.hubs) {
+				full++
+			}
+		}
+		if full == len(c.hubs) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("only %d nodes list all of them", full)
+		}
+	}
+}
+
+var (
+	_ = bytes.Equal
+	_ = os.Mkdir
+	_ = strings.Index
+	_ = s3proc.Versity
+)

@@ -1,0 +1,62 @@
+package spoke
+
+import (
+	"context"
+	"slices"
+	"time"
+)
+
+const (
+	joinLook = 20 * time.Millisecond
+	joinSay  = 10 * time.Second
+)
+
+// Join waits until this node takes writes and can give stable answers: it is on the list, and its horizon has reached everything that its disk has shown
+// before. Run must be running. A node that is alone has joined.
+func (n *Node) Join(ctx context.Context) error {
+	c := n.cluster
+	if c == nil {
+		return nil
+	}
+	said := time.Now()
+	for {
+		n.mu.Lock()
+		wrong := c.writable()
+		_, caughtUp := c.horizon()
+		n.mu.Unlock()
+		if wrong == nil && caughtUp {
+			return nil
+		}
+		if time.Since(said) > joinSay {
+			said = time.Now()
+			n.log.Warn("this node is still waiting for the others", "writable", wrong, "caughtUp", caughtUp, "peers", n.Peers())
+		}
+		if !pause(ctx, joinLook) {
+			return ctx.Err()
+		}
+	}
+}
+
+// Peers are the addresses (Cluster.Node) of the other nodes: those on the list as it is known here, and those that have a session. They are sorted.
+func (n *Node) Peers() []string {
+	c := n.cluster
+	if c == nil {
+		return nil
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var all []string
+	for _, d := range c.rec.Disks {
+		all = append(all, d.Node)
+	}
+	if c.rec.Next != nil {
+		for _, d := range c.rec.Next.Disks {
+			all = append(all, d.Node)
+		}
+	}
+	for name := range c.members {
+		all = append(all, name)
+	}
+	slices.Sort(all)
+	return slices.DeleteFunc(slices.Compact(all), func(node string) bool { return node == c.opt.Node })
+}
