@@ -70,9 +70,6 @@ func (c *cluster) learn(ctx context.Context) error {
 }
 
 func (c *cluster) learnOnce(ctx context.Context) (again bool, err error) {
-	if err := c.join(ctx); err != nil {
-		return false, err
-	}
 	rec, version := roster.New(c.opt.Rule), uint64(0)
 	b, v, err := c.opt.Coordinator.Get(ctx, listRegister)
 	switch {
@@ -82,6 +79,13 @@ func (c *cluster) learnOnce(ctx context.Context) (again bool, err error) {
 		}
 		version = v
 	case !hub.Is(err, hub.NotFound):
+		return false, err
+	}
+	if c.older(rec) {
+		return false, errors.New("the coordinator gave an older list than before")
+	}
+	// The sessions are read after the list, or a joiner that came in between would look as if it had died.
+	if err := c.join(ctx); err != nil {
 		return false, err
 	}
 	clock, err := c.adopt(ctx, rec)
@@ -99,6 +103,17 @@ func (c *cluster) learnOnce(ctx context.Context) (again bool, err error) {
 		return false, err
 	}
 	return true, nil
+}
+
+// older reports whether a list is from before the one that is known.
+func (c *cluster) older(rec roster.Roster) bool {
+	epoch := rec.Epoch
+	if rec.Next != nil {
+		epoch = rec.Next.Epoch
+	}
+	c.n.mu.Lock()
+	defer c.n.mu.Unlock()
+	return c.known && epoch < c.epoch()
 }
 
 // join makes this node's session say what it writes, and reads those of the others.
@@ -161,6 +176,14 @@ func (c *cluster) adopt(ctx context.Context, rec roster.Roster) (clock hub.Mark,
 	old, err1 := c.rec.Encode()
 	now, err2 := rec.Encode()
 	changed := !c.known || string(old) != string(now)
+	for id, s := range c.streams {
+		if _, ok := rec.Find(recordOf(id)); !ok { // its change was withdrawn before it could mint anything
+			if s.in != nil {
+				_ = s.in.conn.Close()
+			}
+			delete(c.streams, id)
+		}
+	}
 	for _, i := range rec.Streams {
 		id := streamOf(i.Stream)
 		if c.streams[id] != nil {

@@ -34,6 +34,10 @@ type peerState struct {
 	Disk  string              `json:"disk"`
 	Epoch uint64              `json:"epoch"`
 	Lows  map[string]hub.Mark `json:"lows"` // by stream
+	// The wall clock in ms; the horizon as applied; and whether stable answers are given and every closed incarnation is complete.
+	Clock   int64    `json:"clock"`
+	Horizon hub.Mark `json:"horizon"`
+	Whole   bool     `json:"whole"`
 }
 
 // refusal answers the one who closes a stream.
@@ -119,9 +123,13 @@ func (c *cluster) state() peerState {
 	n := c.n
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	p := peerState{Node: c.opt.Node, Disk: n.identity.ID, Epoch: c.epoch(), Lows: map[string]hub.Mark{}}
+	p := peerState{Node: c.opt.Node, Disk: n.identity.ID, Epoch: c.epoch(), Lows: map[string]hub.Mark{}, Clock: n.minter.Wall()}
+	p.Horizon, p.Whole = c.horizon()
 	for id, s := range c.streams {
 		low := s.low
+		if i, ok := c.rec.Find(recordOf(id)); ok && i.Closed != nil && !s.complete {
+			p.Whole = false
+		}
 		switch {
 		case c.open && id == n.stream:
 			low = n.ownLow()
