@@ -84,6 +84,12 @@ func TestGolden(t *testing.T) {
 	golden(t, "floor", floor)
 }
 
+func TestGoldenTaken(t *testing.T) {
+	r := Record{Channel: "orders", Key: key(2, "000002"), Stream: Stream{Ordinal: 3, Incarnation: 7}, Flags: Taken, Data: []byte("second")}
+	b, _ := format.AppendRecord(nil, &r, r.Flags)
+	golden(t, "taken", b)
+}
+
 func TestKeyDigestIsFixed(t *testing.T) {
 	for k, want := range map[hub.Key]uint64{{}: 0x7bd3144f29c0cc9e, key(1, "abc123"): 0xe939506b33cb148a} {
 		if got := k.Digest(); got != want {

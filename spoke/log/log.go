@@ -147,6 +147,8 @@ func (b *Batch) check() error {
 			return hub.E(hub.Internal, "the name of a given-up key with data")
 		case r.Flags&Complete != 0 && (len(r.Data) > 0 || r.Flags&GivenUp != 0):
 			return hub.E(hub.Internal, "a marker that is an item too")
+		case r.Flags&Taken != 0 && r.Flags&(GivenUp|Complete) != 0:
+			return hub.E(hub.Internal, "only an item can be taken back")
 		}
 		if i < len(b.Records)-1 {
 			r.Flags |= MoreFollows

@@ -178,10 +178,24 @@ func TestGivenUpHides(t *testing.T) {
 	name := rec("a", 4, "")
 	name.Flags, name.Data = GivenUp, nil
 	l.mustPut(name)
+	back := rec("a", 6, "x") // taken back before and after names of it
+	for _, f := range []Flags{GivenUp, Taken, GivenUp} {
+		r := back
+		if r.Flags = f; f == GivenUp {
+			r.Data = nil
+		}
+		l.mustPut(r)
+	}
 	for i := 10; i < 20; i++ {
 		l.mustPut(rec("a", i, "x"))
 	}
-	for range 2 {
+	for range 3 {
+		if r, err := l.Get(t.Context(), "a", back.Key); err != nil || string(r.Data) != "x" {
+			t.Fatalf("a key that was taken back: %q, %v", r.Data, err)
+		}
+		if r, err := l.Held(t.Context(), "a", name.Key); err != nil || string(r.Data) != "x" {
+			t.Fatalf("what is held of a given-up key: %q, %v", r.Data, err)
+		}
 		if _, err := l.Get(t.Context(), "a", name.Key); !hub.Is(err, hub.NotFound) {
 			t.Fatalf("a given-up key: %v", err)
 		}
@@ -206,6 +220,7 @@ func TestGivenUpHides(t *testing.T) {
 type model struct {
 	data  map[string]map[hub.Key]string
 	given map[string]map[hub.Key]bool
+	taken map[string]bool
 }
 
 func (m *model) keys(channel string, from, to hub.Key) (list []hub.Key) {
@@ -226,7 +241,7 @@ func TestModel(t *testing.T) {
 
 func runModel(t *testing.T, seed uint64) {
 	rng := rand.New(rand.NewPCG(seed, 1))
-	m := model{map[string]map[hub.Key]string{}, map[string]map[hub.Key]bool{}}
+	m := model{map[string]map[hub.Key]string{}, map[string]map[hub.Key]bool{}, map[string]bool{}}
 	now := time.UnixMilli(t0)
 	var mu sync.Mutex
 	clock := func() time.Time { mu.Lock(); defer mu.Unlock(); return now }
@@ -285,6 +300,13 @@ func runModel(t *testing.T, seed uint64) {
 			if k := randomKey(ch); m.data[ch] != nil {
 				l.mustPut(Record{Channel: ch, Key: k, Flags: GivenUp})
 				m.given[ch][k] = true
+				if data, ok := m.data[ch][k]; ok && rng.IntN(2) == 0 {
+					l.mustPut(Record{Channel: ch, Key: k, Flags: Taken, Data: []byte(data)})
+					m.given[ch][k], m.taken[ch+k.String()] = false, true
+				}
+				if m.taken[ch+k.String()] {
+					m.given[ch][k] = false
+				}
 			}
 		case op == 13:
 			l.stop()
@@ -382,6 +404,7 @@ func TestBatchChecks(t *testing.T) {
 		"long channel":   {Channel: string(make([]byte, 256)), Key: key(1, "a")},
 		"long hash":      {Channel: "a", Key: key(1, string(make([]byte, 256)))},
 		"unknown flag":   {Channel: "a", Key: key(1, "a"), Flags: 0x80},
+		"name taken":     {Channel: "a", Key: key(1, "a"), Flags: GivenUp | Taken},
 		"name with data": {Channel: "a", Key: key(1, "a"), Flags: GivenUp, Data: []byte("x")},
 	} {
 		if err := l.put(r); err == nil || errors.Is(err, ErrLost) {

@@ -27,12 +27,21 @@ const (
 // it at the moment. Data may be kept, and must not be
 // changed: readers of one record share it.
 func (l *Log) Get(ctx context.Context, channel string, key hub.Key) (Record, error) {
+	return l.get(ctx, channel, key, false)
+}
+
+// Held is Get that shows a key also if it was given up here: for those who decide whether it is to stay so.
+func (l *Log) Held(ctx context.Context, channel string, key hub.Key) (Record, error) {
+	return l.get(ctx, channel, key, true)
+}
+
+func (l *Log) get(ctx context.Context, channel string, key hub.Key, hidden bool) (Record, error) {
 	var pinRoom [2]candidate
 	var hitRoom [2]hit
 	for {
 		pinned := l.snapshot(pinRoom[:0], channel, key.Millis(), key.Millis())
 		places, given, err := l.places(hitRoom[:0], pinned, channel, key)
-		if err == nil && !given && len(places) > 0 {
+		if err == nil && (hidden || !given) && len(places) > 0 {
 			r, err := l.recordAt(ctx, places, channel, key)
 			l.releaseAll(pinned)
 			return r, err
@@ -67,52 +76,51 @@ func notFound(channel string, key hub.Key) error {
 	return hub.E(hub.NotFound, "channel %q has no item %s", channel, key)
 }
 
-// places appends to list where the records of a key lie, the newest segment first, and says whether the key was given up. Entries in memory, where hot
-// items are found, are looked at in place.
+// places appends to list where the records of a key lie, the newest segment first, and says whether the key was given up and not taken back. Entries in
+// memory, where hot items are found, are looked at in place.
 func (l *Log) places(list []hit, pinned []candidate, channel string, key hub.Key) (_ []hit, given bool, err error) {
 	at := format.BoundOf(key)
+	var flags Flags
 	for i := len(pinned) - 1; i >= 0; i-- {
 		c := &pinned[i]
 		if c.unread {
-			return list, given, l.reread(c.seg)
+			return list, flags.Hides(), l.reread(c.seg)
 		}
 		if c.foot != nil {
-			if list, given, err = l.placesInFooter(list, given, c, channel, key); err != nil {
-				return list, given, err
+			if list, err = l.placesInFooter(list, &flags, c, channel, key); err != nil {
+				return list, flags.Hides(), err
 			}
 			continue
 		}
 		for _, run := range [2][]format.Entry{c.main, c.late} {
 			for n := at.Lower(run, c.arena); n < len(run) && at.Compare(run[n].Millis, run[n].HashIn(c.arena)) == 0; n++ {
-				if run[n].Flags&GivenUp != 0 {
-					given = true
-				} else {
+				flags |= run[n].Flags
+				if run[n].Flags&GivenUp == 0 {
 					list = append(list, hit{seg: c.seg, entry: run[n]})
 				}
 			}
 		}
 	}
-	return list, given, nil
+	return list, flags.Hides(), nil
 }
 
-func (l *Log) placesInFooter(list []hit, given bool, c *candidate, channel string, key hub.Key) ([]hit, bool, error) {
+func (l *Log) placesInFooter(list []hit, flags *Flags, c *candidate, channel string, key hub.Key) ([]hit, error) {
 	cursors, err := l.cursors(*c, channel, format.BoundOf(key), format.BoundOf(key.After()), false)
 	if err != nil {
-		return list, given, l.footerFailed(c.seg, err)
+		return list, l.footerFailed(c.seg, err)
 	}
 	for _, cur := range cursors {
 		for more := true; more; {
-			if cur.entry.Flags&GivenUp != 0 {
-				given = true
-			} else {
+			*flags |= cur.entry.Flags
+			if cur.entry.Flags&GivenUp == 0 {
 				list = append(list, hit{seg: cur.seg, entry: cur.entry})
 			}
 			if more, err = cur.advance(); err != nil {
-				return list, given, l.footerFailed(c.seg, err)
+				return list, l.footerFailed(c.seg, err)
 			}
 		}
 	}
-	return list, given, nil
+	return list, nil
 }
 
 // record reads one record of a pinned segment.

@@ -29,7 +29,7 @@ type hit struct {
 	seg   *segment
 	entry format.Entry
 	hash  []byte
-	given bool  // its name was given up
+	given bool  // its name was given up, and it was not taken back
 	flags Flags // of all records of the key
 }
 
@@ -71,9 +71,7 @@ func (s *search) next() (h hit, ok bool, err error) {
 		more := true
 		for more && key.Compare(c.entry.Millis, c.hash) == 0 {
 			h.flags |= c.entry.Flags
-			if c.entry.Flags&GivenUp != 0 {
-				h.given = true
-			} else if !data {
+			if c.entry.Flags&GivenUp == 0 && !data {
 				h.seg, h.entry, data = c.seg, c.entry, true
 			}
 			if more, err = c.advance(); err != nil {
@@ -84,7 +82,7 @@ func (s *search) next() (h hit, ok bool, err error) {
 			keep = append(keep, c)
 		}
 	}
-	s.active = keep
+	s.active, h.given = keep, h.flags.Hides()
 	return h, true, nil
 }
 

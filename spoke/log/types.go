@@ -39,12 +39,13 @@ type (
 
 // The flags of a record; the other bits are zero in this version.
 const (
-	GivenUp     = format.GivenUp     // a name without data: it hides the key in every read, wherever the data lies
+	GivenUp     = format.GivenUp     // a name without data: it hides the key in every read, wherever the data lies, unless it is Taken
 	Late        = format.Late        // came at or below the horizon; confirmed one by one
 	Carried     = format.Carried     // copied here from a segment that was emptied
 	Replicated  = format.Replicated  // came with a key of its own
 	MoreFollows = format.MoreFollows // the next record belongs to the same request
 	Complete    = format.Complete    // a marker: no item, no data, shown by no read but Log.Complete
+	Taken       = format.Taken       // an item that was taken back: it outweighs names of its key, written before or after it, for as long as it is in the log
 )
 
 // Batch holds the records of one request: they are kept or dropped together. Enqueue sets MoreFollows on all but the last. Nothing in it, and none of

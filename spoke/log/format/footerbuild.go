@@ -37,10 +37,10 @@ func (b *footerBuilder) channel(c hashedChannel) {
 	start, minutes := b.entries, len(b.minutes)/minuteRowSize
 	var row minuteRow
 	var last Entry
-	given := false // whether a name of last's key was seen; names sort with their data
+	var flags Flags // of last's key; names sort with their data
 	have := false
 	flush := func() {
-		if have && !given {
+		if have && !flags.Hides() {
 			row.Count++
 			row.Sum += hub.DigestOf(last.Millis, last.HashIn(b.m.Arena))
 		}
@@ -60,10 +60,10 @@ func (b *footerBuilder) channel(c hashedChannel) {
 				}
 				row = minuteRow{minute: minute}
 			}
-			last, given, have = *e, false, true
+			last, flags, have = *e, 0, true
 		}
 		row.Flags |= e.Flags &^ MoreFollows
-		given = given || e.Flags&GivenUp != 0
+		flags |= e.Flags
 	}
 	flush()
 	b.minutes = row.append(b.minutes)

@@ -24,15 +24,19 @@ type Flags uint8
 
 // The flags of a record; the other bits are zero in this version.
 const (
-	GivenUp     Flags = 1 << iota // a name without data: it hides the key in every read, wherever the data lies
+	GivenUp     Flags = 1 << iota // a name without data: it hides the key in every read, wherever the data lies, unless it was taken back
 	Late                          // came at or below the horizon; confirmed one by one
 	Carried                       // copied here from a segment that was emptied
 	Replicated                    // came with a key of its own
 	MoreFollows                   // the next record belongs to the same request
 	Complete                      // no item and no data: everything of the channel up to the key has been written before this record
+	Taken                         // an item that stays, whatever names of its key there are
 
-	KnownFlags = GivenUp | Late | Carried | Replicated | MoreFollows | Complete
+	KnownFlags = GivenUp | Late | Carried | Replicated | MoreFollows | Complete | Taken
 )
+
+// Hides reports whether a key is shown by no read, given the flags of all its records.
+func (f Flags) Hides() bool { return f&(GivenUp|Taken) == GivenUp }
 
 // Record is one item of a channel, or with GivenUp the name of one. The log keeps Data as it is and never looks inside.
 type Record struct {
