@@ -25,6 +25,8 @@ type Cluster struct {
 	Rule        roster.Rule       // spoke.quorum; "": half. The list on record keeps the one with which it was begun
 	Dial        func(ctx context.Context, network, address string) (net.Conn, error)
 	Beat        time.Duration // a stream says something at least this often; 0: 20 ms
+
+	broken string // a rule that a test breaks on purpose, to see that it is noticed
 }
 
 const (
