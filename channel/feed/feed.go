@@ -46,6 +46,7 @@ type Feed struct {
 	clear hub.Key // with Shared: a stable key, or a horizon, up to which there is none above at
 	tail  *tail   // with Shared; nil: the feed has a watch of its own
 	wake  <-chan struct{}
+	gone  <-chan struct{} // with Shared: closed when the channel is
 	stop  func()
 	pause time.Duration // the next one after a failure; 0: nothing has failed
 	lag   time.Duration // the next one while the horizon is behind
@@ -71,6 +72,7 @@ func New(o Options) (*Feed, error) {
 		if f.tail, err = o.Shared.join(o.Channel); err != nil {
 			return nil, err
 		}
+		f.gone = f.tail.gone
 		f.stop = func() { o.Shared.leave(f.tail) }
 		return f, nil
 	}
@@ -254,7 +256,7 @@ func (f *Feed) wait(t time.Time) (d time.Duration, early bool) {
 	return d, false
 }
 
-// sleep waits for d (0: for ever), a wake-up if wake is not nil, a nudge, or the end of ctx, which is the only error.
+// sleep waits for d (0: for ever), a wake-up if wake is not nil, a nudge, or the end of ctx or, with Shared, of the channel, which are the only errors.
 func (f *Feed) sleep(ctx context.Context, d time.Duration, wake <-chan struct{}) (nudged bool, err error) {
 	var timer <-chan time.Time
 	if d > 0 {
@@ -267,6 +269,8 @@ func (f *Feed) sleep(ctx context.Context, d time.Duration, wake <-chan struct{})
 		return false, context.Cause(ctx)
 	case <-f.opt.Nudge:
 		return true, nil
+	case <-f.gone:
+		return false, f.tail.failed()
 	case <-timer:
 	case <-wake:
 	}

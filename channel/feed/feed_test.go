@@ -380,19 +380,38 @@ func window(t *testing.T, f *Feed, unit hub.Unit, empty bool, want time.Time, ke
 }
 
 func TestWindows(t *testing.T) {
-	for name, rule := range map[string]hub.Horizon{"auto": auto, "fixed": fixed} {
-		t.Run(name, func(t *testing.T) {
+	type follower func(*testing.T, *house, hub.Key) *Feed
+	alone := func(t *testing.T, h *house, after hub.Key) *Feed {
+		return follow(t, h.room("c"), after, func(o *Options) { o.Limit = 2 })
+	}
+	shared := func(t *testing.T, h *house, after hub.Key) *Feed {
+		f, err := h.open(t).Follow("c", after, 2, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(f.Close)
+		return f
+	}
+	for _, c := range []struct {
+		name   string
+		rule   hub.Horizon
+		follow follower
+	}{{"auto", auto, alone}, {"fixed", fixed, alone}, {"auto, shared", auto, shared}, {"fixed, shared", fixed, shared}} {
+		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
+				rule := c.rule
 				late := time.Duration(rule.Seconds) * time.Second
 				start := time.Now().Truncate(time.Hour).Add(time.Hour)
 				time.Sleep(time.Until(start.Add(10 * time.Second)))
-				s := newSource(rule)
+				h := newHouse(rule)
+				h.set("c", "x")
+				s := h.room("c")
 				var keys []hub.Key
 				for i := range 5 { // at :10, :20 … :50
 					keys = append(keys, s.now(fmt.Sprint(i)))
 					time.Sleep(10 * time.Second)
 				}
-				f := follow(t, s, keys[0], func(o *Options) { o.Limit = 2 })
+				f := c.follow(t, h, keys[0])
 				window(t, f, hub.Minute, false, start, keys[1:]...)
 				if d := time.Since(start); d != time.Minute+late {
 					t.Errorf("the minute was closed after %v", d)

@@ -22,6 +22,7 @@ type tail struct {
 	stop    func()
 	refs    int           // guarded by Shared.mu
 	lead    chan struct{} // holds a token while nobody leads
+	gone    chan struct{} // closed at the end: for those who wait for something else than keys
 
 	// The leader's: is there something to ask for, and when does the first key become stable that is not yet? Handed on with the token.
 	dirty bool
@@ -37,7 +38,7 @@ type tail struct {
 }
 
 func newTail(id string, ch *hub.Channel) *tail {
-	t := &tail{id: id, channel: ch, lead: make(chan struct{}, 1), news: make(chan struct{}), dirty: true}
+	t := &tail{id: id, channel: ch, lead: make(chan struct{}, 1), gone: make(chan struct{}), news: make(chan struct{}), dirty: true}
 	t.lead <- struct{}{}
 	return t
 }
@@ -111,6 +112,7 @@ func (t *tail) fail(err error) {
 	if t.err == nil {
 		t.err = err
 		close(t.news)
+		close(t.gone)
 	}
 }
 
@@ -128,24 +130,32 @@ func (t *tail) end() (<-chan struct{}, error) {
 
 // nextShared is Next with a tail.
 func (f *Feed) nextShared(ctx context.Context) ([]hub.Key, error) {
+	keys, err := f.peek(ctx, f.opt.Limit)
+	if n := len(keys); n > 0 {
+		f.at, f.clear, f.lag = keys[n-1], keys[n-1], 0
+	}
+	return keys, err
+}
+
+// peek waits, with a tail, for the first stable keys after the cursor, and leaves the cursor alone. Without keys and without an error it was nudged.
+func (f *Feed) peek(ctx context.Context, limit int) ([]hub.Key, error) {
 	for {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		keys, news, covered, err := f.tail.after(f.at, f.clear, f.opt.Limit)
+		keys, news, covered, err := f.tail.after(f.at, f.clear, limit)
 		if err != nil {
 			return nil, err
 		}
 		if len(keys) == 0 && !covered {
-			if keys, err = f.catchUp(ctx); err != nil {
+			if keys, err = f.catchUp(ctx, limit); err != nil {
 				return nil, err
 			}
 			if len(keys) == 0 {
 				continue
 			}
 		}
-		if n := len(keys); n > 0 {
-			f.at, f.clear, f.lag = keys[n-1], keys[n-1], 0
+		if len(keys) > 0 {
 			return keys, nil
 		}
 		select {
@@ -165,8 +175,8 @@ func (f *Feed) nextShared(ctx context.Context) ([]hub.Key, error) {
 }
 
 // catchUp reads for this feed alone what the ring does not hold. Without keys there are none, or there was no answer.
-func (f *Feed) catchUp(ctx context.Context) ([]hub.Key, error) {
-	page, ok, err := f.ask(ctx, true, f.at, hub.MaxKey, f.opt.Limit)
+func (f *Feed) catchUp(ctx context.Context, limit int) ([]hub.Key, error) {
+	page, ok, err := f.ask(ctx, true, f.at, hub.MaxKey, limit)
 	if err != nil || !ok || len(page.Keys) > 0 {
 		return page.Keys, err
 	}

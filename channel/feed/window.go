@@ -2,7 +2,6 @@ package feed
 
 import (
 	"context"
-	"errors"
 
 	"timehub/hub"
 )
@@ -17,16 +16,10 @@ type Closed struct {
 // (hub.Window.To). The first window is the one that the cursor lies in.
 //
 // With empty, every window comes, one after the other, also those without keys; the cursor must not be the zero Key then. Without, only windows that hold
-// keys after the cursor come, and nothing ticks while there are none. A feed with Shared has no windows.
+// keys after the cursor come, and nothing ticks while there are none. A feed with Shared ends with its channel here too.
 func (f *Feed) NextWindow(ctx context.Context, unit hub.Unit, empty bool) (Closed, error) {
-	if f.tail != nil {
-		return Closed{}, errors.New("a feed with Shared has no windows")
-	}
-	if unit.Duration() == 0 {
-		return Closed{}, hub.E(hub.Invalid, "a channel cannot be followed by windows of unit %v", unit)
-	}
-	if empty && f.at.IsZero() {
-		return Closed{}, hub.E(hub.Invalid, "a channel cannot be followed by each %v from the beginning of time: set a cursor", unit)
+	if err := followable("a channel", unit, empty, f.at); err != nil {
+		return Closed{}, err
 	}
 	for {
 		w, stable := hub.WindowAt(f.at.Time(), unit), true
@@ -46,13 +39,33 @@ func (f *Feed) NextWindow(ctx context.Context, unit hub.Unit, empty bool) (Close
 			continue // a key that was not stable is no proof that none comes up before it
 		}
 		c := Closed{w, f.at}
-		f.at, f.lag = w.To(), 0
+		f.at, f.clear, f.lag = w.To(), w.To(), 0
 		return c, nil
 	}
 }
 
-// first waits for a key after the cursor, stable or not.
+// followable checks what NextWindow is asked for.
+func followable(what string, unit hub.Unit, empty bool, after hub.Key) error {
+	switch {
+	case unit.Duration() == 0:
+		return hub.E(hub.Invalid, "%s cannot be followed by windows of unit %v", what, unit)
+	case empty && after.IsZero():
+		return hub.E(hub.Invalid, "%s cannot be followed by each %v from the beginning of time: set a cursor", what, unit)
+	}
+	return nil
+}
+
+// first waits for a key after the cursor, stable or not; with a tail, for a stable one.
 func (f *Feed) first(ctx context.Context) (key hub.Key, stable bool, err error) {
+	for f.tail != nil {
+		keys, err := f.peek(ctx, 1)
+		if err != nil {
+			return hub.Key{}, false, err
+		}
+		if len(keys) > 0 {
+			return keys[0], true, nil
+		}
+	}
 	for {
 		page, ok, err := f.ask(ctx, true, f.at, hub.MaxKey, 1)
 		if err != nil {
@@ -76,6 +89,11 @@ func (f *Feed) first(ctx context.Context) (key hub.Key, stable bool, err error) 
 
 // closed reports whether the horizon has reached the end of w; if it has not, it waits before it says so.
 func (f *Feed) closed(ctx context.Context, w hub.Window) (bool, error) {
+	if f.tail != nil { // a source need not mind that there is no such channel
+		if err := f.tail.failed(); err != nil {
+			return false, err
+		}
+	}
 	h, err := f.opt.Source.Horizon(ctx, f.opt.Channel)
 	if err != nil {
 		return false, f.failed(ctx, err)
