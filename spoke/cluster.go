@@ -53,6 +53,7 @@ type cluster struct {
 
 	rec     roster.Roster // as last read; durable here
 	known   bool          // a list was read, by this start or an earlier one
+	current bool          // and that worked when it was tried last
 	fresh   bool          // this disk has never written: it answers nothing
 	streams map[spokelog.Stream]*peerStream
 	open    bool     // the own incarnation takes writes

@@ -36,6 +36,9 @@ func (c *cluster) keepLearning(ctx context.Context) error {
 			c.n.log.Info("the list of members can be read again")
 		}
 		failing = err != nil
+		c.n.mu.Lock()
+		c.current = !failing
+		c.n.mu.Unlock()
 		timer := time.NewTimer(learnEvery)
 		select {
 		case <-ctx.Done():

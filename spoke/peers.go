@@ -94,6 +94,8 @@ func (n *Node) Add(rt *web.Router) {
 	rt.Handle(http.MethodGet, itemPath, c.serveItem)
 	rt.Handle(http.MethodGet, statePath, func(w http.ResponseWriter, r *http.Request) error { return web.JSON(w, http.StatusOK, c.state()) })
 	rt.Handle(http.MethodGet, recordsPath, c.serveRecords)
+	rt.Handle(http.MethodGet, readPath, c.serveRead)
+	rt.Handle(http.MethodGet, keysPath, c.serveKeys)
 }
 
 func streamIn(r *http.Request) (spokelog.Stream, error) {

@@ -41,16 +41,19 @@ func (n *Node) Horizon(ctx context.Context) (hub.Key, error) {
 	}
 }
 
-// Read implements channel.ShortTerm.
+// Read implements channel.ShortTerm. Among others, an item that is not here, or damaged, is read from them: NotFound is only said when so many
+// answer that it would be known (ENGINE §4).
 func (n *Node) Read(ctx context.Context, channel string, key hub.Key) (hub.Sealed, error) {
 	r, err := n.store.Get(ctx, channel, key)
-	if err != nil {
-		if errors.Is(err, spokelog.ErrDamaged) {
-			return hub.Sealed{}, hub.E(hub.Unavailable, "the item is damaged on this disk").Because(err)
-		}
-		return hub.Sealed{}, err
+	switch {
+	case err == nil:
+		return hub.Sealed{Key: r.Key, Data: r.Data}, nil
+	case n.cluster != nil:
+		return n.cluster.read(ctx, channel, key, err)
+	case errors.Is(err, spokelog.ErrDamaged):
+		return hub.Sealed{}, hub.E(hub.Unavailable, "the item is damaged on this disk").Because(err)
 	}
-	return hub.Sealed{Key: r.Key, Data: r.Data}, nil
+	return hub.Sealed{}, err
 }
 
 // clip cuts a stable query at the horizon. What was replicated is decided up to the channel's marker, also ahead of our clock: nothing at or below it is
@@ -66,9 +69,12 @@ func (n *Node) clip(ctx context.Context, q *hub.Query) (hub.Key, error) {
 	return h, err
 }
 
-// Keys implements channel.ShortTerm.
+// Keys implements channel.ShortTerm. Among others, an unstable query asks all of them; Page.Silent counts those who should have answered and did not.
 func (n *Node) Keys(ctx context.Context, q hub.Query) (hub.Page, error) {
 	h, err := n.clip(ctx, &q)
+	if n.cluster != nil && !q.Stable {
+		return n.cluster.keys(ctx, q, h, err == nil)
+	}
 	if err != nil {
 		return hub.Page{}, err
 	}
@@ -79,15 +85,16 @@ func (n *Node) Keys(ctx context.Context, q hub.Query) (hub.Page, error) {
 // Items implements channel.ShortTerm.
 func (n *Node) Items(ctx context.Context, q hub.Query) iter.Seq2[hub.Sealed, error] {
 	return func(yield func(hub.Sealed, error) bool) {
-		if _, err := n.clip(ctx, &q); err != nil {
+		h, err := n.clip(ctx, &q)
+		if n.cluster != nil && !q.Stable {
+			n.cluster.items(ctx, q, h, err == nil)(yield)
+			return
+		}
+		if err != nil {
 			yield(hub.Sealed{}, err)
 			return
 		}
-		for r, err := range n.store.Items(ctx, q.Channel, q.From, q.To, q.Limit, q.Reverse) {
-			if !yield(hub.Sealed{Key: r.Key, Data: r.Data}, err) || err != nil {
-				return
-			}
-		}
+		n.itemsHere(ctx, q)(yield)
 	}
 }
 

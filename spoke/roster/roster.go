@@ -184,3 +184,9 @@ func (r Roster) Committed(synced map[string]bool) bool {
 func (r Roster) Whole(answered map[string]bool) bool {
 	return holds(r.Disks, answered) >= r.Rule.Read(len(r.Disks)) && (r.Next == nil || holds(r.Next.Disks, answered) >= r.Rule.Read(len(r.Next.Disks)))
 }
+
+// Met reports whether the disks that have answered also meet everybody who may have decided another list without the one who asks: W of each, since a
+// change is decided when R disks have synced it.
+func (r Roster) Met(answered map[string]bool) bool {
+	return holds(r.Disks, answered) >= r.Rule.Write(len(r.Disks)) && (r.Next == nil || holds(r.Next.Disks, answered) >= r.Rule.Write(len(r.Next.Disks)))
+}

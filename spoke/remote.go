@@ -1,0 +1,268 @@
+package spoke
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"timehub/hub"
+	"timehub/hub/web"
+	spokelog "timehub/spoke/log"
+)
+
+const (
+	readPath   = "/internal/spoke/read"
+	keysPath   = "/internal/spoke/keys"
+	diskHeader = "Hub-Disk"
+	sureTime   = peerTime / 4
+	epochWaits = time.Second // for the list, when somebody knows a newer one
+)
+
+// census is who has answered a question.
+type census struct {
+	disks map[string]bool
+	epoch uint64 // the highest that any of them knows
+}
+
+func newCensus() census {
+	return census{disks: map[string]bool{}}
+}
+
+func (s *census) add(disk string, epoch uint64) {
+	s.disks[disk] = true
+	s.epoch = max(s.epoch, epoch)
+}
+
+// whole reports whether those who have answered meet every committed record (ENGINE §4: R of each list in force), and everybody who may have decided another
+// list meanwhile: max(W, R) of each, none of whom knows an epoch that is not known here. newer says that one does.
+func (c *cluster) whole(s census) (ok, newer bool) {
+	c.n.mu.Lock()
+	defer c.n.mu.Unlock()
+	if s.epoch > c.epoch() {
+		return false, true
+	}
+	return c.known && c.rec.Whole(s.disks) && c.rec.Met(s.disks), false
+}
+
+// catchUp waits until the list of an epoch is known here.
+func (c *cluster) catchUp(ctx context.Context, epoch uint64) bool {
+	for began := time.Now(); time.Since(began) < epochWaits; {
+		c.n.mu.Lock()
+		known := epoch <= c.epoch()
+		c.n.mu.Unlock()
+		if known {
+			return true
+		}
+		poke(c.nudge)
+		if !pause(ctx, 5*time.Millisecond) {
+			return false
+		}
+	}
+	return false
+}
+
+// final reports whether this disk alone can tell what is stored under a key: all that was committed at or below the horizon is here. What is replicated has no
+// place in that order.
+func (c *cluster) final(channel string, key hub.Key) bool {
+	if _, replicated := c.n.store.Complete(channel); replicated {
+		return false
+	}
+	c.n.mu.Lock()
+	h, ok := c.horizon()
+	c.n.mu.Unlock()
+	return ok && !h.Key().Less(key)
+}
+
+// read gets an item that this disk has not, or not whole; own is what it said. Where too few others answer to be sure that there is none, that is
+// Unavailable.
+func (c *cluster) read(ctx context.Context, channel string, key hub.Key, own error) (hub.Sealed, error) {
+	n := c.n
+	missing, damaged := hub.Is(own, hub.NotFound), errors.Is(own, spokelog.ErrDamaged)
+	switch {
+	case missing && key.Less(n.store.Floor()), !missing && !damaged && !hub.Is(own, hub.Unavailable):
+		return hub.Sealed{}, own
+	case missing && c.final(channel, key): // it may have come while we looked
+		r, err := n.store.Get(ctx, channel, key)
+		return hub.Sealed{Key: key, Data: r.Data}, err
+	}
+	for {
+		r, found, asked := c.readElsewhere(ctx, channel, key, missing)
+		if found {
+			if damaged {
+				c.repairItem(ctx, r)
+			}
+			return hub.Sealed{Key: key, Data: r.Data}, nil
+		}
+		whole, newer := c.whole(asked)
+		switch {
+		case newer && c.catchUp(ctx, asked.epoch):
+			continue
+		case ctx.Err() != nil:
+			return hub.Sealed{}, ctx.Err()
+		case missing && whole:
+			return hub.Sealed{}, own
+		case missing:
+			return hub.Sealed{}, tryAgain("the item is not on this node, and too few others answer to be sure that there is none")
+		case damaged:
+			return hub.Sealed{}, hub.E(hub.Unavailable, "the item is damaged on this disk, and no other node that answers has it").Because(own)
+		}
+		return hub.Sealed{}, own
+	}
+}
+
+// readElsewhere asks the others in random order until one has the record. missing: this disk counts as an answer. Once those who have answered are enough, only what is
+// not committed can be found, and the rest is not waited for long.
+func (c *cluster) readElsewhere(ctx context.Context, channel string, key hub.Key, missing bool) (r spokelog.Record, found bool, asked census) {
+	asked = newCensus()
+	if missing {
+		asked.add(c.n.Identity().ID, 0)
+	}
+	nodes := c.nodes()
+	rand.Shuffle(len(nodes), func(i, j int) { nodes[i], nodes[j] = nodes[j], nodes[i] })
+	for _, node := range nodes {
+		if node == c.opt.Node {
+			continue
+		}
+		limit := peerTime
+		if whole, _ := c.whole(asked); whole && missing {
+			limit = sureTime
+		}
+		r, err := c.askRead(ctx, node, channel, key, &asked, limit)
+		if err == nil && r != nil {
+			return *r, true, asked
+		}
+	}
+	return spokelog.Record{}, false, asked
+}
+
+// repairItem writes a record that was damaged here to the own log again, as another disk has it.
+func (c *cluster) repairItem(ctx context.Context, r spokelog.Record) {
+	ctx, cancel := context.WithTimeout(ctx, peerTime)
+	defer cancel()
+	if err := c.store(ctx, []spokelog.Record{r}); err != nil {
+		c.n.log.Error("a damaged item could not be written again", "key", r.Key.String(), "channel", r.Channel, "err", err)
+		return
+	}
+	c.n.log.Warn("a damaged item was written again as another node has it", "key", r.Key.String(), "channel", r.Channel)
+}
+
+// askRead asks one node for a record; nil: it has none. Whoever answers is counted.
+func (c *cluster) askRead(ctx context.Context, node, channel string, key hub.Key, asked *census, limit time.Duration) (*spokelog.Record, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	resp, err := c.call(ctx, http.MethodGet, node, readPath, url.Values{"channel": {channel}, "key": {keyText(key)}}, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	k, payload, err := readMessage(bufio.NewReader(resp.Body), maxFrame)
+	if err != nil {
+		return nil, err
+	}
+	f, err := parseFrame(payload)
+	if err != nil || k != kindFrame || len(f.records) > 1 {
+		return nil, errors.Join(errWire, err)
+	}
+	if len(f.records) == 1 {
+		if r := &f.records[0]; r.Key == key && r.Channel == channel {
+			return r, nil
+		}
+		return nil, errWire
+	}
+	asked.add(resp.Header.Get(diskHeader), f.epoch)
+	return nil, nil
+}
+
+// serveRead gives one record as a frame, or a frame without any if this disk has none.
+func (c *cluster) serveRead(w http.ResponseWriter, r *http.Request) error {
+	q := r.URL.Query()
+	key, err := parseKeyText(q.Get("key"))
+	if err != nil {
+		return err
+	}
+	rec, err := c.n.store.Get(r.Context(), q.Get("channel"), key)
+	f := frame{}
+	switch {
+	case err == nil:
+		rec.Flags &^= spokelog.MoreFollows
+		f.records = []spokelog.Record{rec}
+	case !hub.Is(err, hub.NotFound):
+		return unavailable(err)
+	}
+	c.n.mu.Lock()
+	f.epoch = c.epoch()
+	disk := c.n.identity.ID
+	c.n.mu.Unlock()
+	w.Header().Set(diskHeader, disk)
+	w.Header().Set("Content-Type", "application/octet-stream")
+	_, err = w.Write(appendFrame(nil, &f))
+	return err
+}
+
+// keysAnswer is what a disk has of a window.
+type keysAnswer struct {
+	Disk  string   `json:"disk"`
+	Epoch uint64   `json:"epoch"`
+	Keys  []string `json:"keys"`
+	More  bool     `json:"more"`
+}
+
+// serveKeys lists the keys that this disk has in a window, whatever the horizon.
+func (c *cluster) serveKeys(w http.ResponseWriter, r *http.Request) error {
+	q := r.URL.Query()
+	from, err1 := parseKeyText(q.Get("from"))
+	to, err2 := parseKeyText(q.Get("to"))
+	limit, err3 := strconv.Atoi(q.Get("limit"))
+	if err := errors.Join(err1, err2, err3); err != nil || limit <= 0 {
+		return hub.E(hub.Invalid, "a window of keys needs from, to and a limit above 0: %v", err)
+	}
+	keys, more, err := c.n.store.Keys(r.Context(), q.Get("channel"), from, to, limit, q.Get("reverse") == "true")
+	if err != nil {
+		return unavailable(err)
+	}
+	a := keysAnswer{Keys: make([]string, len(keys)), More: more}
+	for i, k := range keys {
+		a.Keys[i] = k.String()
+	}
+	c.n.mu.Lock()
+	a.Disk, a.Epoch = c.n.identity.ID, c.epoch()
+	c.n.mu.Unlock()
+	return web.JSON(w, http.StatusOK, a)
+}
+
+func (c *cluster) askKeys(ctx context.Context, node string, q hub.Query) (a keysAnswer, keys []hub.Key, err error) {
+	ctx, cancel := context.WithTimeout(ctx, peerTime)
+	defer cancel()
+	err = c.ask(ctx, http.MethodGet, node, keysPath, url.Values{
+		"channel": {q.Channel}, "from": {keyText(q.From)}, "to": {keyText(q.To)},
+		"limit": {strconv.Itoa(q.Limit)}, "reverse": {strconv.FormatBool(q.Reverse)},
+	}, nil, &a)
+	if err != nil {
+		return a, nil, err
+	}
+	keys = make([]hub.Key, len(a.Keys))
+	for i, text := range a.Keys {
+		if keys[i], err = hub.ParseKey(text); err != nil {
+			return a, nil, errors.Join(errWire, err)
+		}
+	}
+	return a, keys, nil
+}
+
+// keyText is a key, or the fence of a window, in a query: {ms}/{hash}.
+func keyText(k hub.Key) string { return strconv.FormatInt(k.Millis(), 10) + "/" + k.Hash() }
+
+func parseKeyText(s string) (hub.Key, error) {
+	ms, hash, ok := strings.Cut(s, "/")
+	n, err := strconv.ParseInt(ms, 10, 64)
+	if !ok || err != nil {
+		return hub.Key{}, hub.E(hub.Invalid, "a key between hubs is {milliseconds}/{hash}")
+	}
+	return hub.KeyAt(n, hash), nil
+}
