@@ -14,7 +14,7 @@ import (
 const (
 	heapGoal  = 40 << 20 // bytes of heap at which the collector runs
 	heapFloor = 64 << 20 // bytes of the whole process that are always allowed
-	heapSlack = 24 << 20 // bytes beside one and a half times the live heap
+	heapSlack = 16 << 20 // bytes beside one and a half times the live heap
 	heapLook  = time.Second
 )
 
