@@ -81,7 +81,8 @@ func TestStatsd(t *testing.T) {
 	for _, port := range ports {
 		for _, line := range []string{
 			"hub.channel.items:1|c|#type:SINGLE,channel:beans", "hub.channel.bytes:5|c|#type:SINGLE,channel:beans",
-			"hub.lifecycle.startup.complete:1|c|#startup:startup", "hub.lifecycle.shutdown.complete:1|c|#shutdown:shutdown", "hub.spoke.write.ttl:60|g",
+			"hub.lifecycle.startup.start:1|c|#startup:startup", "hub.lifecycle.startup.complete:1|c|#startup:startup",
+			"hub.lifecycle.shutdown.start:1|c|#shutdown:shutdown", "hub.lifecycle.shutdown.complete:1|c|#shutdown:shutdown", "hub.spoke.write.ttl:60|g",
 		} {
 			want = append(want, port+" "+line)
 		}

@@ -77,7 +77,11 @@ func (n *Node) add(g *group) {
 	if n.parts.datadog != nil {
 		g.add("statsd", stopTime, n.parts.datadog.Run)
 	}
-	g.add("listener", stopTime, n.listen(server))
+	listen := n.listen(server)
+	g.add("listener", stopTime, func(ctx context.Context, ready func()) error {
+		n.parts.life.starting.Add(1) // here and not before: statsd drops what comes while it does not run
+		return listen(ctx, ready)
+	})
 	g.add("coordination", stopTime, n.coordinate)
 	g.add("long-term", stopTime, n.runLongTerm)
 	g.add("spoke", time.Minute, n.runSpoke)
@@ -112,7 +116,6 @@ func (n *Node) openMetrics() error {
 		p.metrics = p.prom
 	}
 	p.requests, p.life = newRequestMeters(p.metrics, p.datadog != nil), newLifeMeters(p.metrics)
-	p.life.starting.Add(1)
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"strings"
 )
 
 // Prefacer is a connection that can add lines to the header of the answer that is written to it next, behind its first line.
@@ -38,9 +39,10 @@ func (x *exchange) begin(h http.Header) {
 }
 
 // complete puts the shared lines into the map after all if a handler has said something else about one of them, as one that hands on another server's
-// answer may.
+// answer may. What a handler has said in Vary is not the whole of it: every answer may be coded.
 func (x *exchange) complete(h http.Header) {
 	if x.conn == nil {
+		alsoByCoding(h)
 		return
 	}
 	shared, said := x.rt.common[:x.rt.shared], false
@@ -57,4 +59,19 @@ func (x *exchange) complete(h http.Header) {
 			h[shared[i].name] = shared[i].values
 		}
 	}
+	alsoByCoding(h)
+}
+
+// alsoByCoding adds Accept-Encoding to a Vary that a handler has made itself. A handler that has taken the line away keeps it away.
+func alsoByCoding(h http.Header) {
+	said := h["Vary"]
+	if len(said) == 0 {
+		return
+	}
+	for _, v := range said {
+		if v == "*" || strings.Contains(v, "Accept-Encoding") {
+			return
+		}
+	}
+	h.Add("Vary", "Accept-Encoding")
 }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -74,6 +75,20 @@ func TestSharedLines(t *testing.T) {
 			}
 			if w.Header().Get("Hub-Node") != "n1:8080" {
 				t.Errorf("%s: Hub-Node is %q", c.path, w.Header().Get("Hub-Node"))
+			}
+		}
+	}
+	rt.Handle("GET", "/depends", func(w http.ResponseWriter, _ *http.Request) error {
+		w.Header().Set("Vary", "Accept")
+		return nil
+	})
+	for range 2 {
+		for _, c := range []net.Conn{&noting{}, nil} {
+			r := httptest.NewRequest("GET", "/depends", nil)
+			w := httptest.NewRecorder()
+			rt.ServeHTTP(w, r.WithContext(ConnContext(r.Context(), c)))
+			if got := w.Header().Values("Vary"); !slices.Equal(got, []string{"Accept", "Accept-Encoding"}) {
+				t.Errorf("Vary is %q", got)
 			}
 		}
 	}
