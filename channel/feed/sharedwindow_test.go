@@ -23,7 +23,7 @@ func TestSharedWindowsAll(t *testing.T) {
 				h.set("c", "x")
 				s := h.open(t)
 				src := h.room("c")
-				const history, n = 700, 1100 // more than a ring before they begin
+				const history, n = 650, 800 // more than a ring before they begin
 				write := func(from, to int, pause time.Duration) {
 					for i := from; i < to; i++ {
 						src.now(fmt.Sprintf("%06d", i))
@@ -37,10 +37,11 @@ func TestSharedWindowsAll(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					begin := i % 3 * 300
+					begin := i % 3 * 250
 					if begin > 0 {
 						f.Seek(src.keys[begin-1])
 					}
+					at := hub.First(src.keys[begin].Time())
 					wg.Go(func() {
 						defer f.Close()
 						var got []hub.Key
@@ -53,7 +54,7 @@ func TestSharedWindowsAll(t *testing.T) {
 						case 2:
 							got, err = windows(t, f, hub.Minute, false, n-begin, rule, time.Duration(i)*time.Second)
 						case 3:
-							f.Seek(hub.First(src.keys[begin].Time()))
+							f.Seek(at)
 							got, err = windows(t, f, hub.Second, true, n-begin, rule, 0)
 						}
 						if err != nil || !slices.Equal(got, src.keys[begin:]) {
@@ -61,7 +62,7 @@ func TestSharedWindowsAll(t *testing.T) {
 						}
 					})
 				}
-				write(history, n, 20*time.Second)
+				write(history, n, 10*time.Second)
 				wg.Wait()
 				if len(s.tails) != 0 || len(src.watchers) != 0 {
 					t.Errorf("%d tails, %d watches are left", len(s.tails), len(src.watchers))

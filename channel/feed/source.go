@@ -1,8 +1,10 @@
 // Package feed follows a channel for ever: from a cursor, in key order, up to the horizon. Webhooks, websockets, events, replication and the archiver
 // stand on it. A feed is woken by the horizon passing a new key of its channel; nothing polls (ENGINE §7).
 //
-// A Feed follows a channel by key, or by closed minutes and seconds; a Tag follows the channels that carry a tag. Feeds that are made with a Shared, as
-// those of clients are, read each new key once for all, and end with their channel. Nothing here keeps a place for anybody: cursors are their owners'.
+// A Feed follows a channel, a Tag the channels that carry a tag: either by key (Next) or by minutes and seconds in which nothing can change any more
+// (NextWindow). Where a cursor lies makes no difference: old keys come out of long-term storage, then those of short-term storage, then new ones, without
+// a seam, as the query layer answers for both. Feeds that are made with a Shared, as those of clients are, read each new key once for all, and end with
+// their channel. Nothing here keeps a place for anybody: cursors are their owners'.
 package feed
 
 import (

@@ -39,7 +39,7 @@ type TagOptions struct {
 // followed until it has channels. Its methods are for one goroutine at a time.
 //
 // What comes is in the order of the tag as far as stable answers agree on one horizon: a replica whose own horizon lags brings its keys when they are
-// stable, behind others that are greater. Of each channel everything comes, once, in key order.
+// stable, behind others that are greater. Of each channel everything comes, once, in key order. NextWindow waits for such a replica instead.
 type Tag struct {
 	shared *Shared
 	opt    TagOptions
@@ -59,6 +59,7 @@ type member struct {
 	after   hub.Key   // its cursor
 	keys    []hub.Key // read and not yet returned
 	upto    Hit       // up to here, keys is all there is
+	sure    hub.Key   // up to here, keys is all there will ever be: no further than the channel's own horizon when it was asked
 }
 
 const (
@@ -154,8 +155,11 @@ func (t *Tag) cast(ctx context.Context) error {
 	for _, ch := range channels {
 		m := t.of[ch.Name]
 		if m == nil || !same(m.channel, ch) {
-			m = &member{channel: ch, after: t.start(ch.Name)}
+			m = &member{after: t.start(ch.Name)}
+		} else if m.channel.Replicated() != ch.Replicated() {
+			m.sure = hub.Key{} // it has another horizon now
 		}
+		m.channel = ch
 		of[ch.Name], names[ch.Name] = m, struct{}{}
 	}
 	t.of = of
@@ -200,10 +204,9 @@ func (t *Tag) round(ctx context.Context) ([]Hit, error) {
 		t.token()
 		return nil, nil
 	}
-	if err := t.fill(ctx, h); err != nil {
+	if ok, err := t.fill(ctx, h, hub.MaxKey, t.opt.Limit); !ok {
 		return nil, err
 	}
-	t.probe.recovered()
 	return t.merge(), nil
 }
 
@@ -217,34 +220,36 @@ func (t *Tag) leading() (name string) {
 	return name
 }
 
-// fill reads for every channel that has nothing in hand.
-func (t *Tag) fill(ctx context.Context, h hub.Key) error {
+// fill reads, up to h, for every channel that has nothing in hand, unless it is sure already that there is nothing up to some key. ok is false if not
+// all have answered; then it has waited, or it is the end.
+func (t *Tag) fill(ctx context.Context, h, unless hub.Key, limit int) (ok bool, err error) {
 	var g errgroup.Group
 	g.SetLimit(tagParallel)
 	for _, m := range t.of {
 		switch {
-		case len(m.keys) > 0:
+		case len(m.keys) > 0 || !m.sure.Less(unless):
 		case len(t.of) == 1:
-			if err := t.read(ctx, m, h); err != nil {
-				return t.unread(ctx, err)
+			if err := t.read(ctx, m, h, limit); err != nil {
+				return false, t.unread(ctx, err)
 			}
 		default:
-			g.Go(func() error { return t.read(ctx, m, h) })
+			g.Go(func() error { return t.read(ctx, m, h, limit) })
 		}
 	}
 	if err := g.Wait(); err != nil {
-		return t.unread(ctx, err)
+		return false, t.unread(ctx, err)
 	}
-	return nil
+	t.probe.recovered()
+	return true, nil
 }
 
 // read asks for the next keys of one channel.
-func (t *Tag) read(ctx context.Context, m *member, h hub.Key) error {
+func (t *Tag) read(ctx context.Context, m *member, h hub.Key, limit int) error {
 	from := m.after.After()
 	if m.after.IsZero() {
 		from = hub.MinKey
 	}
-	page, err := t.shared.opt.Source.Keys(ctx, hub.Query{Channel: m.channel.Name, From: from, To: h.After(), Limit: t.opt.Limit, Stable: true})
+	page, err := t.shared.opt.Source.Keys(ctx, hub.Query{Channel: m.channel.Name, From: from, To: h.After(), Limit: limit, Stable: true})
 	switch {
 	case err == nil && page.Silent > 0:
 		err = hub.E(hub.Unavailable, "%d stores did not answer", page.Silent)
@@ -252,8 +257,12 @@ func (t *Tag) read(ctx context.Context, m *member, h hub.Key) error {
 		t.reconsider()
 		err = nil
 	}
-	if m.keys, m.upto = page.Keys, (Hit{lastName, h}); page.More && len(page.Keys) > 0 {
-		m.upto = Hit{m.channel.Name, page.Keys[len(page.Keys)-1]}
+	m.keys, m.upto, m.sure = page.Keys, Hit{lastName, h}, page.Horizon
+	if h.Less(m.sure) {
+		m.sure = h
+	}
+	if n := len(page.Keys); n > 0 && (page.More || n == limit) {
+		m.upto, m.sure = Hit{m.channel.Name, page.Keys[n-1]}, page.Keys[n-1]
 	}
 	return err
 }
@@ -261,7 +270,7 @@ func (t *Tag) read(ctx context.Context, m *member, h hub.Key) error {
 // unread forgets what was read beside a failure: nothing is merged that is not whole. It waits, or returns the end.
 func (t *Tag) unread(ctx context.Context, err error) error {
 	for _, m := range t.of {
-		m.keys = nil
+		m.keys, m.upto, m.sure = nil, Hit{}, hub.Key{}
 	}
 	t.token()
 	return t.probe.failed(ctx, err)
