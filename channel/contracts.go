@@ -50,6 +50,12 @@ type Writer interface {
 	Now(ctx context.Context) (hub.Key, error)
 }
 
+// Sequel is what a ShortTerm may have beside: it moves its clock to a key that was minted elsewhere, so that whatever it mints later lies above (ENGINE §5).
+// Invalid: the key lies too far ahead. It may wait for a clock; ctx ends that.
+type Sequel interface {
+	After(ctx context.Context, key hub.Key) error
+}
+
 // Replicas is what replication needs of the short-term store beside ShortTerm (ENGINE §7); spoke.Node is it.
 type Replicas interface {
 	// WriteComplete writes the channel's marker: everything of its source up to a key is here. It follows what WriteKeyed has written before.

@@ -369,6 +369,15 @@ func (s *Service) Horizon(ctx context.Context, channel string) (hub.Key, error) 
 // it, keys that it mints later above. Unavailable: the clock cannot be moved at the moment.
 func (s *Service) Now(ctx context.Context) (hub.Key, error) { return s.opt.Short.Now(ctx) }
 
+// After sees to it that what is written here from now on lies above a key that the writer had from another node (ENGINE §5). Invalid: the key lies too far
+// ahead of the clock. A short-term store that knows no others has nothing to do.
+func (s *Service) After(ctx context.Context, key hub.Key) error {
+	if store, ok := s.opt.Short.(Sequel); ok {
+		return store.After(ctx, key)
+	}
+	return nil
+}
+
 // Watch wakes, at the latest when the horizon has passed it, for every new key of the channel. The channel holds one token.
 func (s *Service) Watch(channel string) (wake <-chan struct{}, stop func()) {
 	if ch, err := s.Channel(context.Background(), channel); err == nil {

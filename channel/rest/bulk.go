@@ -47,6 +47,9 @@ const bulkLimit = "app.maxPayloadSizeMB times 3"
 // storeBulk reads a multipart body and writes its parts, all or none. It returns their shared key and their number.
 func (h *Handlers) storeBulk(r *http.Request, ch *hub.Channel) (hub.Key, int, error) {
 	began := h.opt.Clock()
+	if err := h.after(r); err != nil {
+		return hub.Key{}, 0, err
+	}
 	body, err := h.receive(r, h.opt.MaxBulkBytes, bulkLimit, false)
 	if err != nil {
 		return hub.Key{}, 0, err

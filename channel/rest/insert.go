@@ -64,10 +64,26 @@ func checkType(t string) error {
 	return nil
 }
 
+// after brings the clock to the key that the client had last, perhaps from another node, so that its keys rise (ENGINE §5, Hub-After).
+func (h *Handlers) after(r *http.Request) error {
+	lines := r.Header["Hub-After"]
+	if len(lines) == 0 || lines[0] == "" {
+		return nil
+	}
+	key, err := hub.ParseKey(lines[0])
+	if err != nil {
+		return hub.E(hub.Invalid, "Hub-After must be a key, as the end of the address of an item shows it: %s", clip(lines[0]))
+	}
+	return h.svc.After(r.Context(), key)
+}
+
 // insert is spec 02 §4.1.
 func (h *Handlers) insert(w http.ResponseWriter, r *http.Request) error {
 	ch, err := h.channel(r)
 	if err != nil {
+		return err
+	}
+	if err := h.after(r); err != nil {
 		return err
 	}
 	u, body, err := h.upload(r)
@@ -155,6 +171,9 @@ func (h *Handlers) deleteAt(w http.ResponseWriter, r *http.Request) error {
 func (h *Handlers) provide(w http.ResponseWriter, r *http.Request) error {
 	ch, err := h.providerChannel(r)
 	if err != nil {
+		return err
+	}
+	if err := h.after(r); err != nil {
 		return err
 	}
 	u, body, err := h.upload(r)
