@@ -68,11 +68,20 @@ func (a *app) run(ctx context.Context, args []string) int {
 		return code
 	}
 	if a.json {
-		a.printJSON(a.stderr, map[string]any{"error": err.Error(), "kind": hub.KindOf(err).String(), "exit": code})
+		a.printJSON(a.stderr, map[string]any{"error": err.Error(), "kind": kindOf(err, code).String(), "exit": code})
 		return code
 	}
 	fmt.Fprintf(a.stderr, "hub: %s\n", strings.ReplaceAll(err.Error(), "\n", "\nhub: "))
 	return code
+}
+
+// kindOf is the kind of an error that is told as JSON. What is wrong with a command line or a configuration never met a hub and has no kind of its own.
+func kindOf(err error, code int) hub.Kind {
+	var e *hub.Error
+	if code == exitUsage && !errors.As(err, &e) {
+		return hub.Invalid
+	}
+	return hub.KindOf(err)
 }
 
 // errSilent is in the chain of errors that have been told already.

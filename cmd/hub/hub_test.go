@@ -444,6 +444,9 @@ func TestConfigAndVersion(t *testing.T) {
 			t.Errorf("%v: exit %d %s", args, code, stderr)
 		}
 	}
+	if code, _, stderr := c.run("", "config", "--set", "x=1", "--json"); code != exitUsage || !strings.Contains(stderr, `"kind": "invalid"`) {
+		t.Errorf("exit %d %s", code, stderr)
+	}
 }
 
 func TestServe(t *testing.T) {
