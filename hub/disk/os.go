@@ -17,8 +17,9 @@ import (
 )
 
 const (
-	dirMode  = 0o755
-	fileMode = 0o644
+	// Items and the secrets of webhooks lie there: they are not for everybody on the machine. The group may read, for backups.
+	dirMode  = 0o750
+	fileMode = 0o640
 	// syncedLimit bounds the memory of MkdirAll: the folders that are known to be durable.
 	syncedLimit = 4096
 )

@@ -26,6 +26,30 @@ func open(t *testing.T, path string) *Dir {
 	return d
 }
 
+// TestNotForOthers: what is made can be read by the owner and the group only.
+func TestNotForOthers(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "data")
+	d := open(t, path)
+	if err := d.MkdirAll("x/y"); err != nil {
+		t.Fatal(err)
+	}
+	f, err := d.Create("x/y/file")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	unlock, err := d.Lock("lock", "me")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unlock()
+	for _, name := range []string{"", "x", "x/y", "x/y/file", "lock"} {
+		if fi, err := os.Stat(filepath.Join(path, name)); err != nil || fi.Mode().Perm()&0o027 != 0 || fi.Mode().Perm()&0o600 != 0o600 {
+			t.Errorf("%q: %v, %v", name, fi.Mode(), err)
+		}
+	}
+}
+
 func TestOpenDirMakesParents(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a", "b", "c")
 	d := open(t, path)
