@@ -24,7 +24,8 @@ type source struct {
 	keys     []hub.Key
 	gone     map[hub.Key]bool
 	lag      time.Duration
-	silent   int // answers that are not whole
+	ahead    time.Duration // how far Horizon is before what answers reach
+	silent   int           // answers that are not whole
 	failures []error
 	calls    int
 	watchers map[chan struct{}]bool
@@ -91,7 +92,7 @@ func (s *source) Keys(ctx context.Context, q hub.Query) (hub.Page, error) {
 	}
 	if s.silent > 0 && len(p.Keys) > 0 {
 		s.silent--
-		return hub.Page{Keys: p.Keys[len(p.Keys)-1:], Silent: 1}, nil
+		return hub.Page{Keys: p.Keys[max(1, len(p.Keys)-1):], Silent: 1, Horizon: p.Horizon}, nil
 	}
 	return p, nil
 }
@@ -118,6 +119,8 @@ func (s *source) Horizon(context.Context, string) (hub.Key, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.calls++
+	s.lag -= s.ahead
+	defer func() { s.lag += s.ahead }()
 	return s.cut(), nil
 }
 

@@ -141,7 +141,7 @@ func (h *house) Horizon(ctx context.Context, name string) (hub.Key, error) {
 	if s := h.room(name); s != nil {
 		return s.Horizon(ctx, name)
 	}
-	return hub.Key{}, hub.E(hub.NotFound, "no %s", name)
+	return newSource(h.rule).cut(), nil // as the query layer: that of the node
 }
 
 func (h *house) Watch(name string) (<-chan struct{}, func()) {
