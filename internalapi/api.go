@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"sync"
 	"time"
 
 	"timehub/hub"
@@ -30,19 +31,22 @@ const (
 // Options are what this room needs to know of its node. Node, Clock and State are required; without Channels, Shutdown or Members these parts answer
 // for a node that has none.
 type Options struct {
-	Node       string // host:port, as in Hub-Node
-	Version    string
-	ReadOnly   bool
-	Started    time.Time
-	Clock      hub.Clock
-	State      func() State
-	Reason     func() string                               // why a healthy node does not take writes, "" if it does; nil: it does
-	Members    func(ctx context.Context) ([]string, error) // Hub-Node texts of the cluster; nil: this node alone
-	Properties func() map[string]string                    // explicitly set ones, secrets redacted
-	Shutdown   func(ctx context.Context) error             // begins an orderly end and returns when requests are no longer accepted
-	Guarded    bool                                        // hub.protect.channels: deletes are for local callers
-	Channels   Channels                                    // nil: no such paths
-	Webhooks   Webhooks                                    // nil: no such paths
+	Node     string // host:port, as in Hub-Node
+	Version  string
+	ReadOnly bool
+	Started  time.Time
+	Clock    hub.Clock
+	State    func() State
+	Reason   func() string                               // why a healthy node does not take writes, "" if it does; nil: it does
+	Members  func(ctx context.Context) ([]string, error) // Hub-Node texts of the cluster; nil: this node alone
+	// Fetch asks another of Members for one of its pages; nil: nobody is asked.
+	Fetch      func(ctx context.Context, node, path string) (status int, body []byte, err error)
+	Cluster    Cluster                         // nil: this node is alone
+	Properties func() map[string]string        // explicitly set ones, secrets redacted
+	Shutdown   func(ctx context.Context) error // begins an orderly end and returns when requests are no longer accepted
+	Guarded    bool                            // hub.protect.channels: deletes are for local callers
+	Channels   Channels                        // nil: no such paths
+	Webhooks   Webhooks                        // nil: no such paths
 }
 
 // Channels is what can be done with channels behind the scenes.
@@ -114,6 +118,7 @@ func (a *API) Add(rt *web.Router) {
 		rt.Handle(http.MethodPost, "/internal/shutdown", local(a.shutdown))
 		rt.Handle(http.MethodPost, "/internal/shutdown/resetLock", local(nothing))
 	}
+	a.addCluster(rt)
 	a.addWebhooks(rt)
 	if a.opt.Channels != nil {
 		get("/internal/channel", web.JSONOnly(a.channelHelp))
@@ -158,6 +163,31 @@ func (a *API) servers(ctx context.Context, path string) (server string, servers 
 	}
 	return "http://" + a.opt.Node + path, servers, nil
 }
+
+// others asks all members but this one for a page, at the same time. Whoever does not answer within a few seconds is answered for with an error.
+func (a *API) others(ctx context.Context, members []string, path string, take func(node string, status int, body []byte, err error)) {
+	if a.opt.Fetch == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, fetchTime)
+	defer cancel()
+	var mu sync.Mutex // held by whoever takes
+	var wg sync.WaitGroup
+	for _, m := range members {
+		if m == a.opt.Node {
+			continue
+		}
+		wg.Go(func() {
+			status, body, err := a.opt.Fetch(ctx, m, path)
+			mu.Lock()
+			defer mu.Unlock()
+			take(m, status, body, err)
+		})
+	}
+	wg.Wait()
+}
+
+const fetchTime = 3 * time.Second
 
 // plain answers a text.
 func plain(w http.ResponseWriter, text string) error {

@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -141,7 +143,7 @@ func TestDocuments(t *testing.T) {
 func TestHelp(t *testing.T) {
 	b := start(t)
 	for path, links := range map[string]map[string]string{
-		"/internal": {"self": "/internal/", "channel": "/internal/channel", "deploy": "/internal/deploy", "health": "/internal/health",
+		"/internal": {"self": "/internal/", "channel": "/internal/channel", "cluster": "/internal/cluster", "deploy": "/internal/deploy", "health": "/internal/health",
 			"properties": "/internal/properties", "shutdown": "/internal/shutdown", "time": "/internal/time"},
 		"/internal/channel":  {"self": "/internal/channel", "refresh": "/internal/channel/refresh", "stale": "/internal/channel/stale/1440"},
 		"/internal/time":     {"self": "/internal/time", "millis": "/internal/time/millis", "local": "/internal/time/local", "remote": "/internal/time/remote"},
@@ -265,5 +267,94 @@ func TestRefusals(t *testing.T) {
 				t.Errorf("%s: %d", path, status)
 			}
 		}
+	}
+}
+
+// fakeCluster is two nodes, one of them leaving, and one that has left.
+type fakeCluster struct{ calls []string }
+
+func (f *fakeCluster) Cluster(context.Context) (ClusterState, error) {
+	return ClusterState{Members: []string{"b:1", "a:1"}, Leaving: []string{"c:1"}, Left: []string{"d:1"}, Detail: map[string]int{"epoch": 7}}, nil
+}
+
+func (f *fakeCluster) Leave(_ context.Context, node string) error {
+	f.calls = append(f.calls, "leave "+node)
+	return nil
+}
+
+func (f *fakeCluster) Return(_ context.Context, node string) error {
+	if node == "x:1" {
+		return hub.E(hub.NotFound, "x:1 is unknown")
+	}
+	f.calls = append(f.calls, "return "+node)
+	return nil
+}
+
+func (f *fakeCluster) CloseOpen(_ context.Context, what string) error {
+	f.calls = append(f.calls, "close "+what)
+	return nil
+}
+
+func TestCluster(t *testing.T) {
+	f := &fakeCluster{}
+	b := start(t, func(o *Options) {
+		o.Cluster = f
+		o.Members = func(context.Context) ([]string, error) {
+			return []string{"node-0:8080", "node-1:8080", "node-2:8080"}, nil
+		}
+		o.Fetch = func(_ context.Context, node, path string) (int, []byte, error) {
+			switch {
+			case node == "node-0:8080":
+				return 0, nil, errors.New("connection refused")
+			case path == "/health":
+				return 503, []byte(`{"healthy": false}`), nil
+			case path == "/internal/channel/refresh?all=false":
+				return 200, []byte(node), nil
+			}
+			return 200, []byte("12345"), nil
+		}
+	})
+	_, body, _ := b.call(t, "GET", "/internal/cluster", "")
+	var d struct {
+		Links map[string]struct{ Href string } `json:"_links"`
+		clusterText
+		Detail map[string]int
+		Object clusterText
+	}
+	if err := json.Unmarshal([]byte(body), &d); err != nil {
+		t.Fatal(err, body)
+	}
+	want := decommissioned{[]serverName{{"c:1"}}, []serverName{{"d:1"}}}
+	if !slices.Equal(d.SpokeCluster, []serverName{{"a:1"}, {"b:1"}}) || cmp.Diff(want, d.Decommissioned) != "" || cmp.Diff(d.clusterText, d.Object) != "" || d.Detail["epoch"] != 7 {
+		t.Errorf("/internal/cluster: %s", body)
+	}
+	if len(d.Links) != 3 || d.Links["recommission d:1"].Href != "http://localhost:8080/internal/cluster/recommission/d:1" {
+		t.Errorf("links of /internal/cluster: %v", d.Links)
+	}
+	for path, want := range map[string]int{"decommission": 200, "decommission?node=a:1": 200, "recommission/d:1": 202, "recommission/x:1": 500, "close/1.2": 200} {
+		if status, _, _ := b.call(t, "POST", "/internal/cluster/"+path, ""); status != 403 {
+			t.Errorf("%s is open to everybody: %d", path, status)
+		}
+		if status, body, _ := b.call(t, "POST", "/internal/cluster/"+path, "localhost"); status != want {
+			t.Errorf("%s: %d %s", path, status, body)
+		}
+	}
+	slices.Sort(f.calls)
+	if got := []string{"close 1.2", "leave ", "leave a:1", "return d:1"}; !slices.Equal(f.calls, got) {
+		t.Errorf("calls: %q", f.calls)
+	}
+	if _, body, _ := b.call(t, "GET", "/internal/deploy", ""); !strings.Contains(body, "node-2:8080") {
+		t.Errorf("/internal/deploy: %s", body)
+	}
+	var health map[string]any
+	_, body, _ = b.call(t, "GET", "/internal/health", "")
+	if err := json.Unmarshal([]byte(body), &health); err != nil || len(health) != 3 || !strings.Contains(fmt.Sprint(health["http://node-0:8080/health"]), "refused") {
+		t.Errorf("/internal/health: %s", body)
+	}
+	if status, body, _ := b.call(t, "GET", "/internal/time/remote", ""); status != 200 || body != "12345" {
+		t.Errorf("/internal/time/remote: %d %s", status, body)
+	}
+	if _, body, _ := b.call(t, "GET", "/internal/channel/refresh", ""); !strings.Contains(body, `"node-2:8080": "success"`) || strings.Contains(body, "node-0") {
+		t.Errorf("refresh: %s", body)
 	}
 }

@@ -39,7 +39,21 @@ func (a *API) refresh(w http.ResponseWriter, r *http.Request) error {
 	if !web.Bool(r, "all", true) {
 		return plain(w, a.opt.Node)
 	}
-	return web.JSON(w, http.StatusOK, map[string]string{a.opt.Node: "success"})
+	members, err := a.opt.Members(r.Context())
+	if err != nil {
+		return err
+	}
+	done := map[string]string{a.opt.Node: "success"} // by what each has answered; who does not answer is left out
+	a.others(r.Context(), members, "/internal/channel/refresh?all=false", func(node string, status int, body []byte, err error) {
+		switch {
+		case err != nil:
+		case status == http.StatusOK:
+			done[string(body)] = "success"
+		default:
+			done[node] = "failure"
+		}
+	})
+	return web.JSON(w, http.StatusOK, done)
 }
 
 func (a *API) deleteChannel(w http.ResponseWriter, r *http.Request) error {

@@ -1,6 +1,7 @@
 package internalapi
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -49,18 +50,29 @@ func (a *API) health(w http.ResponseWriter, r *http.Request) error {
 	return web.JSON(w, status, d)
 }
 
-// allHealth shows the health of every member under the URL at which it can be asked.
+// allHealth shows the health of every member under the URL at which it can be asked, or why it could not be asked.
 func (a *API) allHealth(w http.ResponseWriter, r *http.Request) error {
-	self, members, err := a.servers(r.Context(), "/health")
+	members, err := a.opt.Members(r.Context())
 	if err != nil {
 		return err
 	}
 	all := map[string]any{}
+	url := func(node string) string { return "http://" + node + "/health" }
 	for _, m := range members {
-		if m == self {
-			all[m], _ = a.describe("http://" + a.opt.Node)
+		if m == a.opt.Node {
+			all[url(m)], _ = a.describe("http://" + a.opt.Node)
 		}
 	}
+	a.others(r.Context(), members, "/health", func(node string, status int, body []byte, err error) {
+		switch {
+		case err != nil:
+			all[url(node)] = "it does not answer: " + err.Error()
+		case !json.Valid(body):
+			all[url(node)] = fmt.Sprintf("it answers %d", status)
+		default:
+			all[url(node)] = json.RawMessage(body)
+		}
+	})
 	return web.JSON(w, http.StatusOK, all)
 }
 

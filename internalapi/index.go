@@ -13,6 +13,7 @@ func (a *API) index(w http.ResponseWriter, r *http.Request) error {
 	links := map[string]link{"self": {Href: base}}
 	for name, text := range map[string]string{
 		"channel":    "Refresh the channel cache, delete channels, find stale ones.",
+		"cluster":    "The nodes that are one hub; take one off the list, or call it back.",
 		"deploy":     "The members of the cluster.",
 		"health":     "The health of every member.",
 		"properties": "The configuration of this node.",

@@ -42,13 +42,26 @@ func (a *API) timeMillis(w http.ResponseWriter, _ *http.Request) error {
 	return plain(w, strconv.FormatInt(a.opt.Clock().UnixMilli(), 10))
 }
 
-// timeRemote is 500, not 503, when no other node answers (spec 05 §6): on a single hub always.
-func (a *API) timeRemote(w http.ResponseWriter, _ *http.Request) error {
-	return web.JSON(w, web.Status(hub.Internal), map[string]string{"error": "there is no other node that could tell its time"})
+// timeRemote is what another member's clock says: 500, not 503, when none answers (spec 05 §6), as on a single hub always.
+func (a *API) timeRemote(w http.ResponseWriter, r *http.Request) error {
+	members, err := a.opt.Members(r.Context())
+	if err != nil {
+		return err
+	}
+	answer := ""
+	a.others(r.Context(), members, "/internal/time/millis", func(_ string, status int, body []byte, err error) {
+		if _, wrong := strconv.ParseInt(string(body), 10, 64); err == nil && wrong == nil && status == http.StatusOK {
+			answer = string(body)
+		}
+	})
+	if answer == "" {
+		return web.JSON(w, web.Status(hub.Internal), map[string]string{"error": "there is no other node that could tell its time"})
+	}
+	return plain(w, answer)
 }
 
 func (a *API) useLocalTime(w http.ResponseWriter, r *http.Request) error { return nothing(w, r) }
 
 func (a *API) useRemoteTime(http.ResponseWriter, *http.Request) error {
-	return hub.E(hub.Conflict, "there is no other node whose clock could be used")
+	return hub.E(hub.Conflict, "every node uses its own clock: there is no remote time mode")
 }

@@ -204,10 +204,23 @@ func (n *Node) joinCluster(ctx context.Context, ready func()) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.Run(ctx) })
 	g.Go(func() error {
-		if s.Join(ctx) == nil {
-			ready()
+		for said := time.Now(); ; { // until it has joined, or is found among those who left
+			look, cancel := context.WithTimeout(ctx, time.Second)
+			err := s.Join(look)
+			cancel()
+			switch {
+			case err == nil:
+				ready()
+				return nil
+			case ctx.Err() != nil:
+				return nil
+			case s.Left():
+				return n.left()
+			case time.Since(said) > waitSay:
+				said = time.Now()
+				n.log.Warn("waiting for the other nodes", "err", err, "peers", s.Peers())
+			}
 		}
-		return nil
 	})
 	return g.Wait()
 }

@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"encoding/json"
 	"net"
 	"net/http"
 	"net/netip"
@@ -89,82 +88,4 @@ func (p *peers) admit(ctx context.Context, n *Node, from netip.Addr) bool {
 	defer p.mu.Unlock()
 	p.names, p.known, p.asked = names, known, time.Now()
 	return known[from]
-}
-
-// nodesGroup holds the nodes that are healthy.
-const nodesGroup = "nodes"
-
-// memberNote is what a node says of itself there.
-type memberNote struct {
-	Node string `json:"node"` // as in Hub-Node
-}
-
-// members remembers who was there when the coordinator answered last.
-type members struct {
-	mu    sync.Mutex // guards nodes
-	nodes []string   // as in Hub-Node, sorted
-}
-
-func (m *members) set(nodes []string) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.nodes = nodes
-}
-
-func (m *members) get() []string {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.nodes
-}
-
-// runMembership says that this node is healthy, and looks who else is.
-func (n *Node) runMembership(ctx context.Context, ready func()) error {
-	c, name := n.parts.coordinator, n.clusterAddress()
-	wake, stop := c.WatchMembers(nodesGroup)
-	defer stop()
-	own, err := json.Marshal(memberNote{n.name()})
-	if err != nil {
-		return err
-	}
-	n.parts.members.set([]string{n.name()})
-	look := func() {
-		list, _, err := c.List(ctx, nodesGroup)
-		if err != nil { // those of before stay
-			return
-		}
-		nodes, there := []string{n.name()}, false
-		for _, m := range list {
-			var note memberNote
-			if m.Name == name {
-				there = string(m.Value) == string(own)
-			} else if json.Unmarshal(m.Value, &note) == nil {
-				nodes = append(nodes, note.Node)
-			}
-		}
-		slices.Sort(nodes)
-		n.parts.members.set(slices.Compact(nodes))
-		if !there {
-			if err := c.Join(ctx, nodesGroup, name, own); err != nil && ctx.Err() == nil {
-				n.log.Debug("this node could not be announced; it is tried again", "err", err)
-			}
-		}
-	}
-	look()
-	ready()
-	every := time.NewTicker(time.Second) // a session from before may hold the name
-	defer every.Stop()
-	for {
-		select {
-		case <-wake:
-		case <-every.C:
-		case <-ctx.Done():
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-			defer cancel()
-			if err := c.Leave(last, nodesGroup, name); err != nil { // it ends with the session anyway
-				n.log.Debug("this node could not be taken off the list of nodes", "err", err)
-			}
-			return nil
-		}
-		look()
-	}
 }

@@ -90,7 +90,11 @@ func (n *Node) internalOptions() internalapi.Options {
 		Properties: n.cfg.Explicit, Shutdown: n.Shutdown, Guarded: n.cfg.Bool("hub.protect.channels"),
 	}
 	if n.cfg.Cluster() {
-		opt.Members = func(context.Context) ([]string, error) { return n.parts.members.get(), nil }
+		opt.Members = func(context.Context) ([]string, error) { return n.parts.members.names(), nil }
+		opt.Fetch = n.fetch
+		if n.parts.spoke != nil {
+			opt.Cluster = clusterDoor{n.parts.spoke}
+		}
 	}
 	if s := n.parts.service; s != nil {
 		opt.Channels = backDoor{s}

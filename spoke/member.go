@@ -2,23 +2,20 @@ package spoke
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 )
 
-const (
-	joinLook = 20 * time.Millisecond
-	joinSay  = 10 * time.Second
-)
+const joinLook = 20 * time.Millisecond
 
 // Join waits until this node takes writes and can give stable answers: it is on the list, and its horizon has reached everything that its disk has shown
-// before. Run must be running. A node that is alone has joined.
+// before. Run must be running. When ctx ends, the error says what is missing. A node that is alone has joined.
 func (n *Node) Join(ctx context.Context) error {
 	c := n.cluster
 	if c == nil {
 		return nil
 	}
-	said := time.Now()
 	for {
 		n.mu.Lock()
 		wrong := c.writable()
@@ -27,12 +24,8 @@ func (n *Node) Join(ctx context.Context) error {
 		if wrong == nil && caughtUp {
 			return nil
 		}
-		if time.Since(said) > joinSay {
-			said = time.Now()
-			n.log.Warn("this node is still waiting for the others", "writable", wrong, "caughtUp", caughtUp, "peers", n.Peers())
-		}
 		if !pause(ctx, joinLook) {
-			return ctx.Err()
+			return tryAgain(fmt.Sprintf("this node has not joined the others (%v; its horizon has caught up: %v)", wrong, caughtUp))
 		}
 	}
 }
@@ -59,4 +52,15 @@ func (n *Node) Peers() []string {
 	}
 	slices.Sort(all)
 	return slices.DeleteFunc(slices.Compact(all), func(node string) bool { return node == c.opt.Node })
+}
+
+// Left reports whether this node was decommissioned and is off the list: it is not to join again before Return.
+func (n *Node) Left() bool {
+	c := n.cluster
+	if c == nil {
+		return false
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return c.rec.Left(c.opt.Node)
 }
