@@ -49,15 +49,19 @@ type cluster struct {
 	nudge chan struct{} // one token: look at the list
 	work  chan struct{} // one token: something may be settled or repaired
 
-	learning sync.Mutex // held by the one who writes the state file; never taken under Node.mu
+	visits sync.WaitGroup // streams of peers that are being taken
+	saving chan struct{}  // holds a token while nobody writes the state file; never waited for under Node.mu
 
-	rec     roster.Roster // as last read; durable here
-	known   bool          // a list was read, by this start or an earlier one
-	current bool          // and that worked when it was tried last
-	fresh   bool          // this disk has never written: it answers nothing
+	over    bool                            // nothing is taken from peers any more
+	guests  map[net.Conn]context.CancelFunc // on which their streams come
+	rec     roster.Roster                   // as last read; durable here
+	known   bool                            // a list was read, by this start or an earlier one
+	current bool                            // and that worked when it was tried last
+	fresh   bool                            // this disk has never written: it answers nothing
 	streams map[spokelog.Stream]*peerStream
-	open    bool     // the own incarnation takes writes
-	floor   hub.Mark // no stable answer below
+	open    bool        // the own incarnation takes writes
+	own     *peerStream // that incarnation, as long as it does; the positions below are its
+	floor   hub.Mark    // no stable answer below
 	lastH   hub.Mark
 	pos     uint64 // of the last batch of the own stream
 	ownPos  uint64 // up to here the own disk is done
@@ -74,8 +78,9 @@ type cluster struct {
 type peerStream struct {
 	low         hub.Mark // applied
 	refused     bool
+	promised    bool // the refusal is durable
 	complete    bool // closed, and all of it is here: its low is dropped
-	outstanding int  // frames that were enqueued and are not synced
+	outstanding int  // batches of it that were enqueued and are not synced
 	in          *inbound
 }
 
@@ -90,9 +95,10 @@ func newCluster(n *Node, opt Cluster) (*cluster, error) {
 	}
 	c := &cluster{
 		n: n, opt: opt, nudge: make(chan struct{}, 1), work: make(chan struct{}, 1), fresh: true,
-		http:    &http.Client{Transport: &http.Transport{DialContext: opt.Dial, MaxIdleConnsPerHost: 4, IdleConnTimeout: 20 * time.Second}, Timeout: time.Minute},
-		streams: map[spokelog.Stream]*peerStream{}, tails: map[*tail]struct{}{}, acked: map[string]uint64{},
+		http:   &http.Client{Transport: &http.Transport{DialContext: opt.Dial, MaxIdleConnsPerHost: 4, IdleConnTimeout: 20 * time.Second}, Timeout: time.Minute},
+		saving: make(chan struct{}, 1), guests: map[net.Conn]context.CancelFunc{}, streams: map[spokelog.Stream]*peerStream{}, tails: map[*tail]struct{}{}, acked: map[string]uint64{},
 	}
+	c.saving <- struct{}{}
 	return c, c.load()
 }
 
@@ -103,6 +109,14 @@ func (c *cluster) run(ctx context.Context) error {
 	g.Go(func() error { return c.keepSending(ctx) })
 	g.Go(func() error { return c.keepWorking(ctx) })
 	err := g.Wait()
+	c.n.mu.Lock()
+	c.over = true
+	for conn, cancel := range c.guests {
+		cancel()
+		_ = conn.Close()
+	}
+	c.n.mu.Unlock()
+	c.visits.Wait()
 	c.http.CloseIdleConnections()
 	return err
 }

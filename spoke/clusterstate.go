@@ -1,6 +1,7 @@
 package spoke
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -38,7 +39,8 @@ func (c *cluster) load() error {
 	}
 	c.rec, c.known, c.fresh, c.floor = s.List, true, s.Fresh, c.n.minter.Last()
 	for _, i := range s.List.Streams {
-		c.streams[streamOf(i.Stream)] = &peerStream{refused: slices.Contains(s.Refused, i.Stream), complete: slices.Contains(s.Complete, i.Stream)}
+		refused := slices.Contains(s.Refused, i.Stream)
+		c.streams[streamOf(i.Stream)] = &peerStream{refused: refused, promised: refused, complete: slices.Contains(s.Complete, i.Stream)}
 	}
 	for _, low := range c.n.store.Lows() {
 		if s := c.streams[low.Stream]; s != nil {
@@ -48,13 +50,25 @@ func (c *cluster) load() error {
 	return nil
 }
 
-// save makes the state durable. c.learning is held, Node.mu is not.
-func (c *cluster) save() error {
+// save makes the state durable, with a list that is not in force here yet, or nil for the one that is. done is called under Node.mu when it is durable,
+// before anybody else can save.
+func (c *cluster) save(ctx context.Context, list *roster.Roster, done func()) error {
+	select {
+	case <-c.saving:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	defer func() { c.saving <- struct{}{} }()
 	c.n.mu.Lock()
 	s := diskState{Version: 1, List: c.rec, Fresh: c.fresh}
+	if list != nil {
+		s.List = *list
+	}
+	var promised []*peerStream
 	for id, st := range c.streams {
 		if st.refused {
 			s.Refused = append(s.Refused, recordOf(id))
+			promised = append(promised, st)
 		}
 		if st.complete {
 			s.Complete = append(s.Complete, recordOf(id))
@@ -73,5 +87,16 @@ func (c *cluster) save() error {
 	if err != nil {
 		return err
 	}
-	return replaceFile(c.n.opt.Disk, stateFile, text)
+	if err := replaceFile(c.n.opt.Disk, stateFile, text); err != nil {
+		return err
+	}
+	c.n.mu.Lock()
+	defer c.n.mu.Unlock()
+	for _, st := range promised {
+		st.promised = true
+	}
+	if done != nil {
+		done()
+	}
+	return nil
 }

@@ -33,6 +33,7 @@ type tail struct {
 // fan puts a batch that has gone to the own log into the queues of all peers. Under mu.
 func (c *cluster) fan(records []spokelog.Record) (pos uint64) {
 	c.pos++
+	c.own.outstanding++
 	size := 0
 	if len(c.tails) > 0 { // a peer may be slower than the quorum, and the writer uses its memory again when it is answered
 		records = slices.Clone(records)
@@ -66,7 +67,11 @@ func (c *cluster) fan(records []spokelog.Record) (pos uint64) {
 func (c *cluster) synced(r *request, err error) {
 	n := c.n
 	n.mu.Lock()
+	r.of.outstanding--
 	switch {
+	case r.of != c.own: // it was stopped, and the writer was told: settling decides
+		n.mu.Unlock()
+		return
 	case errors.Is(err, spokelog.ErrClosed): // settling decides
 		n.mu.Unlock()
 		r.answer(errGivenUp.Because(err))
@@ -96,10 +101,12 @@ func (c *cluster) synced(r *request, err error) {
 func (c *cluster) nameSynced(r *request, pos uint64, err error) {
 	n := c.n
 	n.mu.Lock()
+	r.of.outstanding--
 	switch {
-	case r.decided(), errors.Is(err, spokelog.ErrClosed):
-	case err != nil:
+	case r.of != c.own, r.decided(), errors.Is(err, spokelog.ErrClosed):
+	case err != nil: // the name was not kept here: it counts for nothing
 		c.ownPos = max(c.ownPos, pos)
+		r.namePos = 0
 		n.name(r)
 	default:
 		c.ownPos = max(c.ownPos, pos)
@@ -122,8 +129,8 @@ func (c *cluster) put(ctx context.Context, records []spokelog.Record) error {
 		for i := range records {
 			records[i].Stream = n.stream
 		}
-		pos := c.pos + 1
-		if err = n.store.Enqueue(&spokelog.Batch{Records: records, Done: func(err error) { c.putSynced(pos, done, err) }}); err == nil {
+		of, pos := c.own, c.pos+1
+		if err = n.store.Enqueue(&spokelog.Batch{Records: records, Done: func(err error) { c.putSynced(of, pos, done, err) }}); err == nil {
 			c.fan(records)
 		}
 	}
@@ -143,12 +150,18 @@ func (c *cluster) put(ctx context.Context, records []spokelog.Record) error {
 	}
 }
 
-func (c *cluster) putSynced(pos uint64, done chan error, err error) {
+func (c *cluster) putSynced(of *peerStream, pos uint64, done chan error, err error) {
 	n := c.n
 	if err != nil {
 		err = lost(err)
 	}
 	n.mu.Lock()
+	defer n.mu.Unlock()
+	of.outstanding--
+	if of != c.own {
+		done <- errGivenUp
+		return
+	}
 	c.ownPos = max(c.ownPos, pos)
 	if pos <= c.quorum {
 		done <- err
@@ -156,5 +169,4 @@ func (c *cluster) putSynced(pos uint64, done chan error, err error) {
 		c.waiters = append(c.waiters, posWaiter{pos, err, done})
 	}
 	c.decide()
-	n.mu.Unlock()
 }

@@ -15,7 +15,7 @@ func (n *Node) WriteComplete(ctx context.Context, channel string, upTo hub.Key) 
 	if at, ok := n.store.Complete(channel); ok && !at.Less(upTo) {
 		return nil
 	}
-	err := n.put(ctx, []spokelog.Record{{Channel: channel, Key: upTo, Stream: n.stream, Flags: spokelog.Complete | spokelog.Replicated}})
+	err := n.put(ctx, []spokelog.Record{{Channel: channel, Key: upTo, Flags: spokelog.Complete | spokelog.Replicated}})
 	if err != nil {
 		return err
 	}

@@ -19,11 +19,12 @@ type request struct {
 	parts   int // 0: a single item
 	channel string
 	state   state
-	onDisk  bool       // the own disk has synced the records
-	pos     uint64     // of the records in the own stream (cluster)
-	namePos uint64     // of the name, once it is in the stream (cluster)
-	named   bool       // the records of the name are in the stream
-	done    chan error // gets the decision once; holds one
+	onDisk  bool        // the own disk has synced the records
+	of      *peerStream // the incarnation that it was minted in (cluster)
+	pos     uint64      // of the records in the own stream (cluster)
+	namePos uint64      // of the name, once it is in the stream (cluster)
+	named   bool        // the records of the name are in the stream
+	done    chan error  // gets the decision once; holds one
 }
 
 func (r *request) decided() bool { return r.state >= committed }

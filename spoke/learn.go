@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"timehub/hub"
@@ -53,8 +54,6 @@ func (c *cluster) keepLearning(ctx context.Context) error {
 
 // learn reads the list, makes it durable here, and moves it on as far as that is this node's to do.
 func (c *cluster) learn(ctx context.Context) error {
-	c.learning.Lock()
-	defer c.learning.Unlock()
 	for range 20 { // others change it too
 		again, err := c.learnOnce(ctx)
 		if err != nil {
@@ -88,7 +87,7 @@ func (c *cluster) learnOnce(ctx context.Context) (again bool, err error) {
 		return false, errors.New("the coordinator gave an older list than before")
 	}
 	// The sessions are read after the list, or a joiner that came in between would look as if it had died.
-	if err := c.join(ctx); err != nil {
+	if err := c.join(ctx, rec); err != nil {
 		return false, err
 	}
 	clock, err := c.adopt(ctx, rec)
@@ -102,10 +101,36 @@ func (c *cluster) learnOnce(ctx context.Context) (again bool, err error) {
 	if b, err = next.Encode(); err != nil {
 		return false, err
 	}
-	if _, err = c.opt.Coordinator.Set(ctx, listRegister, b, version); err != nil && !hub.Is(err, hub.Conflict) {
+	if err := c.announce(ctx, rec, *next); err != nil {
+		return false, err
+	}
+	_, err = c.opt.Coordinator.Set(ctx, listRegister, b, version)
+	switch {
+	case err == nil && acks(*next, c.opt.Node) && !acks(rec, c.opt.Node):
+		c.answered(*next, clock)
+	case err != nil && !hub.Is(err, hub.Conflict):
 		return false, err
 	}
 	return true, nil
+}
+
+func acks(rec roster.Roster, node string) bool {
+	return rec.Next != nil && slices.ContainsFunc(rec.Next.Acked, func(a roster.Answer) bool { return a.Node == node })
+}
+
+// announce lets this node's session name an incarnation before the list does: otherwise it would look like one that its owner has left.
+func (c *cluster) announce(ctx context.Context, rec, next roster.Roster) error {
+	if rec.Next != nil || next.Next == nil || next.Next.Stream == nil {
+		return nil
+	}
+	if i, ok := next.Find(*next.Next.Stream); !ok || i.Node != c.opt.Node {
+		return nil
+	}
+	text, err := json.Marshal(member{Disk: c.n.Identity().ID, Stream: *next.Next.Stream})
+	if err != nil {
+		return err
+	}
+	return c.opt.Coordinator.Join(ctx, memberGroup, c.opt.Node, text)
 }
 
 // older reports whether a list is from before the one that is known.
@@ -119,14 +144,14 @@ func (c *cluster) older(rec roster.Roster) bool {
 	return c.known && epoch < c.epoch()
 }
 
-// join makes this node's session say what it writes, and reads those of the others.
-func (c *cluster) join(ctx context.Context) error {
+// join makes this node's session say what it writes by the list that was just read, and reads those of the others.
+func (c *cluster) join(ctx context.Context, rec roster.Roster) error {
 	list, _, err := c.opt.Coordinator.List(ctx, memberGroup)
 	if err != nil {
 		return err
 	}
 	c.n.mu.Lock()
-	mine := member{Disk: c.n.identity.ID, Stream: c.ownRecord()}
+	mine := member{Disk: c.n.identity.ID, Stream: c.ownIn(rec)}
 	c.n.mu.Unlock()
 	text, err := json.Marshal(mine)
 	if err != nil {
@@ -156,8 +181,10 @@ func (c *cluster) join(ctx context.Context) error {
 }
 
 // ownRecord is the incarnation that this process writes or waits for; zero if there is none on the list. Under mu.
-func (c *cluster) ownRecord() roster.Stream {
-	for _, i := range c.rec.Streams {
+func (c *cluster) ownRecord() roster.Stream { return c.ownIn(c.rec) }
+
+func (c *cluster) ownIn(rec roster.Roster) roster.Stream {
+	for _, i := range rec.Streams {
 		if i.Disk == c.n.identity.ID && i.Incarnation == c.n.identity.Incarnation && i.Closed == nil {
 			if s := c.streams[streamOf(i.Stream)]; s == nil || !s.refused {
 				return i.Stream
@@ -167,18 +194,27 @@ func (c *cluster) ownRecord() roster.Stream {
 	return roster.Stream{}
 }
 
-// adopt takes in a list that was read: new streams, the epoch, the ends of streams. It is durable when adopt returns. clock is where this node's clock stood
-// when a stream that is on its way was seen: nothing of it can lie at or below.
+// adopt takes in a list that was read: new streams, the epoch, the ends of streams. It is durable before it counts here. clock is where this node's clock
+// stood then: nothing of a stream that begins above the answers to an announced change can lie at or below.
 func (c *cluster) adopt(ctx context.Context, rec roster.Roster) (clock hub.Mark, err error) {
 	n := c.n
 	if clock, err = c.clock(ctx); err != nil {
 		return 0, err
 	}
 	n.mu.Lock()
-	h, _ := c.horizon()
 	old, err1 := c.rec.Encode()
 	now, err2 := rec.Encode()
-	changed := !c.known || string(old) != string(now)
+	same := c.known && string(old) == string(now)
+	n.mu.Unlock()
+	if err := errors.Join(err1, err2); err != nil || same {
+		return clock, err
+	}
+	return clock, c.save(ctx, &rec, func() { c.install(rec) })
+}
+
+// install lets a list count here. Under mu.
+func (c *cluster) install(rec roster.Roster) {
+	h, _ := c.horizon()
 	for id, s := range c.streams {
 		if _, ok := rec.Find(recordOf(id)); !ok { // its change was withdrawn before it could mint anything
 			if s.in != nil {
@@ -193,21 +229,25 @@ func (c *cluster) adopt(ctx context.Context, rec roster.Roster) (clock hub.Mark,
 			continue
 		}
 		s := &peerStream{}
-		if c.known {
-			s.low = min(h, clock)
-			if rec.Next != nil && rec.Next.Stream != nil && *rec.Next.Stream == i.Stream && !rec.Next.Decided {
-				s.low = clock
-			}
+		if c.known { // it mints above the clocks of those who answered; what is shown here came from them
+			s.low = min(h, c.n.minter.Last())
 		}
 		c.streams[id] = s
 	}
 	c.rec, c.known = rec, true
 	c.decide()
-	n.mu.Unlock()
-	if err := errors.Join(err1, err2); err != nil || !changed {
-		return clock, err
+}
+
+// answered: the record has this node's answer to a change, with its clock. The incarnation that comes with it mints above.
+func (c *cluster) answered(rec roster.Roster, clock hub.Mark) {
+	c.n.mu.Lock()
+	defer c.n.mu.Unlock()
+	if rec.Next == nil || rec.Next.Stream == nil {
+		return
 	}
-	return clock, c.save()
+	if s := c.streams[streamOf(*rec.Next.Stream)]; s != nil && !s.complete {
+		s.low = max(s.low, clock)
+	}
 }
 
 // clock moves the clock to now and returns it.
@@ -314,10 +354,8 @@ func (c *cluster) begin(ctx context.Context) error {
 	n.minter.Raise(i.Above)
 	n.minter.SetOrdinal(i.Ordinal)
 	n.stream = streamOf(own)
-	c.pos, c.ownPos, c.quorum, c.acked, c.open = 0, 0, 0, map[string]uint64{}, true
-	if s := c.streams[n.stream]; s != nil {
-		s.low = max(s.low, i.Above)
-	}
+	c.pos, c.ownPos, c.quorum, c.acked, c.open, c.own = 0, 0, 0, map[string]uint64{}, true, c.streams[n.stream]
+	c.own.low = max(c.own.low, i.Above)
 	fresh := c.fresh
 	if fresh {
 		c.fresh, c.floor = false, n.minter.Last()
@@ -325,7 +363,7 @@ func (c *cluster) begin(ctx context.Context) error {
 	n.mu.Unlock()
 	n.log.Info("this node writes", "stream", own, "epoch", c.rec.Epoch)
 	if fresh {
-		return c.save()
+		return c.save(ctx, nil, nil)
 	}
 	return nil
 }
@@ -336,8 +374,8 @@ func (c *cluster) stop(s spokelog.Stream) (waiting []*request) {
 	if !c.open || s != n.stream {
 		return nil
 	}
-	c.streams[s].low = max(c.streams[s].low, n.lowOfFlight())
-	c.open = false
+	c.own.low = max(c.own.low, n.lowOfFlight())
+	c.open, c.own = false, nil
 	n.flight.each(func(r *request) bool {
 		waiting = append(waiting, r)
 		return true

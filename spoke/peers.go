@@ -160,20 +160,20 @@ func (c *cluster) serveSet(w http.ResponseWriter, r *http.Request) error {
 		poke(c.work)
 		return hub.E(hub.Conflict, "what lies below the base is missing here")
 	}
-	if err := c.storeSet(r.Context(), s, o.Keys, o.Have); err != nil {
+	if err := c.storeSet(r.Context(), s, o.Keys, o.Have, false); err != nil {
 		return err
 	}
 	return web.JSON(w, http.StatusOK, refusal{c.n.Identity().ID, low})
 }
 
-// serveItem gives one record's bytes, if this disk has them.
+// serveItem gives one record's bytes, if this disk has them, also of a key that was given up here: who asks has a set that says otherwise.
 func (c *cluster) serveItem(w http.ResponseWriter, r *http.Request) error {
 	q := r.URL.Query()
 	key, err := hub.ParseKey(q.Get("key"))
 	if err != nil {
 		return err
 	}
-	rec, err := c.n.store.Get(r.Context(), q.Get("channel"), key)
+	rec, err := c.n.store.Held(r.Context(), q.Get("channel"), key)
 	if err != nil {
 		return err
 	}
@@ -285,13 +285,14 @@ func (c *cluster) askStore(ctx context.Context, node string, s roster.Stream, ba
 		where[k.Channel+"/"+k.Key] = nodes
 	}
 	if node == c.opt.Node {
-		c.n.mu.Lock()
-		low := c.streams[streamOf(s)].low
-		c.n.mu.Unlock()
+		low, err := c.refuse(ctx, streamOf(s))
+		if err != nil {
+			return err
+		}
 		if low < base {
 			return errors.New("what lies below the base is missing here")
 		}
-		return c.storeSet(ctx, streamOf(s), keys, where)
+		return c.storeSet(ctx, streamOf(s), keys, where, false)
 	}
 	var a refusal
 	return c.ask(ctx, http.MethodPost, node, setPath, nil, storeOrder{s, base, keys, where}, &a)

@@ -42,6 +42,21 @@ func (c *cluster) serveStream(w http.ResponseWriter, r *http.Request) error {
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context()))
 	defer cancel()
+	n := c.n
+	n.mu.Lock()
+	if c.over {
+		n.mu.Unlock()
+		return nil
+	}
+	c.guests[conn] = cancel
+	c.visits.Add(1)
+	n.mu.Unlock()
+	defer func() {
+		n.mu.Lock()
+		delete(c.guests, conn)
+		n.mu.Unlock()
+		c.visits.Done()
+	}()
 	if err := c.take(ctx, conn, buf.Reader); err != nil {
 		c.n.log.Debug("the stream of a peer ended", "peer", r.RemoteAddr, "err", err)
 	}
@@ -191,11 +206,11 @@ func (c *cluster) stored(in *inbound, records []spokelog.Record, f *frame, err e
 	switch {
 	case err != nil:
 		in.failed = true
-	case !in.failed:
-		for i := range records {
+	default:
+		for i := range records { // also behind one that failed: it is here, and is not stored again
 			c.await(&records[i])
 		}
-		if f != nil {
+		if f != nil && !in.failed {
 			channels = c.applied(in, f)
 		}
 	}
@@ -271,11 +286,11 @@ func (c *cluster) missing(ctx context.Context, _ spokelog.Stream, requests [][]s
 		here := true
 		for i := range records {
 			r := &records[i]
-			if r.Flags&(spokelog.GivenUp|spokelog.Complete) != 0 {
+			if r.Flags&(spokelog.GivenUp|spokelog.Complete|spokelog.Taken) != 0 {
 				here = false
 				break
 			}
-			if _, err := c.n.store.Get(ctx, r.Channel, r.Key); err != nil {
+			if _, err := c.n.store.Held(ctx, r.Channel, r.Key); err != nil {
 				here = false
 				break
 			}

@@ -307,10 +307,7 @@ func (c *cluster) refuse(ctx context.Context, s spokelog.Stream) (hub.Mark, erro
 		n.mu.Unlock()
 		return 0, hub.E(hub.Unavailable, "the stream %d.%d is not known here yet", s.Ordinal, s.Incarnation)
 	}
-	already := st.refused
 	st.refused = true
-	own := c.open && s == n.stream
-	pos := c.pos
 	waiting := c.stop(s)
 	if st.in != nil {
 		_ = st.in.conn.Close()
@@ -321,7 +318,7 @@ func (c *cluster) refuse(ctx context.Context, s spokelog.Stream) (hub.Mark, erro
 	}
 	for { // what was enqueued before
 		n.mu.Lock()
-		done := st.outstanding == 0 && (!own || c.ownPos >= pos)
+		done := st.outstanding == 0
 		n.mu.Unlock()
 		if done {
 			break
@@ -330,11 +327,11 @@ func (c *cluster) refuse(ctx context.Context, s spokelog.Stream) (hub.Mark, erro
 			return 0, context.Cause(ctx)
 		}
 	}
-	if !already {
-		c.learning.Lock()
-		err := c.save()
-		c.learning.Unlock()
-		if err != nil {
+	n.mu.Lock()
+	promised := st.promised
+	n.mu.Unlock()
+	if !promised {
+		if err := c.save(ctx, nil, nil); err != nil {
 			return 0, err
 		}
 		poke(c.nudge)
@@ -372,7 +369,9 @@ func (c *cluster) holds(ctx context.Context, s spokelog.Stream, above hub.Mark) 
 		h.Given = append(h.Given, k)
 	}
 	c.n.mu.Lock()
-	h.Low = c.streams[s].low
+	if st := c.streams[s]; st != nil {
+		h.Low = st.low
+	}
 	c.n.mu.Unlock()
 	return h, nil
 }
@@ -397,12 +396,10 @@ func (c *cluster) finishAll(ctx context.Context) {
 // finish drops the low of a closed stream once everything of it is here, and gives up what is not in it.
 func (c *cluster) finish(ctx context.Context, i roster.Incarnation) error {
 	s := streamOf(i.Stream)
-	if _, err := c.refuse(ctx, s); err != nil {
+	low, err := c.refuse(ctx, s)
+	if err != nil {
 		return err
 	}
-	c.n.mu.Lock()
-	low := c.streams[s].low
-	c.n.mu.Unlock()
 	if low < i.Closed.Base {
 		return errors.New("what lies below the base is missing")
 	}
@@ -418,16 +415,20 @@ func (c *cluster) finish(ctx context.Context, i roster.Incarnation) error {
 	for _, k := range end.Keys {
 		inSet[k] = true
 	}
-	if err := c.storeSet(ctx, s, end.Keys, nil); err != nil {
+	if err := c.storeSet(ctx, s, end.Keys, nil, true); err != nil {
 		return err
 	}
 	h, err := c.holds(ctx, s, end.Base)
 	if err != nil {
 		return err
 	}
+	given := map[named]bool{}
+	for _, k := range h.Given {
+		given[k] = true
+	}
 	var names []spokelog.Record
 	for _, k := range h.Keys {
-		if inSet[k] || slices.Contains(h.Given, k) {
+		if inSet[k] || given[k] {
 			continue
 		}
 		key, err := hub.ParseKey(k.Key)
@@ -442,12 +443,12 @@ func (c *cluster) finish(ctx context.Context, i roster.Incarnation) error {
 		}
 		c.n.log.Warn("records that were never acknowledged are given up", "stream", i.Stream, "records", len(names))
 	}
-	c.learning.Lock()
 	c.n.mu.Lock()
-	c.streams[s].complete = true
+	if st := c.streams[s]; st != nil {
+		st.complete = true
+	}
 	c.n.mu.Unlock()
-	err = c.save()
-	c.learning.Unlock()
+	err = c.save(ctx, nil, nil)
 	c.moved()
 	poke(c.nudge)
 	return err
@@ -467,8 +468,9 @@ func (c *cluster) store(ctx context.Context, records []spokelog.Record) error {
 	}
 }
 
-// storeSet makes sure that the records of a set are on the own disk; those that are not are fetched from whoever has them.
-func (c *cluster) storeSet(ctx context.Context, s spokelog.Stream, keys []named, have map[string][]string) error {
+// storeSet makes sure that the records of a set are on the own disk; those that are not are fetched from whoever has them. Before the set is on record, keys
+// that were given up here stay so; final takes them back.
+func (c *cluster) storeSet(ctx context.Context, s spokelog.Stream, keys []named, have map[string][]string, final bool) error {
 	var records []spokelog.Record
 	for _, k := range keys {
 		key, err := hub.ParseKey(k.Key)
@@ -478,11 +480,22 @@ func (c *cluster) storeSet(ctx context.Context, s spokelog.Stream, keys []named,
 		if _, err := c.n.store.Get(ctx, k.Channel, key); err == nil {
 			continue
 		}
-		data, err := c.fetch(ctx, k, have[k.Channel+"/"+k.Key])
-		if err != nil {
-			return err
+		flags := spokelog.Flags(0)
+		mine, err := c.n.store.Held(ctx, k.Channel, key)
+		switch {
+		case err == nil && !final:
+			continue
+		case err == nil:
+			flags = spokelog.Taken
+		default:
+			if mine.Data, err = c.fetch(ctx, k, have[k.Channel+"/"+k.Key]); err != nil {
+				return err
+			}
+			if final { // its name may be here although its data is not
+				flags = spokelog.Taken
+			}
 		}
-		records = append(records, spokelog.Record{Channel: k.Channel, Key: key, Stream: s, Data: data})
+		records = append(records, spokelog.Record{Channel: k.Channel, Key: key, Stream: s, Flags: flags, Data: mine.Data})
 	}
 	if len(records) == 0 {
 		return nil

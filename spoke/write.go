@@ -62,7 +62,7 @@ func (n *Node) submit(ctx context.Context, r *request, records func(hub.Key) []s
 	batch := records(r.key)
 	err := n.store.Enqueue(&spokelog.Batch{Records: batch, Done: func(err error) { n.synced(r, err) }})
 	if err == nil && n.cluster != nil {
-		r.pos = n.cluster.fan(batch)
+		r.of, r.pos = n.cluster.own, n.cluster.fan(batch)
 	}
 	if err != nil { // nothing went into the stream: the mark is spent, the key was never there
 		r.state = givenUp
@@ -153,7 +153,7 @@ func (n *Node) pass() (channels []string) {
 func (n *Node) giveUp(r *request) {
 	n.mu.Lock()
 	late := r.state == undecided
-	if late {
+	if late && n.ours(r) {
 		r.state = givingUp
 		n.name(r)
 	}
@@ -163,9 +163,14 @@ func (n *Node) giveUp(r *request) {
 	}
 }
 
+// ours reports whether the incarnation in which a request was minted takes writes; if not, settling decides. Called under mu.
+func (n *Node) ours(r *request) bool {
+	return n.cluster == nil || n.cluster.own != nil && n.cluster.own == r.of
+}
+
 // name enqueues the name of a key that is being given up. Called under mu.
 func (n *Node) name(r *request) {
-	if r.decided() {
+	if r.decided() || !n.ours(r) {
 		return
 	}
 	keys := []hub.Key{r.key}
@@ -181,6 +186,7 @@ func (n *Node) name(r *request) {
 	}
 	records[len(records)-1].Flags = spokelog.GivenUp
 	pos := uint64(0)
+	r.namePos = 0
 	err := n.store.Enqueue(&spokelog.Batch{Records: records, Done: func(err error) { n.nameSynced(r, pos, err) }})
 	if err == nil {
 		r.named = true
@@ -244,7 +250,7 @@ func (n *Node) WriteKeyed(ctx context.Context, channel string, items ...hub.Seal
 		if !passed.Less(item.Key) {
 			flags |= spokelog.Late
 		}
-		records = append(records, spokelog.Record{Channel: channel, Key: item.Key, Stream: n.stream, Flags: flags, Data: item.Data})
+		records = append(records, spokelog.Record{Channel: channel, Key: item.Key, Flags: flags, Data: item.Data})
 	}
 	if len(records) == 0 {
 		return nil
@@ -273,6 +279,9 @@ func (n *Node) passed(channel string) hub.Key {
 func (n *Node) put(ctx context.Context, records []spokelog.Record) error {
 	if n.cluster != nil {
 		return n.cluster.put(ctx, records)
+	}
+	for i := range records {
+		records[i].Stream = n.stream
 	}
 	done := make(chan error, 1)
 	if err := n.store.Enqueue(&spokelog.Batch{Records: records, Done: func(err error) { done <- err }}); err != nil {

@@ -191,6 +191,11 @@ func (r Roster) remove(d Disk) (Roster, bool) {
 // enough to write and to settle: whole is the number of the other disks that hold everything.
 func (r Roster) Leave(node string, whole int) (Roster, error) {
 	if _, ok := onList(r.Disks, node); !ok {
+		if r.Next != nil {
+			if _, coming := onList(r.Next.Disks, node); coming {
+				return r, hub.E(hub.Conflict, "%s is just joining: try again when that is done", node)
+			}
+		}
 		return r, hub.E(hub.NotFound, "there is no node %s on the list", node)
 	}
 	rest := len(r.Disks) - 1
