@@ -79,14 +79,11 @@ func (s *Server) socket(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// upgrade takes the connection over. Without a socket and without an error the answer has been given, or the connection is gone.
+// upgrade takes the connection over. Without a socket and without an error the connection is gone.
 func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) (*websocket.Conn, error) {
 	if !websocket.IsWebSocketUpgrade(r) {
-		h := w.Header()
-		h.Set("Connection", "Upgrade")
-		h.Set("Upgrade", "websocket")
-		web.WriteJSON(w, http.StatusUpgradeRequired, []byte(`{"error": "this address is a websocket: connect with Connection: Upgrade, Upgrade: websocket and Sec-WebSocket-Version: 13; for plain HTTP there is /events"}`))
-		return nil, nil
+		// Not 426: to whoever does not speak websocket there is nothing here (spec 02 §7).
+		return nil, hub.E(hub.NotFound, "this address is a websocket: connect with Connection: Upgrade, Upgrade: websocket and Sec-WebSocket-Version: 13; for plain HTTP there is /events")
 	}
 	upgrader := s.upgrader
 	var refused error
