@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -369,9 +368,104 @@ func (c *hubCluster) lists(t *testing.T) {
 	}
 }
 
-var (
-	_ = bytes.Equal
-	_ = os.Mkdir
-	_ = strings.Index
-	_ = s3proc.Versity
-)
+// TestClusterWebhook: the node that runs a webhook is killed under load; another one goes on, and everything that was acknowledged is delivered.
+func TestClusterWebhook(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes a while")
+	}
+	t.Parallel()
+	c := startCluster(t, "--set", "storage.directory="+filepath.Join(t.TempDir(), "shared"), "--set", "app.stable_seconds=auto", "--set", "webhook.retry.first_millis=50")
+	to := newConsumer(t, nil)
+	putChannel(t, c.hubs[0].URL, "called", `{}`)
+	for _, h := range c.hubs {
+		waitChannel(t, h.URL, "called", 5*time.Second)
+	}
+	must(t, 201, "PUT", c.hubs[1].URL+"/webhook/called", []byte(`{"callbackUrl": "`+to.URL+`/cb", "channelUrl": "http://hub.example/channel/called"}`), "Content-Type", "application/json")
+	w := c.crowd(t, "called")
+	leader := -1
+	eventually(t, "one node runs the webhook, and something was delivered", func() bool {
+		runs := 0
+		for i, h := range c.hubs {
+			if string(must(t, 200, "GET", h.URL+"/internal/webhook/count", nil).body) == "1" {
+				leader = i
+				runs++
+			}
+		}
+		return runs == 1 && len(to.all()) > 20
+	})
+	c.hubs[leader].Kill()
+	killed := time.Now()
+	var gap time.Duration
+	eventually(t, "another node goes on", func() bool {
+		all := to.all()
+		last := all[len(all)-1].at
+		gap = last.Sub(killed)
+		return gap > 500*time.Millisecond // calls of the dead one may still be taken for a moment
+	})
+	if gap > 20*time.Second { // a session lasts 2 s; the machine may be busy
+		t.Errorf("nothing was delivered for %v", gap)
+	}
+	t.Logf("the first delivery after the death of the leader took %v", gap.Round(time.Millisecond))
+	time.Sleep(time.Second)
+	w.stop()
+	c.start(t)
+	stored := w.check(t)
+	eventually(t, "everything is delivered", func() bool {
+		paths, _ := firsts(to.all())
+		return len(paths) >= len(stored)
+	})
+	paths, again := firsts(to.all())
+	for i, item := range stored {
+		if i >= len(paths) || paths[i] != item.key {
+			t.Fatalf("delivery %d is not of %s", i, item.key)
+		}
+	}
+	t.Logf("%d items delivered in order, %d of them again", len(paths), len(again))
+}
+
+// TestClusterS3: three processes with their long-term storage in a real S3 server archive each item once, and a node without its log reads it from there.
+func TestClusterS3(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a minute has to pass before it is archived")
+	}
+	t.Parallel()
+	server := s3proc.Start(t, s3proc.Versity, "..")
+	if err := os.Mkdir(filepath.Join(server.Dir, "the-bucket"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	credentials := filepath.Join(t.TempDir(), "credentials.properties")
+	if err := os.WriteFile(credentials, []byte("accessKey="+s3proc.User+"\nsecretKey="+s3proc.Secret+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := startCluster(t, "--set", "s3.endpoint="+server.URL, "--set", "s3.bucket_name=the-bucket", "--set", "s3.pathStyleAccessEnable=true",
+		"--set", "aws.credentials="+credentials, "--set", "aws.retry.max.delay.millis=500")
+	written := map[string][]item{}
+	for _, storage := range []string{"BATCH", "SINGLE"} {
+		channel := "s3-" + storage
+		putChannel(t, c.hubs[0].URL, channel, `{"storage": "`+storage+`"}`)
+		for _, h := range c.hubs {
+			waitChannel(t, h.URL, channel, 5*time.Second)
+		}
+		for i := range 30 {
+			body := []byte(fmt.Sprint(storage, " ", i))
+			r := must(t, 201, "POST", c.hubs[i%3].URL+"/channel/"+channel, body, "Content-Type", "text/plain")
+			written[channel] = append(written[channel], item{key: keyOf(r.header.Get("Location")), body: body})
+		}
+		slices.SortFunc(written[channel], func(a, b item) int { return strings.Compare(a.key, b.key) })
+	}
+	c.hubs[2].Kill()
+	for channel, items := range written {
+		waitArchived(t, c.hubs[0].URL, channel, items)
+	}
+	singles, err := filepath.Glob(filepath.Join(server.Dir, "the-bucket", "s3-SINGLE", "2*/*/*/*/*/*/*/*"))
+	if err != nil || len(singles) != len(written["s3-SINGLE"]) {
+		t.Errorf("the bucket has %d objects of %d items, %v", len(singles), len(written["s3-SINGLE"]), err)
+	}
+	if err := os.RemoveAll(c.hubs[2].Dir); err != nil {
+		t.Fatal(err)
+	}
+	c.start(t) // a new disk under the old name
+	for channel, items := range written {
+		checkWritten(t, c.hubs[2].URL, channel, items, "")
+	}
+}
