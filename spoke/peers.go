@@ -193,32 +193,14 @@ func (c *cluster) serveRecords(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
-	f, size := frame{again: true}, 0
-	flush := func() error {
-		if k := len(f.records); k > 0 {
-			f.records[k-1].Flags &^= spokelog.MoreFollows
-		}
-		_, err := w.Write(appendFrame(nil, &f))
-		f.records, size = nil, 0
+	send := func(records []spokelog.Record) error {
+		_, err := w.Write(appendFrame(nil, &frame{again: true, records: records}))
 		return err
 	}
-	for rec, err := range c.n.store.Stream(r.Context(), s, spokelog.From{Above: max(above, 1)}) {
-		if err != nil {
-			return err
-		}
-		f.records = append(f.records, rec)
-		if size += len(rec.Data); size >= frameTarget && rec.Flags&spokelog.MoreFollows == 0 {
-			if err := flush(); err != nil {
-				return err
-			}
-		}
+	if err := inPieces(c.n.store.Stream(r.Context(), s, spokelog.From{Above: max(above, 1)}), send); err != nil {
+		return err
 	}
-	if len(f.records) > 0 {
-		if err := flush(); err != nil {
-			return err
-		}
-	}
-	return flush()
+	return send(nil)
 }
 
 // ask calls another node. into gets the JSON of the answer, unless it is nil.

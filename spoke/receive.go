@@ -2,8 +2,10 @@ package spoke
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -57,7 +59,9 @@ func (c *cluster) serveStream(w http.ResponseWriter, r *http.Request) error {
 		n.mu.Unlock()
 		c.visits.Done()
 	}()
-	if err := c.take(ctx, conn, buf.Reader); err != nil {
+	early, _ := buf.Reader.Peek(buf.Reader.Buffered())
+	br := bufio.NewReaderSize(io.MultiReader(bytes.NewReader(early), patient{conn}), 64<<10)
+	if err := c.take(ctx, conn, br); err != nil {
 		c.n.log.Debug("the stream of a peer ended", "peer", r.RemoteAddr, "err", err)
 	}
 	return nil
@@ -88,7 +92,6 @@ func (c *cluster) take(ctx context.Context, conn net.Conn, br *bufio.Reader) err
 	}()
 	defer func() { _ = conn.Close(); poke(in.wake); <-ended }()
 	for {
-		_ = conn.SetReadDeadline(time.Now().Add(streamQuiet))
 		k, payload, err := readMessage(br, maxFrame)
 		if err != nil {
 			return err

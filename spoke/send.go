@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,7 +19,8 @@ import (
 const (
 	upgradeTo    = "hub-spoke/1"
 	streamPath   = "/internal/spoke/stream"
-	frameTarget  = 2 << 20          // bytes of records after which a frame is closed
+	frameTarget  = 2 << 20          // bytes of a frame, unless a single request is larger
+	quietStep    = 256 << 10        // bytes that a peer has streamQuiet for
 	streamQuiet  = 5 * time.Second  // a stream on which nothing comes or goes is given up
 	ownWait      = 20 * time.Second // for the own disk, when a peer begins
 	refusedPause = time.Second
@@ -109,7 +112,7 @@ func (c *cluster) upgrade(ctx context.Context, node string) (net.Conn, *bufio.Re
 	}
 	var br *bufio.Reader
 	if err == nil {
-		br = bufio.NewReaderSize(conn, 64<<10)
+		br = bufio.NewReaderSize(patient{conn}, 64<<10)
 		var resp *http.Response
 		if resp, err = http.ReadResponse(br, req); err == nil && resp.StatusCode != http.StatusSwitchingProtocols {
 			err = fmt.Errorf("%s answers %s", node, resp.Status)
@@ -154,7 +157,7 @@ func (c *cluster) sendTo(ctx context.Context, node string, own spokelog.Stream) 
 	var why error // of the end, once ended is closed
 	go func() {   // ends with the connection
 		defer close(ended)
-		why = c.readAcks(conn, br, t)
+		why = c.readAcks(br, t)
 	}()
 	err = c.feedTail(ctx, conn, t, own, w.Low, pos, ended)
 	_ = conn.Close()
@@ -219,7 +222,7 @@ func (c *cluster) feedTail(ctx context.Context, conn net.Conn, t *tail, own spok
 	for {
 		f, broken := c.next(t)
 		if broken {
-			return errors.New("the peer is too slow")
+			return errors.New("the incarnation has ended, or the peer is too slow")
 		}
 		if err := sendFrames(conn, f); err != nil {
 			return err
@@ -259,73 +262,116 @@ func (c *cluster) repeat(ctx context.Context, conn net.Conn, own spokelog.Stream
 	n.mu.Lock()
 	f := frame{epoch: c.epoch(), again: true}
 	n.mu.Unlock()
-	size := 0
-	for r, err := range n.store.Stream(ctx, own, spokelog.From{Low: low}) {
+	err := inPieces(n.store.Stream(ctx, own, spokelog.From{Low: low}), func(records []spokelog.Record) error {
+		f.records = records
+		return write(conn, appendFrame(nil, &f))
+	})
+	if err != nil {
+		return err
+	}
+	f.records, f.pos = nil, pos
+	return write(conn, appendFrame(nil, &f))
+}
+
+// inPieces cuts what is read of a log into frames of whole requests: of about frameTarget, or of a single request.
+func inPieces(all iter.Seq2[spokelog.Record, error], send func([]spokelog.Record) error) error {
+	var list []spokelog.Record
+	size, whole, since := 0, 0, 0 // whole: records of requests that have ended; since: bytes behind them
+	flush := func(k int) error {
+		if k == 0 {
+			return nil
+		}
+		piece := list[:k:k]
+		piece[k-1].Flags &^= spokelog.MoreFollows // a request that was torn apart by a sweep
+		list = slices.Clone(list[k:])
+		return send(piece)
+	}
+	for r, err := range all {
 		if err != nil {
 			return err
 		}
-		f.records = append(f.records, r)
-		if size += len(r.Data); size >= frameTarget && r.Flags&spokelog.MoreFollows == 0 {
-			if err := write(conn, appendFrame(nil, &f)); err != nil {
+		list = append(list, r)
+		n := sizeOf(&r)
+		size, since = size+n, since+n
+		if size > frameTarget && whole > 0 {
+			if err := flush(whole); err != nil {
 				return err
 			}
-			f.records, size = nil, 0
+			size, whole = since, 0
+		}
+		if r.Flags&spokelog.MoreFollows == 0 {
+			whole, since = len(list), 0
 		}
 	}
-	f.pos = pos
-	if k := len(f.records); k > 0 {
-		f.records[k-1].Flags &^= spokelog.MoreFollows // a request that was torn apart by a sweep
-	}
-	return write(conn, appendFrame(nil, &f))
+	return flush(len(list))
 }
+
+func sizeOf(r *spokelog.Record) int { return len(r.Data) + len(r.Channel) + len(r.Key.Hash()) + 64 }
 
 // next takes the queue, with the low that holds when everything in it is there.
 func (c *cluster) next(t *tail) (f frame, broken bool) {
 	n := c.n
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	f = frame{pos: t.pos, epoch: c.epoch(), records: t.queue}
-	t.queue, t.bytes = nil, 0
-	if c.open {
-		f.low = n.ownLow()
+	if _, ok := c.tails[t]; !ok { // another incarnation may be open, and its low is not that of this one
+		return frame{}, true
 	}
+	f = frame{pos: t.pos, epoch: c.epoch(), records: t.queue, low: n.ownLow()}
+	t.queue, t.bytes = nil, 0
 	return f, t.broken
 }
 
 // sendFrames sends what may be more than one frame; the last one carries position and low.
 func sendFrames(conn net.Conn, f frame) error {
-	rest := f.records
-	for {
-		size, cut := 0, len(rest)
-		for i := range rest {
-			if size += len(rest[i].Data); size >= frameTarget && rest[i].Flags&spokelog.MoreFollows == 0 {
-				cut = i + 1
-				break
+	left := len(f.records)
+	all := func(yield func(spokelog.Record, error) bool) {
+		for _, r := range f.records {
+			if !yield(r, nil) {
+				return
 			}
 		}
-		piece := frame{epoch: f.epoch, records: rest[:cut]}
-		rest = rest[cut:]
-		if len(rest) == 0 {
+	}
+	err := inPieces(all, func(records []spokelog.Record) error {
+		piece := frame{epoch: f.epoch, records: records}
+		if left -= len(records); left == 0 {
 			piece.pos, piece.low = f.pos, f.low
 		}
-		if err := write(conn, appendFrame(nil, &piece)); err != nil || len(rest) == 0 {
-			return err
-		}
-	}
-}
-
-func write(conn net.Conn, b []byte) error {
-	if err := conn.SetDeadline(time.Now().Add(streamQuiet)); err != nil {
+		return write(conn, appendFrame(nil, &piece))
+	})
+	if err != nil || len(f.records) > 0 {
 		return err
 	}
-	_, err := conn.Write(b)
-	return err
+	return write(conn, appendFrame(nil, &f))
+}
+
+// write sends a message in steps, each of which may take streamQuiet.
+func write(conn net.Conn, b []byte) error {
+	for len(b) > 0 {
+		if err := conn.SetWriteDeadline(time.Now().Add(streamQuiet)); err != nil {
+			return err
+		}
+		n, err := conn.Write(b[:min(len(b), quietStep)])
+		if err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
+// patient reads from a connection as long as something comes every streamQuiet.
+type patient struct{ conn net.Conn }
+
+func (p patient) Read(b []byte) (int, error) {
+	if err := p.conn.SetReadDeadline(time.Now().Add(streamQuiet)); err != nil {
+		return 0, err
+	}
+	return p.conn.Read(b)
 }
 
 // readAcks takes in what the peer says.
-func (c *cluster) readAcks(conn net.Conn, br *bufio.Reader, t *tail) error {
+func (c *cluster) readAcks(br *bufio.Reader, t *tail) error {
 	for {
-		_ = conn.SetReadDeadline(time.Now().Add(streamQuiet))
 		k, payload, err := readMessage(br, maxGreeting)
 		if err != nil {
 			return err
