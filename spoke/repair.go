@@ -48,6 +48,10 @@ func (c *cluster) repair(ctx context.Context) {
 func (c *cluster) copyFrom(ctx context.Context, node string, id spokelog.Stream, low hub.Mark) error {
 	c.n.mu.Lock()
 	s := c.streams[id]
+	if s == nil { // its change was withdrawn
+		c.n.mu.Unlock()
+		return nil
+	}
 	mine, busy := s.low, s.in != nil || s.outstanding > 0 || s.complete
 	c.n.mu.Unlock()
 	if busy || low <= mine {
