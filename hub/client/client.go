@@ -31,7 +31,7 @@ const (
 	defaultTries = 5
 	defaultPause = 100 * time.Millisecond
 	maxPause     = 5 * time.Second
-	maxDocument  = 256 << 20 // of an answer that is read whole: a list of links
+	maxDocument  = 256 << 20 // unless Options say otherwise
 	maxErrorBody = 64 << 10
 	dialTime     = 10 * time.Second
 	idleTime     = 25 * time.Second // below the 30 s after which a hub closes idle connections
@@ -45,6 +45,8 @@ type Options struct {
 	Tries     int               // of calls that may be repeated, the first included; 0: 5
 	Pause     time.Duration     // before the first repetition; 0: 100 ms. It doubles
 	Transport http.RoundTripper // nil: one of its own, which does not ask for compression
+	// MaxDocument is the most bytes of an answer that is read whole, such as a list of links; 0: 256 MiB. Bodies of items have no bound.
+	MaxDocument int64
 }
 
 // Client talks to one hub. It is safe for concurrent use.
@@ -66,6 +68,9 @@ func New(opt Options) (*Client, error) {
 	}
 	if opt.Pause <= 0 {
 		opt.Pause = defaultPause
+	}
+	if opt.MaxDocument <= 0 {
+		opt.MaxDocument = maxDocument
 	}
 	c := &Client{base: strings.TrimRight(u.String(), "/"), opt: opt, close: func() {}}
 	if opt.Transport == nil {
@@ -216,9 +221,15 @@ func (c *Client) document(ctx context.Context, r request, v any) (http.Header, e
 		return nil, err
 	}
 	defer resp.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(resp.Body, maxDocument))
+	if resp.StatusCode >= 300 {
+		return nil, hub.E(hub.Unavailable, "%s %s is redirected to %q, which is not followed: is this the address of a hub?", r.method, r.path, resp.Header.Get("Location"))
+	}
+	text, err := io.ReadAll(io.LimitReader(resp.Body, c.opt.MaxDocument+1))
 	if err != nil {
 		return nil, fmt.Errorf("read the answer: %w", err)
+	}
+	if int64(len(text)) > c.opt.MaxDocument {
+		return nil, hub.E(hub.Unavailable, "the answer of %s %s has more than %d bytes", r.method, r.path, c.opt.MaxDocument)
 	}
 	if v != nil {
 		if err := json.Unmarshal(text, v); err != nil {

@@ -70,6 +70,35 @@ func TestErrorsCrossTheHop(t *testing.T) {
 	}
 }
 
+// TestNoDocument: what no hub answers is refused with a text that says what it was, and takes no more memory than was allowed.
+func TestNoDocument(t *testing.T) {
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Location", "https://sso.example/login")
+		w.WriteHeader(302)
+	})
+	if _, err := c.Channel(t.Context(), "x"); !hub.Is(err, hub.Unavailable) || !strings.Contains(err.Error(), "sso.example/login") {
+		t.Error(err)
+	}
+	c = serve(t, func(w http.ResponseWriter, r *http.Request) {
+		for r.Context().Err() == nil {
+			if _, err := io.WriteString(w, strings.Repeat(" ", 1<<10)); err != nil {
+				return
+			}
+		}
+	})
+	c.opt.MaxDocument = 10 << 10
+	if _, err := c.Channel(t.Context(), "x"); !hub.Is(err, hub.Unavailable) || !strings.Contains(err.Error(), "more than 10240 bytes") {
+		t.Error(err)
+	}
+	c = serve(t, func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, `{"name": "x"}`+strings.Repeat(" ", 7))
+	})
+	c.opt.MaxDocument = 20 // as long as may be
+	if ch, err := c.Channel(t.Context(), "x"); err != nil || ch.Name != "x" {
+		t.Error(ch, err)
+	}
+}
+
 func TestRepetition(t *testing.T) {
 	var calls atomic.Int32
 	fails := func(n int32, status int) http.HandlerFunc {
