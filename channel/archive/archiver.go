@@ -155,10 +155,12 @@ func (s *schedule) enqueue(st *state) {
 func (s *schedule) change(name string) {
 	st := s.state(name)
 	s.j.waits(name, s.j.opt.Clock())
+	if st.running { // last is the pass's until finish forgets it
+		st.changed = true
+		return
+	}
 	st.last = hub.Key{}
 	switch {
-	case st.running:
-		st.changed = true
 	case st.place < 0:
 		s.enqueue(st)
 	case st.eager:

@@ -772,3 +772,23 @@ func TestBecomesReplicated(t *testing.T) {
 		})
 	}
 }
+
+// TestChangeDuringAPass: what a pass reads of its state is not written while it runs, and what changes then brings another pass.
+func TestChangeDuringAPass(t *testing.T) {
+	n := newWorld(t).start()
+	defer n.stop()
+	s := &schedule{j: n.Jobs, states: map[string]*state{}, failing: map[*state]struct{}{}}
+	st := s.state("c")
+	was, err := hub.ParseKey("2026/11/21/13/46/52/726/00000p")
+	if err != nil {
+		t.Fatal(err)
+	}
+	st.last, st.running, s.running = was, true, 1
+	s.change("c")
+	if st.last != was || !st.changed || st.queued {
+		t.Fatalf("during the pass: %+v", st)
+	}
+	if err = s.finish(outcome{st: st}); err != nil || !st.last.IsZero() || !st.queued {
+		t.Fatalf("after the pass: %+v, %v", st, err)
+	}
+}
