@@ -469,3 +469,66 @@ func TestClusterS3(t *testing.T) {
 		checkWritten(t, c.hubs[2].URL, channel, items, "")
 	}
 }
+
+// TestClusterWithout: known channels are read and written while ZooKeeper is away; without a quorum nothing is taken, and what is known is read; strangers
+// are kept from the doors of the nodes; a node that was decommissioned ends, does not start, and comes back when it is called.
+func TestClusterWithout(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes a while")
+	}
+	t.Parallel()
+	c := startCluster(t, "--set", "storage.directory="+filepath.Join(t.TempDir(), "shared"), "--set", "app.stable_seconds=auto")
+	putChannel(t, c.hubs[0].URL, "known", `{}`)
+	for _, h := range c.hubs {
+		waitChannel(t, h.URL, "known", 5*time.Second)
+		must(t, 403, "GET", h.URL+"/internal/spoke/state", nil, "X-Forwarded-For", "10.1.2.3")
+		must(t, 200, "GET", h.URL+"/internal/spoke/state", nil) // loopback, as the other nodes
+	}
+	c.zk.Kill()
+	w := c.crowd(t, "known")
+	time.Sleep(4 * time.Second) // the sessions are over
+	w.stop()
+	w.check(t)
+	r, err := call(t.Context(), "PUT", c.hubs[0].URL+"/channel/new", []byte(`{}`), "Content-Type", "application/json")
+	if err != nil || r.status != 201 && r.status != 503 {
+		t.Errorf("a channel made without ZooKeeper: %d %v %.200s", r.status, err, r.body)
+	}
+	c.zk.Run(t)
+	c.zk.Wait(t)
+	c.lists(t)
+
+	if err := c.hubs[2].Stop(time.Minute); err != nil {
+		t.Error(err)
+	}
+	c.hubs[1].Kill()
+	eventually(t, "one of three takes nothing", func() bool {
+		r, err := call(t.Context(), "POST", c.hubs[0].URL+"/channel/known", []byte("x"), "Content-Type", "text/plain")
+		return err == nil && r.status == 503
+	})
+	for key, body := range w.acked() {
+		if r := must(t, 200, "GET", c.hubs[0].URL+"/channel/known/"+key, nil); string(r.body) != body {
+			t.Errorf("%s is %s", key, r.body)
+		}
+	}
+	c.start(t)
+	untilWritten(t, c.hubs[1].URL+"/channel/known", 10*time.Second)
+
+	_, port, _ := strings.Cut(c.hubs[2].Addr, ":")
+	gone := c.hubs[2]
+	eventually(t, "a node is decommissioned", func() bool {
+		r, err := call(t.Context(), "POST", "http://localhost:"+port+"/internal/cluster/decommission", nil)
+		return err == nil && r.status == 200
+	})
+	if code, err := gone.Exit(time.Minute); err != nil || code == 0 || !strings.Contains(gone.Log(), "was decommissioned") {
+		t.Fatalf("it ends with %d, %v", code, err)
+	}
+	if err := gone.Start(); err == nil {
+		t.Fatal("it starts again")
+	}
+	untilWritten(t, c.hubs[0].URL+"/channel/known", 10*time.Second)
+	_, port, _ = strings.Cut(c.hubs[0].Addr, ":")
+	must(t, 202, "POST", "http://localhost:"+port+"/internal/cluster/recommission/"+gone.Addr, nil)
+	c.start(t)
+	c.lists(t)
+	untilWritten(t, gone.URL+"/channel/known", 10*time.Second)
+}
