@@ -58,7 +58,7 @@ func (f *follower) log() *slog.Logger {
 func (f *follower) run(ctx context.Context) {
 	base, name, err := splitSource(f.ch.ReplicationSource)
 	if err == nil {
-		f.source, err = client.New(client.Options{URL: base, Tries: 1, Transport: f.r.calls})
+		f.source, err = client.New(client.Options{URL: base, Tries: 1, Transport: f.r.calls, MaxDocument: maxList})
 	}
 	if err != nil {
 		f.show(func(s *Status) {

@@ -1,6 +1,7 @@
 package replicate
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -105,6 +106,17 @@ func TestBadAnswers(t *testing.T) {
 			http.Redirect(w, r, r.URL.Path, http.StatusTemporaryRedirect)
 		}, false},
 		{"list", "no JSON", func(_ *source, w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"_links":{"uris":["http://`) }, false},
+		{"list", "no end", func(_ *source, w http.ResponseWriter, r *http.Request) { // valid JSON, if it ever ended; nobody reads on behind maxList
+			for sent := 0; r.Context().Err() == nil; sent += 1 << 20 {
+				if sent > 4*maxList {
+					t.Error("an endless list was read to its end")
+					return
+				}
+				if _, err := w.Write(bytes.Repeat([]byte(" "), 1<<20)); err != nil {
+					return
+				}
+			}
+		}, false},
 		{"list", "no keys", keys(func([]string) []string { return []string{`"http://x/channel/src/2021/99/99"`} }), false},
 		{"list", "descending", keys(func(all []string) []string { all[0], all[1] = all[1], all[0]; return all }), false},
 		{"list", "twice", keys(func(all []string) []string { all[1] = all[0]; return all }), false},

@@ -13,6 +13,9 @@ import (
 // longPoll is how long a source without events may hold a list while there is nothing.
 const longPoll = 5 * time.Second
 
+// maxList bounds what is read whole: a page of keys, the configuration of a channel. No hub sends more; who does must not fill the memory.
+const maxList = 16 << 20
+
 // limits are those of the channel at the source.
 type limits struct {
 	ttl      time.Duration // 0: none
