@@ -29,7 +29,7 @@ build:
 
 # The quick look: form, floors, sizes, and the short tests with the race detector.
 check: lint floors
-	$(GO) test -race -short -p 2 -timeout 10m ./...
+	$(GO) test -race -short -p 2 -timeout 30m ./...
 
 # Everything CI wants to know, in less than 20 minutes on 2 cores.
 test: needs lint floors unit e2e
