@@ -61,6 +61,7 @@ type clusterWriter struct {
 	next  int
 	last  string            // the last key, of the node at which it is
 	acked map[string]string // body by key
+	told  []string          // answers 503
 	wrong []string
 }
 
@@ -81,7 +82,10 @@ func (w *clusterWriter) run(ctx context.Context, hubs []*hubproc.Hub, channel st
 				w.wrong = append(w.wrong, "twice: "+key)
 			}
 			w.acked[key] = body
-		case err == nil && r.status != 503:
+		case err == nil && r.status == 503:
+			w.told = append(w.told, fmt.Sprintf("%s %s: %.200s", time.Now().Format("05.000"), hubs[w.at].Addr, r.body))
+			w.at, w.last = (w.at+1)%len(hubs), ""
+		case err == nil:
 			w.wrong = append(w.wrong, fmt.Sprintf("%s: %d %.200s", body, r.status, r.body))
 			fallthrough
 		default:
@@ -531,4 +535,35 @@ func TestClusterWithout(t *testing.T) {
 	c.start(t)
 	c.lists(t)
 	untilWritten(t, gone.URL+"/channel/known", 10*time.Second)
+}
+
+// TestClusterRolling restarts one node after the other in order, under load: whoever tries the next node is never refused.
+func TestClusterRolling(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes a while")
+	}
+	t.Parallel()
+	c := startCluster(t, "--set", "storage.directory="+filepath.Join(t.TempDir(), "shared"), "--set", "app.stable_seconds=auto")
+	putChannel(t, c.hubs[0].URL, "rolling", `{}`)
+	for _, h := range c.hubs {
+		waitChannel(t, h.URL, "rolling", 5*time.Second)
+	}
+	w := c.crowd(t, "rolling")
+	for _, h := range c.hubs {
+		time.Sleep(500 * time.Millisecond)
+		if err := h.Stop(time.Minute); err != nil {
+			t.Error(err)
+		}
+		if err := h.Start(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	time.Sleep(500 * time.Millisecond)
+	w.stop()
+	w.check(t)
+	for _, one := range w.writers {
+		for _, s := range one.told {
+			t.Errorf("%s is refused: %s", one.name, s)
+		}
+	}
 }
