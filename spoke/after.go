@@ -14,7 +14,7 @@ func (n *Node) After(ctx context.Context, key hub.Key) error {
 	guard := n.opt.ClockGuard.Milliseconds()
 	for {
 		n.mu.Lock()
-		ahead := key.Millis() - n.minter.Wall()
+		ahead := key.Millis() - n.wall()
 		if ahead > guard {
 			n.mu.Unlock()
 			return hub.E(hub.Invalid, "the key %s lies %d ms ahead of this node's clock, more than app.clock_guard (%d ms) allows: send a key that a hub has given",

@@ -71,6 +71,8 @@ type cluster struct {
 	waiting []waitingKey      // a heap: stored, and not passed by the horizon
 	waiters []posWaiter       // for records that nobody's decision waits for
 	present map[string]roster.Stream
+	clocks  map[string]reading // of the others, by node
+	strayed bool               // that the own clock is out of the guard was said
 	members roster.Sessions
 }
 
@@ -108,6 +110,7 @@ func (c *cluster) run(ctx context.Context) error {
 	g.Go(func() error { return c.keepLearning(ctx) })
 	g.Go(func() error { return c.keepSending(ctx) })
 	g.Go(func() error { return c.keepWorking(ctx) })
+	g.Go(func() error { return c.keepClocks(ctx) })
 	err := g.Wait()
 	c.n.mu.Lock()
 	c.over = true
@@ -141,6 +144,9 @@ func recordOf(s spokelog.Stream) roster.Stream {
 func (n *Node) ownLow() hub.Mark {
 	if low, busy := n.flight.low(); busy {
 		return low
+	}
+	if n.stands() {
+		return n.minter.Last()
 	}
 	if n.minter.Peek() < n.limit {
 		m := n.minter.Now()
@@ -225,6 +231,9 @@ func (n *Node) lowOfFlight() hub.Mark {
 
 // writable says why nothing can be minted now; nil if it can. Under mu.
 func (c *cluster) writable() error {
+	if off, out := c.astray(); out {
+		return astrayError(off)
+	}
 	if !c.open {
 		return tryAgain("this node has not joined the others yet")
 	}

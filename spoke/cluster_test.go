@@ -30,6 +30,7 @@ type clusterNode struct {
 	address string
 	disk    *memdisk.Disk
 	session *local.Coordinator
+	clock   hub.Clock // nil: time.Now
 	server  *http.Server
 	stop    func()
 }
@@ -58,8 +59,12 @@ func (c *clusterNode) start() {
 	t := c.w.t
 	t.Helper()
 	c.session = c.w.store.Session(c.address)
+	clock := c.clock
+	if clock == nil {
+		clock = time.Now
+	}
 	n, _, err := Open(t.Context(), Options{
-		Disk: c.disk, Clock: time.Now, Cluster: &Cluster{Node: c.address, Coordinator: c.session, Rule: c.w.rule},
+		Disk: c.disk, Clock: clock, Cluster: &Cluster{Node: c.address, Coordinator: c.session, Rule: c.w.rule},
 	})
 	if err != nil {
 		t.Fatal(err)

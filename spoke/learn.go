@@ -256,6 +256,11 @@ func (c *cluster) clock(ctx context.Context) (hub.Mark, error) {
 	for {
 		n.mu.Lock()
 		next := n.minter.Peek()
+		if n.stands() {
+			m := n.minter.Last()
+			n.mu.Unlock()
+			return m, nil
+		}
 		if next < n.limit {
 			m := n.minter.Now()
 			n.ahead(m)

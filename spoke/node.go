@@ -163,8 +163,11 @@ func (n *Node) keepAhead(ctx context.Context) error {
 		case <-n.kick:
 		}
 		n.mu.Lock()
-		need := n.minter.Peek()
+		need, stands := n.minter.Peek(), n.stands()
 		n.mu.Unlock()
+		if stands {
+			continue
+		}
 		if err := n.raise(ctx, need+n.lead()/2); err != nil && ctx.Err() == nil {
 			n.log.Error("the clock file cannot be moved ahead; writes will wait for it", "err", err)
 			pause(ctx, namesRetry)
@@ -225,9 +228,17 @@ func (n *Node) raise(ctx context.Context, above hub.Mark) error {
 	n.mu.Lock()
 	to := max(above+1, n.minter.Peek()+n.lead())
 	enough := n.limit > above
+	var err error
+	if n.stands() { // its own time counts for nothing
+		to = above + 1
+		if above.Millis() > n.wall()+n.opt.ClockGuard.Milliseconds() {
+			off, _ := n.cluster.astray()
+			err = astrayError(off)
+		}
+	}
 	n.mu.Unlock()
-	if enough {
-		return nil
+	if enough || err != nil {
+		return err
 	}
 	if err := n.bound.raise(to); err != nil {
 		return err

@@ -14,6 +14,11 @@ const initial = "initial"
 func (n *Node) Now(ctx context.Context) (hub.Key, error) {
 	for {
 		n.mu.Lock()
+		if n.stands() {
+			off, _ := n.cluster.astray()
+			n.mu.Unlock()
+			return hub.Key{}, astrayError(off)
+		}
 		ms := n.minter.Peek().Millis()
 		if last := n.minter.Last(); last == n.nowEnd && n.minter.Wall() <= last.Millis() {
 			ms = last.Millis()
@@ -37,5 +42,8 @@ func (n *Node) Now(ctx context.Context) (hub.Key, error) {
 
 // clockStuck says that no key can be given.
 func clockStuck(err error) error {
+	if hub.Is(err, hub.Unavailable) { // it says why
+		return err
+	}
 	return hub.E(hub.KindOf(unavailable(err)), "the clock file cannot be moved ahead, so no key can be given: look at the disk of the data directory").Because(err)
 }

@@ -96,6 +96,7 @@ func (n *Node) Add(rt *web.Router) {
 	rt.Handle(http.MethodGet, recordsPath, c.serveRecords)
 	rt.Handle(http.MethodGet, readPath, c.serveRead)
 	rt.Handle(http.MethodGet, keysPath, c.serveKeys)
+	rt.Handle(http.MethodGet, clockPath, c.serveClock)
 }
 
 func streamIn(r *http.Request) (spokelog.Stream, error) {

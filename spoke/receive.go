@@ -250,7 +250,7 @@ func (c *cluster) inStep(ctx context.Context, f *frame) error {
 	n := c.n
 	for began := time.Now(); ; {
 		n.mu.Lock()
-		known, wall := f.epoch <= c.epoch(), n.minter.Wall()
+		known, wall := f.epoch <= c.epoch(), n.wall()
 		n.mu.Unlock()
 		limit := wall + n.opt.ClockGuard.Milliseconds()
 		if f.low.Millis() > limit {

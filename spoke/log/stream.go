@@ -31,10 +31,13 @@ func (l *Log) Stream(ctx context.Context, stream Stream, from From) iter.Seq2[Re
 	return func(yield func(Record, error) bool) {
 		l.rereadAll()
 		unread := false
-		lengths := map[*segment]int64{}
+		past := max(from.Above, from.Low).Millis() - slackMillis
+		lengths := map[*segment]int64{} // of those that may hold something
 		segs, _ := l.pinAll(func(s *segment) {
 			unread = unread || s.unread
-			lengths[s] = s.length
+			if s.closed == 0 || max(s.closed, s.maxMs) >= past {
+				lengths[s] = s.length
+			}
 		})
 		defer l.unpin(segs...)
 		if unread {
@@ -43,10 +46,11 @@ func (l *Log) Stream(ctx context.Context, stream Stream, from From) iter.Seq2[Re
 		}
 		v := &visit{stream: stream, from: from, yield: yield}
 		for _, s := range segs {
-			if s.closed > 0 && max(s.closed, s.maxMs) < max(from.Above, from.Low).Millis()-slackMillis {
+			length, may := lengths[s]
+			if !may {
 				continue
 			}
-			if err := l.visit(ctx, v, s, lengths[s]); err != nil {
+			if err := l.visit(ctx, v, s, length); err != nil {
 				if !errors.Is(err, errEnough) {
 					yield(Record{}, err)
 				}

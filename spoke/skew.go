@@ -1,0 +1,137 @@
+package spoke
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"timehub/hub"
+	"timehub/hub/web"
+)
+
+const (
+	clockPath  = "/internal/spoke/clock"
+	clockEvery = time.Second
+)
+
+// reading is the clock of another member, as it was seen last.
+type reading struct {
+	millis int64
+	at     time.Time // when, by the monotonic clock
+}
+
+func (r reading) now() int64 { return r.millis + time.Since(r.at).Milliseconds() }
+
+// clockAnswer is what a member says of its clock.
+type clockAnswer struct {
+	Clock int64 `json:"clock"`
+}
+
+// keepClocks asks the others for their clocks. An answer that took more than half the guard tells too little.
+func (c *cluster) keepClocks(ctx context.Context) error {
+	for {
+		nodes := c.nodes()
+		var wg sync.WaitGroup
+		for _, node := range nodes {
+			if node != c.opt.Node {
+				wg.Go(func() { c.readClock(ctx, node) })
+			}
+		}
+		wg.Wait()
+		c.n.mu.Lock()
+		for node := range c.clocks {
+			if !slices.Contains(nodes, node) {
+				delete(c.clocks, node)
+			}
+		}
+		off, astray := c.astray()
+		said := c.strayed
+		c.strayed = astray
+		c.n.mu.Unlock()
+		switch {
+		case astray && !said:
+			c.n.log.Error("the clock of this machine is out of the guard: nothing is written here, and all horizons wait, until it is set right", "ms", off)
+		case said && !astray:
+			c.n.log.Info("the clock of this machine is right again")
+		}
+		if !pause(ctx, clockEvery) {
+			return nil
+		}
+	}
+}
+
+func (c *cluster) readClock(ctx context.Context, node string) {
+	ctx, cancel := context.WithTimeout(ctx, peerTime)
+	defer cancel()
+	began := time.Now()
+	var a clockAnswer
+	err := c.ask(ctx, http.MethodGet, node, clockPath, nil, nil, &a)
+	took := time.Since(began)
+	if err != nil || took > c.n.opt.ClockGuard/2 {
+		return
+	}
+	c.n.mu.Lock()
+	if c.clocks == nil {
+		c.clocks = map[string]reading{}
+	}
+	c.clocks[node] = reading{a.Clock + took.Milliseconds()/2, time.Now()}
+	c.n.mu.Unlock()
+}
+
+func (c *cluster) serveClock(w http.ResponseWriter, _ *http.Request) error {
+	c.n.mu.Lock()
+	a := clockAnswer{c.n.minter.Wall()}
+	c.n.mu.Unlock()
+	return web.JSON(w, http.StatusOK, a)
+}
+
+// median is the middle of the clocks of all members, silent ones as last seen, this one included. Under mu.
+func (c *cluster) median() int64 {
+	if len(c.clocks) == 0 {
+		return c.n.minter.Wall()
+	}
+	var room [9]int64
+	all := append(room[:0], c.n.minter.Wall())
+	for _, r := range c.clocks {
+		all = append(all, r.now())
+	}
+	slices.Sort(all)
+	m := len(all) / 2
+	if len(all)%2 == 1 {
+		return all[m]
+	}
+	return all[m-1] + (all[m]-all[m-1])/2
+}
+
+// astray reports whether the clock of this machine is further from the median than the guard allows, and by how many ms it is off. Then clock, bound and
+// low stand still (ENGINE §4). Under mu.
+func (c *cluster) astray() (off int64, out bool) {
+	off = c.n.minter.Wall() - c.median()
+	guard := c.n.opt.ClockGuard.Milliseconds()
+	return off, off > guard || off < -guard
+}
+
+// wall is the time by the clocks, of all members if there are several. Under mu.
+func (n *Node) wall() int64 {
+	if n.cluster == nil {
+		return n.minter.Wall()
+	}
+	return n.cluster.median()
+}
+
+// stands reports whether the clock must not be moved by the time of this machine. Under mu.
+func (n *Node) stands() bool {
+	if n.cluster == nil {
+		return false
+	}
+	_, out := n.cluster.astray()
+	return out
+}
+
+func astrayError(off int64) error {
+	e := hub.E(hub.Unavailable, "the clock of this node is %d ms off those of the others, more than app.clock_guard allows: ask another node; its operator has to set it right", off)
+	e.RetryAfter = time.Second
+	return e
+}
