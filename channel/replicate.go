@@ -290,12 +290,8 @@ func (s *Service) untilLive(ctx context.Context, ch *hub.Channel) error {
 	if left <= 0 {
 		return nil
 	}
-	t := time.NewTimer(left)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
+	if !hub.Sleep(ctx, left) {
 		return ctx.Err()
-	case <-t.C:
-		return nil
 	}
+	return nil
 }

@@ -1,9 +1,24 @@
 package hub
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
 // Clock tells the time. Real ones carry Go's monotonic reading.
 type Clock func() time.Time
+
+// Sleep waits for d and reports whether it did; false: ctx ended first.
+func Sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
 
 const (
 	counterDigits = 3

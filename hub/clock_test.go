@@ -1,8 +1,10 @@
 package hub
 
 import (
+	"context"
 	"math/rand/v2"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -99,4 +101,25 @@ func TestHorizonCut(t *testing.T) {
 	if k, at := (Horizon{Seconds: 5}).Cut(held, now); k != held || !at.Equal(held.Time()) {
 		t.Errorf("held: %v %v", k, at)
 	}
+}
+
+// TestSleep: it waits, unless ctx ends first.
+func TestSleep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		if !Sleep(t.Context(), time.Hour) || time.Since(began) != time.Hour {
+			t.Errorf("slept for %v", time.Since(began))
+		}
+		if !Sleep(t.Context(), 0) || !Sleep(t.Context(), -time.Second) || time.Since(began) != time.Hour {
+			t.Errorf("slept for nothing, and woke after %v", time.Since(began))
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if Sleep(ctx, time.Hour) || time.Since(began) != time.Hour+time.Minute {
+			t.Errorf("ended after %v", time.Since(began))
+		}
+		if Sleep(ctx, time.Hour) {
+			t.Error("slept after the end")
+		}
+	})
 }

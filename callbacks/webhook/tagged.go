@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -272,12 +271,8 @@ func (s *Service) Run(ctx context.Context) error {
 		if err := s.Reconcile(ctx); err != nil && ctx.Err() == nil {
 			s.opt.Log.Warn("the webhooks of tags could not be brought up to date; trying again later", "err", err)
 		}
-		timer := time.NewTimer(s.opt.Reconcile*3/4 + rand.N(s.opt.Reconcile/2))
-		select {
-		case <-ctx.Done():
-			timer.Stop()
+		if !hub.Sleep(ctx, s.opt.Reconcile*3/4+rand.N(s.opt.Reconcile/2)) {
 			return nil
-		case <-timer.C:
 		}
 	}
 }

@@ -235,7 +235,7 @@ func (j *Jobs) lead(ctx context.Context, name string, run func(context.Context, 
 
 // rounds runs a round now and then; a round that fails is logged and comes again.
 func (j *Jobs) rounds(ctx context.Context, name string, every time.Duration, round func(context.Context) error) error {
-	for sleep(ctx, around(every)) {
+	for hub.Sleep(ctx, around(every)) {
 		if err := round(ctx); err != nil && ctx.Err() == nil {
 			j.opt.Log.Warn("a round of an archive job failed; it comes again", "job", name, "err", err)
 		}

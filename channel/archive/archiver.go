@@ -128,7 +128,7 @@ func (s *schedule) begin(ctx context.Context) error {
 			return nil
 		}
 		s.j.opt.Log.Warn("the archiver cannot list the channels; trying again", "err", err)
-		if !sleep(ctx, around(pause)) {
+		if !hub.Sleep(ctx, around(pause)) {
 			return context.Cause(ctx)
 		}
 		pause = min(2*pause, retryMax)

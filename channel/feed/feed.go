@@ -279,12 +279,8 @@ func (f *Feed) sleep(ctx context.Context, d time.Duration, wake <-chan struct{})
 
 // rest waits for d or the end of ctx: it is no place for a nudge.
 func rest(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
+	if !hub.Sleep(ctx, d) {
 		return context.Cause(ctx)
-	case <-t.C:
-		return nil
 	}
+	return nil
 }

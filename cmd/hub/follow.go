@@ -173,14 +173,10 @@ func (f *follower) recover(ctx context.Context, err error) error {
 
 // sleep waits, or ends with ctx.
 func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
+	if !hub.Sleep(ctx, d) {
 		return ctx.Err()
 	}
+	return nil
 }
 
 // keyPath is a key as it stands in a URL; one without a hash is the begin of its millisecond.

@@ -65,12 +65,12 @@ func (w *world) write(ctx context.Context, rng *rand.Rand) {
 		}
 		cancel()
 		if w.ration.Add(-1) < 0 { // enough for this life: from here on, slowly
-			sleep(ctx, time.Second*w.config.Stretch)
+			hub.Sleep(ctx, time.Second*w.config.Stretch)
 		}
 		if f == Refused || f == Doubtful {
-			sleep(ctx, time.Duration(rng.Int64N(int64(time.Second))))
+			hub.Sleep(ctx, time.Duration(rng.Int64N(int64(time.Second))))
 		} else if rng.IntN(4) > 0 {
-			sleep(ctx, time.Duration(rng.ExpFloat64()*float64(w.config.Think)))
+			hub.Sleep(ctx, time.Duration(rng.ExpFloat64()*float64(w.config.Think)))
 		}
 	}
 }
@@ -133,7 +133,7 @@ func (w *world) keyedWrite(ctx context.Context, rng *rand.Rand) Fate {
 			}
 			return f
 		}
-		sleep(ctx, time.Duration(rng.Int64N(int64(time.Second)))) // the source tries again
+		hub.Sleep(ctx, time.Duration(rng.Int64N(int64(time.Second)))) // the source tries again
 	}
 }
 
@@ -187,9 +187,9 @@ func (w *world) read(ctx context.Context, rng *rand.Rand) {
 			r.ask(r.question(c))
 		}
 		if w.looks.Add(-1) < 0 {
-			sleep(ctx, time.Second*w.config.Stretch)
+			hub.Sleep(ctx, time.Second*w.config.Stretch)
 		}
-		sleep(ctx, time.Duration(rng.ExpFloat64()*float64(w.config.Think)*2))
+		hub.Sleep(ctx, time.Duration(rng.ExpFloat64()*float64(w.config.Think)*2))
 	}
 }
 
@@ -310,7 +310,7 @@ func (l *Ledger) Pick(rng *rand.Rand, channel string) hub.Key {
 // archive carries what is stable to long-term storage, and remembers how far it is.
 func (w *world) archive(ctx context.Context, rng *rand.Rand) {
 	r := &reader{w, ctx, rng}
-	for sleep(ctx, time.Duration(spread(rng, 0.01, 3)*float64(time.Second))) && !w.done(ctx) {
+	for hub.Sleep(ctx, time.Duration(spread(rng, 0.01, 3)*float64(time.Second))) && !w.done(ctx) {
 		for _, c := range w.config.Channels {
 			if c == w.config.Forgotten || rng.IntN(3) == 0 {
 				continue

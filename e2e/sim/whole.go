@@ -208,7 +208,7 @@ func (h *wholeHub) Last(ctx context.Context, ask func(Ask) (Answer, bool)) error
 		return err
 	}
 	// Longer than the longest pause between two attempts, and than a round of the verifier; a clock that was set back has to catch up first.
-	sleep(ctx, 30*time.Minute+max(0, at.Time().Sub(h.site.Clock())))
+	hub.Sleep(ctx, 30*time.Minute+max(0, at.Time().Sub(h.site.Clock())))
 	for name, storage := range h.stage.storages {
 		for _, t := range []struct {
 			tier hub.Tier

@@ -230,7 +230,7 @@ func (w *world) use(ctx, nemesis context.Context, lift func(), wg *sync.WaitGrou
 	for _, t := range p.troubles {
 		if t.at > 0 {
 			wg.Go(func() {
-				if sleep(nemesis, t.at) {
+				if hub.Sleep(nemesis, t.at) {
 					w.strike(nemesis, t, wg)
 				}
 			})
@@ -325,7 +325,7 @@ func (w *world) strike(ctx context.Context, t trouble, wg *sync.WaitGroup) {
 	}
 	wg.Go(func() {
 		if t.length > 0 {
-			sleep(ctx, t.length)
+			hub.Sleep(ctx, t.length)
 			end()
 			w.ledger.Note("no more: %v", t)
 			return
@@ -337,23 +337,12 @@ func (w *world) strike(ctx context.Context, t trouble, wg *sync.WaitGroup) {
 	})
 }
 
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
-}
-
 // recover checks that a hub whose disk is good again takes writes again, and that its horizon goes on.
 func (w *world) recover(ctx context.Context) {
 	if w.full.Swap(false) {
 		w.disk.SetCapacity(0)
 	}
-	sleep(ctx, settled)
+	hub.Sleep(ctx, settled)
 	for _, c := range w.config.Channels {
 		body := w.writing(c, false, 50)
 		k, fate, err := w.hub.Put(ctx, c, body.bodies[0])

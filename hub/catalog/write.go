@@ -135,12 +135,8 @@ func (c *Catalog[T]) tell(ctx context.Context, id, write string) {
 }
 
 func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
+	if !hub.Sleep(ctx, d) {
 		return context.Cause(ctx)
 	}
+	return nil
 }

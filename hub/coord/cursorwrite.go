@@ -25,7 +25,7 @@ func (s *Cursors) Run(ctx context.Context) error {
 			return s.stop(ctx)
 		case <-s.wake:
 		}
-		if !sleep(ctx, pause) {
+		if !hub.Sleep(ctx, pause) {
 			return s.stop(ctx)
 		}
 		if err := s.Flush(ctx); err != nil && ctx.Err() == nil {

@@ -50,7 +50,7 @@ func Lead(ctx context.Context, l Leases, name string, run func(ctx context.Conte
 				pause = leadPause
 			}
 		}
-		if !sleep(ctx, pause/2+rand.N(pause)) {
+		if !hub.Sleep(ctx, pause/2+rand.N(pause)) {
 			return context.Cause(ctx)
 		}
 		pause = min(2*pause, leadPauseMax)
@@ -104,16 +104,4 @@ func release(ctx context.Context, lease Lease) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
 	defer cancel()
 	_ = lease.Release(ctx)
-}
-
-// sleep waits for d and reports whether it did; false: ctx ended first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

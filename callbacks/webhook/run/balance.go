@@ -4,6 +4,8 @@ import (
 	"context"
 	"math/rand/v2"
 	"time"
+
+	"timehub/hub"
 )
 
 // memberGroup are the nodes that run webhooks.
@@ -30,7 +32,7 @@ func (m *Manager) balance(ctx context.Context) {
 		if ctx.Err() == nil {
 			m.opt.Log.Warn("this node cannot say that it runs webhooks; trying again", "err", err)
 		}
-		if !rest(ctx, pause) {
+		if !hub.Sleep(ctx, pause) {
 			return
 		}
 	}
@@ -51,7 +53,7 @@ func (m *Manager) balance(ctx context.Context) {
 		case <-timer:
 		case <-wake:
 		}
-		if !rest(ctx, balanceAfter/2+rand.N(balanceAfter)) {
+		if !hub.Sleep(ctx, balanceAfter/2+rand.N(balanceAfter)) {
 			return
 		}
 		if members, _, err := m.opt.Members.List(ctx, memberGroup); err == nil && len(members) > 1 {

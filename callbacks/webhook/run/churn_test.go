@@ -39,7 +39,7 @@ func churn(w *world, rnd *rand.Rand) {
 			d = time.Duration(luck.IntN(8)) * time.Second
 		}
 		mu.Unlock()
-		if !rest(ctx, d) {
+		if !hub.Sleep(ctx, d) {
 			return o
 		}
 		mu.Lock()
@@ -137,7 +137,7 @@ func nodes(t *testing.T, rnd *rand.Rand) {
 		mu.Lock()
 		d, fails := time.Duration(luck.IntN(30))*time.Millisecond, luck.IntN(3) == 0
 		mu.Unlock()
-		rest(ctx, d)
+		hub.Sleep(ctx, d)
 		mu.Lock()
 		defer mu.Unlock()
 		if fails {
@@ -293,7 +293,7 @@ func TestLives(t *testing.T) {
 
 func lives(w *world, rnd *rand.Rand) {
 	w.consumer.set(func(ctx context.Context, _ call, n int) deliver.Outcome {
-		rest(ctx, 7*time.Millisecond)
+		hub.Sleep(ctx, 7*time.Millisecond)
 		if n%3 == 1 {
 			return status(500)
 		}

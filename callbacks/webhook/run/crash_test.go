@@ -81,7 +81,7 @@ func crashes(t *testing.T, parallel int, orderBy string, rnd *rand.Rand) {
 			running++
 			d, fails, lost := time.Duration(luck.IntN(20))*time.Millisecond, luck.IntN(4) == 0, luck.IntN(2) == 0
 			w.mu.Unlock()
-			rest(ctx, d)
+			hub.Sleep(ctx, d)
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			running--

@@ -96,12 +96,12 @@ func (s *session) failed(e *entry, o deliver.Outcome) bool {
 	}
 	d := s.pause(e.tries, o.RetryAfter)
 	if !e.replay {
-		return rest(s.ctx, d)
+		return hub.Sleep(s.ctx, d)
 	}
 	s.ledger.leave()
 	s.hire()
 	defer s.ledger.back(s.ctx)
-	return rest(s.ctx, d)
+	return hub.Sleep(s.ctx, d)
 }
 
 // pauseHook stops the webhook, because its consumer wants no more.
@@ -144,7 +144,7 @@ func (s *session) trouble(what string, e *entry, err error) {
 	if e.trouble == 1 {
 		s.opt.Log.Warn(what, "webhook", s.w.Name, "path", e.path(), "err", err)
 	}
-	rest(s.ctx, min(retryMin<<min(e.trouble-1, 16), retryMax))
+	hub.Sleep(s.ctx, min(retryMin<<min(e.trouble-1, 16), retryMax))
 }
 
 // giveUp is tested before each attempt; "" means: go on.
@@ -210,7 +210,7 @@ func (s *session) tell(e *entry, line webhook.Line) bool {
 			return false
 		}
 		lasting := hub.Is(err, hub.NotFound) || hub.Is(err, hub.Invalid) || hub.Is(err, hub.Forbidden) || hub.Is(err, hub.TooLarge)
-		if lasting || !rest(ctx, pause) {
+		if lasting || !hub.Sleep(ctx, pause) {
 			if s.ctx.Err() != nil {
 				return false
 			}

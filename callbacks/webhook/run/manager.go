@@ -290,7 +290,7 @@ func (h *hook) keep(ctx context.Context) {
 		err := coord.Lead(life, m.opt.Leases, webhook.LeasePrefix+"/"+h.name, h.lead)
 		if err != nil && life.Err() == nil {
 			m.opt.Log.Error("a webhook cannot run; trying again", "webhook", h.name, "err", err)
-			rest(life, pause)
+			hub.Sleep(life, pause)
 			pause = min(2*pause, retryMax)
 		}
 		quit(nil)
@@ -329,7 +329,7 @@ func (h *hook) lead(ctx context.Context, fence uint64) error {
 		if time.Since(began) > time.Minute {
 			pause = retryMin
 		}
-		rest(inner, pause) // over at once if it was told to end
+		hub.Sleep(inner, pause) // over at once if it was told to end
 		pause = min(2*pause, retryMax)
 		cancel(nil)
 	}
@@ -339,15 +339,3 @@ const (
 	retryMin = 50 * time.Millisecond // after something of our own failed, doubled up to retryMax
 	retryMax = 5 * time.Second
 )
-
-// rest waits for d or the end of ctx, and reports whether ctx goes on.
-func rest(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
-}

@@ -192,7 +192,7 @@ func (s *session) lanes(entries []*entry) ([]string, error) {
 			return values, nil
 		}
 		s.opt.Log.Warn("the values that items are ordered by cannot be read; trying again", "webhook", s.w.Name, "err", err)
-		if !rest(s.ctx, pause) {
+		if !hub.Sleep(s.ctx, pause) {
 			return nil, context.Cause(s.ctx)
 		}
 	}

@@ -125,7 +125,7 @@ func TestPeriodsParallel(t *testing.T) {
 			hangs := first == c.path
 			w.mu.Unlock()
 			if hangs {
-				rest(ctx, 100*time.Second)
+				hub.Sleep(ctx, 100*time.Second)
 			}
 			return accepted
 		})
@@ -318,7 +318,7 @@ func TestReplayFails(t *testing.T) {
 		time.Sleep(time.Hour)
 		var open atomic.Bool
 		w.consumer.set(func(ctx context.Context, c call, _ int) deliver.Outcome {
-			rest(ctx, 10*time.Millisecond)
+			hub.Sleep(ctx, 10*time.Millisecond)
 			if c.path == old[0] && !open.Load() || c.path == old[1] {
 				return status(503)
 			}
@@ -453,7 +453,7 @@ func TestGreatBodies(t *testing.T) {
 		w.start()
 		w.put(func(h *webhook.Webhook) { h.Payload, h.ParallelCalls = webhook.Items, 8 })
 		w.consumer.set(func(ctx context.Context, _ call, n int) deliver.Outcome {
-			rest(ctx, time.Second)
+			hub.Sleep(ctx, time.Second)
 			if n == 0 {
 				return status(500)
 			}

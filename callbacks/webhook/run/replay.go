@@ -169,7 +169,7 @@ func (s *session) searchReplay() *entry {
 		if s.ctx.Err() == nil {
 			s.opt.Log.Warn("what should be delivered again cannot be read; trying again", "webhook", s.w.Name, "err", err)
 		}
-		if !rest(s.ctx, pause) {
+		if !hub.Sleep(s.ctx, pause) {
 			return nil
 		}
 		pause = min(2*pause, retryMax)

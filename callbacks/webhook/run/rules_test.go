@@ -329,7 +329,7 @@ func TestMoved(t *testing.T) {
 		newest := paths[4]
 		w.consumer.set(func(ctx context.Context, c call, _ int) deliver.Outcome {
 			if c.path > newest {
-				rest(ctx, time.Hour)
+				hub.Sleep(ctx, time.Hour)
 			}
 			return accepted
 		})
@@ -509,7 +509,7 @@ func TestOrderBy(t *testing.T) {
 			if g == `{"v":0}` {
 				<-open
 			}
-			rest(ctx, time.Millisecond)
+			hub.Sleep(ctx, time.Millisecond)
 			w.mu.Lock()
 			done = append(done, c.path)
 			delete(running, g)

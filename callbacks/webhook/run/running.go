@@ -6,6 +6,8 @@ import (
 	"errors"
 	"slices"
 	"time"
+
+	"timehub/hub"
 )
 
 var errYielded = errors.New("the webhook was stopped on this node by hand")
@@ -65,7 +67,7 @@ func (m *Manager) Runs(ctx context.Context, name string) bool {
 		if m.sessionOf(name) != nil {
 			return true
 		}
-		if !rest(ctx, pause) {
+		if !hub.Sleep(ctx, pause) {
 			return false
 		}
 	}

@@ -336,7 +336,7 @@ func (c *consumer) paths() (all []string) {
 // slow takes d, or until ctx ends.
 func slow(d time.Duration, o deliver.Outcome) func(context.Context, call, int) deliver.Outcome {
 	return func(ctx context.Context, _ call, _ int) deliver.Outcome {
-		rest(ctx, d)
+		hub.Sleep(ctx, d)
 		return o
 	}
 }

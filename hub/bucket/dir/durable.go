@@ -258,14 +258,10 @@ func (b *Bucket) lock(ctx context.Context) (unlock func() error, err error) {
 }
 
 func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
+	if !hub.Sleep(ctx, d) {
 		return ctx.Err()
 	}
+	return nil
 }
 
 // deleteRun is how many names go under one lock.

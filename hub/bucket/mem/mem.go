@@ -109,14 +109,10 @@ func wait(ctx context.Context, d time.Duration) error {
 	if d <= 0 {
 		return ctx.Err()
 	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
+	if !hub.Sleep(ctx, d) {
 		return ctx.Err()
 	}
+	return nil
 }
 
 // answer ends a call that has had its effect.

@@ -103,14 +103,10 @@ func unmet(opt bucket.PutOptions, err error) error {
 }
 
 func pause(ctx context.Context, try int) error {
-	t := time.NewTimer(time.Duration(try*try) * 20 * time.Millisecond)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
+	if !hub.Sleep(ctx, time.Duration(try*try)*20*time.Millisecond) {
 		return context.Cause(ctx)
 	}
+	return nil
 }
 
 func info(name string, size int64, etag *string, m map[string]string) bucket.Info {

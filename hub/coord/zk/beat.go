@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"timehub/hub"
 )
 
 // A lease counts as lost when the last answer is this part of the session's time-out old: 2/3.
@@ -36,11 +38,7 @@ func (c *Coordinator) beat(ctx context.Context) error {
 		if _, err := call(ctx, c, "look at", c.root, func(conn driver) (bool, error) { return conn.exists(c.root) }); err == nil {
 			c.alive(s, began)
 		}
-		t := time.NewTimer(pause)
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
+		if !hub.Sleep(ctx, pause) {
 			return nil
 		}
 	}
@@ -74,11 +72,7 @@ func (c *Coordinator) fence(ctx context.Context) error {
 		}
 		c.mu.Unlock()
 		// A lease that is acquired meanwhile has a contact that is not older than this moment.
-		t := time.NewTimer(min(left, c.opt.Session/10) + time.Millisecond)
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
+		if !hub.Sleep(ctx, min(left, c.opt.Session/10)+time.Millisecond) {
 			return nil
 		}
 	}

@@ -231,7 +231,7 @@ func (c *Coordinator) clean(ctx context.Context) error {
 				c.mu.Lock()
 				c.orphans[o] = struct{}{}
 				c.mu.Unlock()
-				if !wait(ctx, time.Second) {
+				if !hub.Sleep(ctx, time.Second) {
 					return nil
 				}
 				poke(c.tidy)
@@ -250,15 +250,4 @@ func (c *Coordinator) lost() []orphan {
 	}
 	clear(c.orphans)
 	return list
-}
-
-func wait(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

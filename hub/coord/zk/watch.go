@@ -10,6 +10,8 @@ import (
 
 	"github.com/go-zookeeper/zk"
 	"golang.org/x/sync/errgroup"
+
+	"timehub/hub"
 )
 
 // watchPause is the pause before a watch is set again that could not be set.
@@ -116,12 +118,7 @@ func (c *Coordinator) keep(ctx context.Context, t *target) {
 			events, last, err = c.armBell(ctx, t, last)
 		}
 		if err != nil {
-			timer := time.NewTimer(watchPause)
-			select {
-			case <-timer.C:
-			case <-ctx.Done():
-				timer.Stop()
-			}
+			hub.Sleep(ctx, watchPause)
 			continue
 		}
 		var second <-chan zk.Event // nil for a bell: never ready
