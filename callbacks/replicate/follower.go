@@ -74,7 +74,7 @@ func (f *follower) run(ctx context.Context) {
 			return
 		}
 		f.log().Error("replication ended; it begins again", "err", err)
-		sleep(ctx, f.r.opt.RetryMax)
+		hub.Sleep(ctx, f.r.opt.RetryMax)
 	}
 }
 
@@ -140,7 +140,7 @@ func (f *follower) lead(ctx context.Context, fence uint64) error {
 		if e := (*hub.Error)(nil); errors.As(err, &e) {
 			wait = max(wait, min(e.RetryAfter, f.r.opt.RetryMax))
 		}
-		if !sleep(ctx, wait) {
+		if !hub.Sleep(ctx, wait) {
 			return context.Cause(ctx)
 		}
 		pause = min(2*pause, f.r.opt.RetryMax)

@@ -238,15 +238,3 @@ func (r *Replicator) set(ctx context.Context, group *sync.WaitGroup, id string, 
 		f.run(inner)
 	})
 }
-
-// sleep waits, and reports false if ctx ended first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
-}
