@@ -137,13 +137,27 @@ func (s *Service) Stream(ctx context.Context, ch *hub.Channel, q Search, order h
 	if q.Kind == InWindow {
 		h := q.query(ch.Name)
 		h.Reverse = bool(order)
-		return s.header(ch, q, f), s.items(ctx, ch, h, f), nil
+		a := s.header(ch, q, f)
+		if !q.Stable && q.Tier.Short() {
+			a.Silent = s.silent(ctx, ch, h)
+		}
+		return a, s.items(ctx, ch, h, f), nil
 	}
 	a, err := s.find(ctx, ch, q, f)
 	if err != nil {
 		return Answer{}, nil, err
 	}
 	return a, s.itemsOf(ctx, ch, s.held(ch, q), a.Keys, order, f), nil
+}
+
+// silent is how many stores do not answer for the newest end of a window: items cannot say so. What fails here fails again when the items are read.
+func (s *Service) silent(ctx context.Context, ch *hub.Channel, h hub.Query) int {
+	h.Channel, h.Reverse, h.Limit = ch.Name, true, 1
+	page, err := s.opt.Short.Keys(ctx, h)
+	if err != nil {
+		return 0
+	}
+	return page.Silent
 }
 
 // itemsOf reads the items of ascending keys, and none that appeared between them since.

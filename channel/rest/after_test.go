@@ -69,3 +69,36 @@ func TestHubAfterAlone(t *testing.T) {
 	w.put("x", "")
 	w.want(w.do("POST", "/channel/x", "a", "Hub-After: 2021/03/04/05/06/07/089/00Aabc"), 201)
 }
+
+// silentShort has others that do not answer.
+type silentShort struct{ *memShort }
+
+func (s silentShort) Keys(ctx context.Context, q hub.Query) (hub.Page, error) {
+	page, err := s.memShort.Keys(ctx, q)
+	if !q.Stable {
+		page.Silent = 2
+	}
+	return page, err
+}
+
+// Whoever asks for what is not stable is told who did not answer, in bulk too.
+func TestHubSilent(t *testing.T) {
+	w := newWorld(t, func(so *channel.Options, _ *Options) { so.Short = silentShort{so.Short.(*memShort)} })
+	w.put("x", "")
+	w.post("x", "a")
+	for target, want := range map[string]string{
+		"/channel/x/2021/03/04?stable=false":           "2",
+		"/channel/x/2021/03/04?stable=false&bulk=true": "2",
+		"/channel/x/latest/5?stable=false":             "2",
+		"/channel/x/latest/5?stable=false&bulk=true":   "2",
+		"/channel/x/latest?stable=false":               "2",
+		"/channel/x/2021/03/04":                        "",
+		"/channel/x/2021/03/04?bulk=true":              "",
+		"/channel/x/latest/5":                          "",
+	} {
+		r := w.get(target)
+		if got := r.header.Get("Hub-Silent"); got != want || r.code >= 400 {
+			t.Errorf("%s: %d, Hub-Silent %q, want %q", target, r.code, got, want)
+		}
+	}
+}
