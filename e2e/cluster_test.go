@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -517,11 +518,10 @@ func TestClusterWithout(t *testing.T) {
 	c.start(t)
 	untilWritten(t, c.hubs[1].URL+"/channel/known", 10*time.Second)
 
-	_, port, _ := strings.Cut(c.hubs[2].Addr, ":")
 	gone := c.hubs[2]
 	eventually(t, "a node is decommissioned", func() bool {
-		r, err := call(t.Context(), "POST", "http://localhost:"+port+"/internal/cluster/decommission", nil)
-		return err == nil && r.status == 200
+		_, err := c.node(t, "remove", gone.Addr)
+		return err == nil
 	})
 	if code, err := gone.Exit(time.Minute); err != nil || code == 0 || !strings.Contains(gone.Log(), "was decommissioned") {
 		t.Fatalf("it ends with %d, %v", code, err)
@@ -530,11 +530,26 @@ func TestClusterWithout(t *testing.T) {
 		t.Fatal("it starts again")
 	}
 	untilWritten(t, c.hubs[0].URL+"/channel/known", 10*time.Second)
-	_, port, _ = strings.Cut(c.hubs[0].Addr, ":")
-	must(t, 202, "POST", "http://localhost:"+port+"/internal/cluster/recommission/"+gone.Addr, nil)
+	if out, err := c.node(t, "ls"); err != nil || !strings.Contains(out, gone.Addr) || strings.Count(out, "member") != 2 || strings.Count(out, "decommissioned") != 1 {
+		t.Errorf("the list of nodes: %v\n%s", err, out)
+	}
+	if out, err := c.node(t, "return", gone.Addr); err != nil {
+		t.Errorf("calling it back: %v %s", err, out)
+	}
 	c.start(t)
 	c.lists(t)
 	untilWritten(t, gone.URL+"/channel/known", 10*time.Second)
+}
+
+// node runs `hub node …` against the first hub.
+func (c *hubCluster) node(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	bin, err := hubBinary.get()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command(bin, append([]string{"--hub", c.hubs[0].URL, "node"}, args...)...).CombinedOutput()
+	return string(out), err
 }
 
 // TestClusterRolling restarts one node after the other in order, under load: whoever tries the next node is never refused.

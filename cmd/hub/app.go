@@ -145,7 +145,7 @@ func (a *app) root() *cobra.Command {
 	flags.StringVar(&a.hubURL, "hub", a.env("HUB_URL", "http://127.0.0.1:8080"), "base URL of the hub to talk to (environment HUB_URL)")
 	flags.BoolVar(&a.json, "json", false, "print results and errors as JSON")
 	root.AddCommand(a.serveCommand(), a.configCommand(), a.versionCommand(), a.channelCommand(), a.putCommand(), a.getCommand(), a.lsCommand(),
-		a.tailCommand(), a.webhookCommand(), a.importCommand(), a.exportCommand())
+		a.tailCommand(), a.webhookCommand(), a.nodeCommand(), a.importCommand(), a.exportCommand())
 	return root
 }
 

@@ -10,6 +10,7 @@ import (
 	"mime/multipart"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -423,5 +424,37 @@ func TestKeyOf(t *testing.T) {
 		if (err == nil) != (want != "") || err == nil && k.String() != want {
 			t.Errorf("%s: %v, %v", address, k, err)
 		}
+	}
+}
+
+// The nodes of a cluster, and that whoever changes them says localhost to a hub on the own machine.
+func TestNodes(t *testing.T) {
+	var asked []string
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked = append(asked, r.Method+" "+r.Host[:strings.IndexByte(r.Host, ':')]+" "+r.RequestURI)
+		if r.Method == http.MethodGet {
+			fmt.Fprint(w, `{"spokeCluster": [{"server": "a:1"}], "decommissioned": {"withinSpokeTTL": [], "doNotStart": [{"server": "b:1"}]},
+				"detail": {"epoch": 3, "disks": [{"id": "d", "ordinal": 1, "node": "a:1", "session": true, "answers": true, "whole": true, "skew": -2, "lag": 20}]}}`)
+		}
+	}))
+	defer s.Close()
+	c, err := New(Options{URL: s.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	cl, err := c.Cluster(t.Context())
+	want := Node{Node: "a:1", Disk: "d", Session: true, Answers: true, Whole: true, Skew: -2, Lag: 20}
+	if err != nil || len(cl.Nodes) != 1 || cl.Nodes[0] != want || len(cl.Members) != 1 || len(cl.Left) != 1 || len(cl.Leaving) != 0 {
+		t.Errorf("%+v, %v", cl, err)
+	}
+	for _, err := range []error{c.RemoveNode(t.Context(), "a:1"), c.RemoveNode(t.Context(), ""), c.ReturnNode(t.Context(), "b:1"), c.CloseNode(t.Context(), "1.2")} {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	if want := []string{"GET 127.0.0.1 /internal/cluster", "POST localhost /internal/cluster/decommission?node=a%3A1", "POST localhost /internal/cluster/decommission",
+		"POST localhost /internal/cluster/recommission/b:1", "POST localhost /internal/cluster/close/1.2"}; !slices.Equal(asked, want) {
+		t.Errorf("asked: %q", asked)
 	}
 }

@@ -1,0 +1,102 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"net"
+	"net/http"
+	"net/url"
+)
+
+// Cluster is how the nodes stand that are one hub, as one of them sees it.
+type Cluster struct {
+	Members []string // host:port, sorted
+	Leaving []string // being decommissioned
+	Left    []string // must be called back before they start
+	Nodes   []Node   // what is known of each; empty on a hub that is alone
+	Raw     json.RawMessage
+}
+
+// Node is one of them, with its disk.
+type Node struct {
+	Node    string `json:"node"`
+	Disk    string `json:"id"`
+	Session bool   `json:"session"` // it has one with the coordinator
+	Answers bool   `json:"answers"`
+	Whole   bool   `json:"whole"` // it has caught up with everything
+	Joining bool   `json:"joining"`
+	Leaving bool   `json:"leaving"`
+	Skew    int64  `json:"skew"` // of its clock, in ms
+	Lag     int64  `json:"lag"`  // ms from the clock back to its horizon
+	Error   string `json:"error"`
+}
+
+const clusterPath = "/internal/cluster"
+
+// Cluster asks for the members.
+func (c *Client) Cluster(ctx context.Context) (Cluster, error) {
+	type server struct{ Server string }
+	var d struct {
+		SpokeCluster   []server
+		Decommissioned struct{ WithinSpokeTTL, DoNotStart []server }
+		Detail         json.RawMessage
+	}
+	if _, err := c.document(ctx, request{method: http.MethodGet, path: clusterPath, again: true}, &d); err != nil {
+		return Cluster{}, err
+	}
+	names := func(list []server) []string {
+		out := []string{}
+		for _, s := range list {
+			out = append(out, s.Server)
+		}
+		return out
+	}
+	cl := Cluster{Members: names(d.SpokeCluster), Leaving: names(d.Decommissioned.WithinSpokeTTL), Left: names(d.Decommissioned.DoNotStart), Raw: d.Detail}
+	if len(d.Detail) == 0 {
+		return cl, nil
+	}
+	var detail struct{ Disks []Node }
+	if err := json.Unmarshal(d.Detail, &detail); err != nil {
+		return cl, err
+	}
+	cl.Nodes = detail.Disks
+	return cl, nil
+}
+
+// RemoveNode begins to decommission a node; "" is the one that is asked. A hub takes it from callers on its own machine only, and so do the next two.
+func (c *Client) RemoveNode(ctx context.Context, node string) error {
+	r := request{method: http.MethodPost, path: c.local(clusterPath + "/decommission")}
+	if node != "" {
+		r.query = url.Values{"node": {node}}
+	}
+	_, err := c.document(ctx, r, nil)
+	return err
+}
+
+// ReturnNode lets a node that was decommissioned be started again.
+func (c *Client) ReturnNode(ctx context.Context, node string) error {
+	_, err := c.document(ctx, request{method: http.MethodPost, path: c.local(clusterPath + "/recommission/" + url.PathEscape(node))}, nil)
+	return err
+}
+
+// CloseNode closes now what a node that is gone (host:port), or an incarnation (ordinal.number), has left open.
+func (c *Client) CloseNode(ctx context.Context, what string) error {
+	_, err := c.document(ctx, request{method: http.MethodPost, path: c.local(clusterPath + "/close/" + url.PathEscape(what))}, nil)
+	return err
+}
+
+// local is the URL of a path for a caller on the hub's machine, who has to say localhost.
+func (c *Client) local(path string) string {
+	u, err := url.Parse(c.base)
+	if err != nil {
+		return path
+	}
+	if ip := net.ParseIP(u.Hostname()); ip == nil || !ip.IsLoopback() {
+		return path
+	}
+	port := u.Port()
+	if u.Host = "localhost"; port != "" {
+		u.Host = net.JoinHostPort(u.Host, port)
+	}
+	return u.String() + path
+}
