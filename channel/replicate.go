@@ -145,7 +145,10 @@ func (s *Service) storeReplica(ctx context.Context, ch *hub.Channel, it *Replica
 	if from == nil {
 		from, size = bytes.NewReader(it.Body), int64(len(it.Body))
 	}
-	n, err := s.opt.Long.WriteLarge(ctx, ch, it.Key, it.ContentType, &exactReader{r: from, left: size, known: size >= 0})
+	if size > s.opt.MaxItemBytes {
+		return nil, errTooLargeHere
+	}
+	n, err := s.opt.Long.WriteLarge(ctx, ch, it.Key, it.ContentType, &exactReader{r: from, left: size, known: size >= 0, room: s.opt.MaxItemBytes})
 	if err != nil {
 		return nil, fmt.Errorf("store the body of a large item: %w", err)
 	}
@@ -156,17 +159,24 @@ func (s *Service) storeReplica(ctx context.Context, ch *hub.Channel, it *Replica
 	return text, nil
 }
 
-// exactReader fails unless its source has just the bytes that were announced.
+// errTooLargeHere: nothing after such an item is replicated, until it may be stored here or is gone there.
+var errTooLargeHere = hub.E(hub.TooLarge, "the source has an item of more bytes than one may have here (app.maxItemSizeMB)")
+
+// exactReader fails unless its source has just the bytes that were announced, and never gives more than there is room for.
 type exactReader struct {
 	r     io.Reader
 	left  int64
 	known bool
+	room  int64
 }
 
 func (e *exactReader) Read(p []byte) (int, error) {
 	n, err := e.r.Read(p)
 	e.left -= int64(n)
+	e.room -= int64(n)
 	switch {
+	case e.room < 0:
+		return n, errTooLargeHere
 	case !e.known:
 	case e.left < 0:
 		return n, errors.New("the body is longer than it was said to be")

@@ -183,8 +183,10 @@ func TestReplicateLarge(t *testing.T) {
 	broken := errors.New("the line broke")
 	for name, it := range map[string]channel.Replica{
 		"short": {Key: b, Reader: strings.NewReader(body[:100]), Size: 300}, "long": {Key: h.ago(0, "dddddd"), Reader: strings.NewReader(body), Size: 299},
-		"cut":    {Key: h.ago(0, "ffffff"), Reader: strings.NewReader(body[:100]), Size: 300},
-		"broken": {Key: h.ago(0, "eeeeee"), Reader: io.MultiReader(strings.NewReader(body), badReader{broken}), Size: -1},
+		"cut":     {Key: h.ago(0, "ffffff"), Reader: strings.NewReader(body[:100]), Size: 300},
+		"endless": {Key: h.ago(0, "gggggg"), Reader: io.MultiReader(strings.NewReader(body), strings.NewReader(body)), Size: -1},
+		"great":   {Key: h.ago(0, "hhhhhh"), Reader: strings.NewReader(body + body), Size: 600},
+		"broken":  {Key: h.ago(0, "eeeeee"), Reader: io.MultiReader(strings.NewReader(body), badReader{broken}), Size: -1},
 	} {
 		err := h.Replicate(ctx, ch, it)
 		if it.Key == b && err != nil || it.Key != b && err == nil {
