@@ -166,7 +166,7 @@ func TestReplicateRules(t *testing.T) {
 
 // TestReplicateLarge: the body goes to long-term storage under the item's own key; one that ends too early leaves nothing, and never replaces a whole one.
 func TestReplicateLarge(t *testing.T) {
-	h, ch := mirror(t, from, func(o *channel.Options) { o.LargeBytes = 100 })
+	h, ch := mirror(t, from, func(o *channel.Options) { o.LargeBytes, o.MaxItemBytes = 100, 400 })
 	body := strings.Repeat("0123456789", 30)
 	a, b, c := h.ago(3, "aaaaaa"), h.ago(2, "bbbbbb"), h.ago(1, "cccccc")
 	for n, it := range []channel.Replica{
