@@ -398,6 +398,13 @@ func TestClusterWebhook(t *testing.T) {
 		}
 		return runs == 1 && len(to.all()) > 20
 	})
+	for i, h := range c.hubs { // each answers with what the leader knows
+		var d struct{ Attempts []struct{ Status int } }
+		r := must(t, 200, "GET", h.URL+"/webhook/called/attempts", nil)
+		if err := json.Unmarshal(r.body, &d); err != nil || len(d.Attempts) == 0 {
+			t.Errorf("node %d (the webhook runs on %d) knows %d attempts, %v", i, leader, len(d.Attempts), err)
+		}
+	}
 	c.hubs[leader].Kill()
 	killed := time.Now()
 	var gap time.Duration

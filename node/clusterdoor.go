@@ -92,6 +92,18 @@ func (m *members) names() []string {
 	return names
 }
 
+// others are the addresses of all but one.
+func (m *members) others(own string) (list []string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for name, address := range m.addresses {
+		if name != own {
+			list = append(list, address)
+		}
+	}
+	return list
+}
+
 func (m *members) address(name string) string {
 	m.mu.Lock()
 	defer m.mu.Unlock()

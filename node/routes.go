@@ -76,6 +76,9 @@ func (n *Node) routes() (*web.Router, error) {
 	}
 	api.Add(rt)
 	n.addPeerDoors(rt)
+	if n.cfg.Cluster() {
+		n.addLeads(rt)
+	}
 	scrape := n.parts.prom.Handler()
 	rt.Handle(http.MethodGet, "/metrics", func(w http.ResponseWriter, r *http.Request) error {
 		scrape.ServeHTTP(w, r)

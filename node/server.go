@@ -76,10 +76,7 @@ func (n *Node) listen(server *http.Server) func(ctx context.Context, ready func(
 	}
 }
 
-func (n *Node) use(rt *web.Router) {
-	var h http.Handler = rt
-	n.handler.Store(&h)
-}
+func (n *Node) use(h http.Handler) { n.handler.Store(&h) }
 
 // serve opens the public routes, and when it is stopped lets those who use them go (spec 06 §4).
 func (n *Node) serve(server *http.Server) func(ctx context.Context, ready func()) error {
@@ -97,7 +94,11 @@ func (n *Node) serve(server *http.Server) func(ctx context.Context, ready func()
 		if err != nil {
 			return err
 		}
-		n.use(rt)
+		if n.cfg.Cluster() {
+			n.use(n.forwardHooks(rt))
+		} else {
+			n.use(rt)
+		}
 		n.state.Store(uint32(internalapi.Healthy))
 		ready()
 		return n.withStreams(ctx, func() error {
