@@ -23,12 +23,15 @@ import (
 type hubCluster struct {
 	hubs []*hubproc.Hub
 	zk   *zkproc.Server
+
+	flags []string
 }
 
 func startCluster(t *testing.T, flags ...string) *hubCluster {
 	t.Helper()
 	c := &hubCluster{zk: zkproc.Start(t, zkproc.Options{})[0]}
 	flags = append([]string{"--set", "hub.type=aws", "--set", "zookeeper.connection=" + c.zk.Address, "--set", "app.shutdown_delay_seconds=0"}, flags...)
+	c.flags = flags
 	for range 3 {
 		c.hubs = append(c.hubs, prepare(t, flags...))
 	}
@@ -469,6 +472,14 @@ func TestClusterS3(t *testing.T) {
 	for channel, items := range written {
 		waitArchived(t, c.hubs[0].URL, channel, items)
 	}
+	reader := prepare(t, append(c.flags, "--set", "hub.read.only=true")...)
+	if err := reader.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for channel, items := range written {
+		checkWritten(t, reader.URL, channel, items, "")
+	}
+	must(t, 403, "POST", reader.URL+"/channel/s3-BATCH", []byte("x"))
 	singles, err := filepath.Glob(filepath.Join(server.Dir, "the-bucket", "s3-SINGLE", "2*/*/*/*/*/*/*/*"))
 	if err != nil || len(singles) != len(written["s3-SINGLE"]) {
 		t.Errorf("the bucket has %d objects of %d items, %v", len(singles), len(written["s3-SINGLE"]), err)

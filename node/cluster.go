@@ -184,6 +184,9 @@ func (n *Node) clusterID(ctx context.Context) (string, error) {
 	}
 }
 
+// joins reports whether this node holds what is in Spoke, with the others. A read-only node of a cluster serves what is in long-term storage.
+func (n *Node) joins() bool { return n.cfg.Cluster() && !n.cfg.Bool("hub.read.only") }
+
 // clusterOptions make Spoke one of several.
 func (n *Node) clusterOptions() *spoke.Cluster {
 	rule := roster.Half

@@ -68,7 +68,7 @@ func (n *Node) runSpoke(ctx context.Context, ready func()) error {
 			LateConfirmed: n.confirmed,
 		},
 	}
-	if n.cfg.Cluster() {
+	if n.joins() {
 		opt.Cluster = n.clusterOptions()
 	}
 	if n.onOwnDisk() { // it lies on the same file system
@@ -89,7 +89,7 @@ func (n *Node) runSpoke(ctx context.Context, ready func()) error {
 	if err := n.own(ctx, s.Identity().ID); err != nil {
 		return err
 	}
-	if n.cfg.Cluster() {
+	if n.joins() {
 		return n.joinCluster(ctx, ready)
 	}
 	ready()

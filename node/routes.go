@@ -95,7 +95,7 @@ func (n *Node) internalOptions() internalapi.Options {
 	if n.cfg.Cluster() {
 		opt.Members = func(context.Context) ([]string, error) { return n.parts.members.names(), nil }
 		opt.Fetch = n.fetch
-		if n.parts.spoke != nil {
+		if n.joins() && n.parts.spoke != nil {
 			opt.Cluster = clusterDoor{n.parts.spoke}
 		}
 	}
