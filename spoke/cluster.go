@@ -80,9 +80,10 @@ type cluster struct {
 type peerStream struct {
 	low         hub.Mark // applied
 	refused     bool
-	promised    bool // the refusal is durable
-	complete    bool // closed, and all of it is here: its low is dropped
-	outstanding int  // batches of it that were enqueued and are not synced
+	promised    bool     // the refusal is durable
+	kept        hub.Mark // the low of a refused stream that is durable
+	complete    bool     // closed, and all of it is here: its low is dropped
+	outstanding int      // batches of it that were enqueued and are not synced
 	in          *inbound
 }
 

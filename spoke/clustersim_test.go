@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -28,10 +29,11 @@ import (
 // The search for counter-examples on real nodes: whole nodes on disks and connections in memory, in virtual time. A seed makes a cluster and a schedule of
 // faults; the judge (clusterjudge_test.go) sees answers only. Goroutines are not scheduled by the seed: one that failed may need several runs to fail again.
 var (
-	simSeeds = flag.Int("cluster.seeds", 6, "random schedules to play")
-	simSeed  = flag.Uint64("cluster.seed", 0, "play this one only")
-	simSteps = flag.Int("cluster.steps", 50, "faults of a schedule")
-	simTrace = flag.Bool("cluster.trace", false, "print the history of each schedule")
+	simSeeds   = flag.Int("cluster.seeds", 6, "random schedules to play")
+	simSeed    = flag.Uint64("cluster.seed", 0, "play this one only")
+	simSteps   = flag.Int("cluster.steps", 50, "faults of a schedule")
+	simMutants = flag.Int("cluster.mutants", 60, "schedules to play until a broken rule has to be noticed")
+	simTrace   = flag.Bool("cluster.trace", false, "print the history of each schedule")
 )
 
 // simWorld is one schedule. Its main goroutine changes it; mu guards what others look at.
@@ -90,7 +92,7 @@ func (w *simWorld) note(format string, args ...any) { w.judge.note(format, args.
 // add makes a node with an empty disk and starts it.
 func (w *simWorld) add() {
 	n := &simNode{w: w, name: fmt.Sprintf("n%d:80", len(w.nodes)), net: memnet.New(), skew: time.Duration(w.rng.IntN(200)-100) * time.Millisecond}
-	n.disk = memdisk.New(memdisk.Options{Seed: w.rng.Uint64()})
+	n.disk = w.newDisk()
 	for _, m := range w.nodes {
 		w.connect(n, m)
 		w.connect(m, n)
@@ -103,6 +105,18 @@ func (w *simWorld) add() {
 	}
 	rng := rand.New(rand.NewPCG(w.rng.Uint64(), 3))
 	w.actors.Go(func() { w.reader(n, rng) })
+}
+
+// newDisk is an empty disk, on which a sync takes its time.
+func (w *simWorld) newDisk() *memdisk.Disk {
+	delays := [...]time.Duration{0, 2 * time.Millisecond, 40 * time.Millisecond}
+	delay := delays[w.rng.IntN(len(delays))]
+	return memdisk.New(memdisk.Options{Seed: w.rng.Uint64(), Hook: func(c memdisk.Call) memdisk.Fault {
+		if c.Op == memdisk.OpSync {
+			return memdisk.Fault{Delay: delay}
+		}
+		return memdisk.Fault{}
+	}})
 }
 
 // connect lets a reach b: bytes pass two links.
@@ -331,7 +345,7 @@ func (w *simWorld) lose(n *simNode) {
 	}
 	w.judge.lostDisks[d.ID] = true
 	n.end("power")
-	n.disk = memdisk.New(memdisk.Options{Seed: w.rng.Uint64()})
+	n.disk = w.newDisk()
 	w.note("%s lost its disk", n.name)
 }
 
@@ -606,6 +620,25 @@ func TestClusterAtRandom(t *testing.T) {
 			if bad := runSim(t, seed, "", *simSteps); bad != "" {
 				t.Fatalf("-cluster.seed=%d: %s", seed, bad)
 			}
+		})
+	}
+}
+
+// Rules that are broken on purpose have to be noticed, or the search sees nothing.
+func TestClusterSearchNotices(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a search")
+	}
+	for _, broken := range []string{"no fsync", "low before sync"} {
+		t.Run(broken, func(t *testing.T) {
+			for seed := range uint64(*simMutants) {
+				if bad := runSim(t, seed+1, broken, *simSteps); bad != "" {
+					first, _, _ := strings.Cut(bad, "\n")
+					t.Logf("seed %d: %s", seed+1, first)
+					return
+				}
+			}
+			t.Errorf("not noticed in %d schedules", *simMutants)
 		})
 	}
 }

@@ -17,10 +17,17 @@ const stateFile = "cluster"
 // diskState is the file "cluster": what a disk has promised and seen. It is replaced as a whole, and durable before anybody is told.
 type diskState struct {
 	Version  int             `json:"version"`
-	List     roster.Roster   `json:"list"`     // as last read here
-	Refused  []roster.Stream `json:"refused"`  // streams of which nothing is taken any more
-	Complete []roster.Stream `json:"complete"` // closed streams of which all is here
-	Fresh    bool            `json:"fresh"`    // the disk has never written
+	List     roster.Roster   `json:"list"`           // as last read here
+	Refused  []roster.Stream `json:"refused"`        // streams of which nothing is taken any more
+	Complete []roster.Stream `json:"complete"`       // closed streams of which all is here
+	Fresh    bool            `json:"fresh"`          // the disk has never written
+	Lows     []streamLow     `json:"lows,omitempty"` // of refused streams: whoever closes one relies on what a disk said
+}
+
+// streamLow is how far a disk has a stream.
+type streamLow struct {
+	Stream roster.Stream `json:"stream"`
+	Low    hub.Mark      `json:"low"`
 }
 
 // load reads what the disk knew before.
@@ -42,9 +49,14 @@ func (c *cluster) load() error {
 		refused := slices.Contains(s.Refused, i.Stream)
 		c.streams[streamOf(i.Stream)] = &peerStream{refused: refused, promised: refused, complete: slices.Contains(s.Complete, i.Stream)}
 	}
+	for _, l := range s.Lows {
+		if st := c.streams[streamOf(l.Stream)]; st != nil {
+			st.low, st.kept = l.Low, l.Low
+		}
+	}
 	for _, low := range c.n.store.Lows() {
 		if s := c.streams[low.Stream]; s != nil {
-			s.low = low.Mark
+			s.low = max(s.low, low.Mark)
 		}
 	}
 	return nil
@@ -65,10 +77,15 @@ func (c *cluster) save(ctx context.Context, list *roster.Roster, done func()) er
 		s.List = *list
 	}
 	var promised []*peerStream
+	var lows []hub.Mark // of these
 	for id, st := range c.streams {
 		if st.refused {
 			s.Refused = append(s.Refused, recordOf(id))
 			promised = append(promised, st)
+			lows = append(lows, st.low)
+			if !st.complete {
+				s.Lows = append(s.Lows, streamLow{recordOf(id), st.low})
+			}
 		}
 		if st.complete {
 			s.Complete = append(s.Complete, recordOf(id))
@@ -82,6 +99,7 @@ func (c *cluster) save(ctx context.Context, list *roster.Roster, done func()) er
 		return int(a.Incarnation) - int(b.Incarnation)
 	}
 	slices.SortFunc(s.Refused, order)
+	slices.SortFunc(s.Lows, func(a, b streamLow) int { return order(a.Stream, b.Stream) })
 	slices.SortFunc(s.Complete, order)
 	text, err := json.Marshal(s)
 	if err != nil {
@@ -92,8 +110,8 @@ func (c *cluster) save(ctx context.Context, list *roster.Roster, done func()) er
 	}
 	c.n.mu.Lock()
 	defer c.n.mu.Unlock()
-	for _, st := range promised {
-		st.promised = true
+	for i, st := range promised {
+		st.promised, st.kept = true, lows[i]
 	}
 	if done != nil {
 		done()

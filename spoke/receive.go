@@ -177,6 +177,9 @@ func (c *cluster) takeFrame(ctx context.Context, in *inbound, f *frame) error {
 		return nil
 	}
 	in.last = f
+	if c.opt.broken == "low before sync" {
+		c.applied(in, &frame{low: f.low})
+	}
 	for i, records := range requests {
 		var whole *frame
 		if i == len(requests)-1 {

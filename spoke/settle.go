@@ -328,7 +328,7 @@ func (c *cluster) refuse(ctx context.Context, s spokelog.Stream) (hub.Mark, erro
 		}
 	}
 	n.mu.Lock()
-	promised := st.promised
+	promised := st.promised && st.kept >= st.low
 	n.mu.Unlock()
 	if !promised {
 		if err := c.save(ctx, nil, nil); err != nil {
