@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"time"
 
 	"timehub/hub"
 	"timehub/hub/web"
@@ -321,6 +322,10 @@ func (c *cluster) askItem(ctx context.Context, node string, k named) ([]byte, er
 func (c *cluster) askRecords(ctx context.Context, node string, s spokelog.Stream, above hub.Mark, take func([]spokelog.Record) error) error {
 	q := streamQuery(recordOf(s))
 	q.Set("above", strconv.FormatInt(int64(above), 10))
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	quiet := time.AfterFunc(callTime, cancel) // it may take long as long as something comes
+	defer quiet.Stop()
 	resp, err := c.call(ctx, http.MethodGet, node, recordsPath, q, nil)
 	if err != nil {
 		return err
@@ -335,6 +340,7 @@ func (c *cluster) askRecords(ctx context.Context, node string, s spokelog.Stream
 		if k != kindFrame {
 			return errWire
 		}
+		quiet.Reset(callTime)
 		f, err := parseFrame(payload)
 		if err != nil || len(f.records) == 0 {
 			return err
