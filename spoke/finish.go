@@ -1,0 +1,146 @@
+package spoke
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+
+	"timehub/hub"
+	spokelog "timehub/spoke/log"
+	"timehub/spoke/roster"
+)
+
+// finishAll completes the streams that are closed on record and of which everything is here.
+func (c *cluster) finishAll(ctx context.Context) {
+	c.n.mu.Lock()
+	var todo []roster.Incarnation
+	for _, i := range c.rec.Streams {
+		if s := c.streams[streamOf(i.Stream)]; i.Closed != nil && s != nil && !s.complete {
+			todo = append(todo, i)
+		}
+	}
+	c.n.mu.Unlock()
+	for _, i := range todo {
+		if err := c.finish(ctx, i); err != nil && ctx.Err() == nil {
+			c.n.log.Debug("a closed incarnation is not whole here yet", "stream", i.Stream, "err", err)
+		}
+	}
+}
+
+// finish drops the low of a closed stream once everything of it is here, and gives up what is not in it.
+func (c *cluster) finish(ctx context.Context, i roster.Incarnation) error {
+	s := streamOf(i.Stream)
+	low, err := c.refuse(ctx, s)
+	if err != nil {
+		return err
+	}
+	if low < i.Closed.Base {
+		return errors.New("what lies below the base is missing")
+	}
+	b, _, err := c.opt.Coordinator.Get(ctx, closedPrefix+i.Stream.String())
+	if err != nil {
+		return err
+	}
+	var end ending
+	if err := json.Unmarshal(b, &end); err != nil {
+		return err
+	}
+	inSet := map[named]bool{}
+	for _, k := range end.Keys {
+		inSet[k] = true
+	}
+	if err := c.storeSet(ctx, s, end.Keys, nil, true); err != nil {
+		return err
+	}
+	h, err := c.holds(ctx, s, end.Base)
+	if err != nil {
+		return err
+	}
+	given := map[named]bool{}
+	for _, k := range h.Given {
+		given[k] = true
+	}
+	var names []spokelog.Record
+	for _, k := range h.Keys {
+		if inSet[k] || given[k] {
+			continue
+		}
+		key, err := hub.ParseKey(k.Key)
+		if err != nil {
+			return err
+		}
+		names = append(names, spokelog.Record{Channel: k.Channel, Key: key, Stream: s, Flags: spokelog.GivenUp})
+	}
+	if len(names) > 0 {
+		if err := c.store(ctx, names); err != nil {
+			return err
+		}
+		c.n.log.Warn("records that were never acknowledged are given up", "stream", i.Stream, "records", len(names))
+	}
+	c.n.mu.Lock()
+	if st := c.streams[s]; st != nil {
+		st.complete = true
+	}
+	c.n.mu.Unlock()
+	err = c.save(ctx, nil, nil)
+	c.moved()
+	poke(c.nudge)
+	return err
+}
+
+// store writes records of others to the own disk.
+func (c *cluster) store(ctx context.Context, records []spokelog.Record) error {
+	done := make(chan error, 1)
+	if err := c.n.store.Enqueue(&spokelog.Batch{Records: records, Done: func(err error) { done <- err }}); err != nil {
+		return err
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// storeSet makes sure that the records of a set are on the own disk; those that are not are fetched from whoever has them. Before the set is on record, keys
+// that were given up here stay so; final takes them back.
+func (c *cluster) storeSet(ctx context.Context, s spokelog.Stream, keys []named, have map[string][]string, final bool) error {
+	var records []spokelog.Record
+	for _, k := range keys {
+		key, err := hub.ParseKey(k.Key)
+		if err != nil {
+			return err
+		}
+		if _, err := c.n.store.Get(ctx, k.Channel, key); err == nil {
+			continue
+		}
+		flags := spokelog.Flags(0)
+		mine, err := c.n.store.Held(ctx, k.Channel, key)
+		switch {
+		case err == nil && !final:
+			continue
+		case err == nil:
+			flags = spokelog.Taken
+		default:
+			if mine.Data, err = c.fetch(ctx, k, have[k.Channel+"/"+k.Key]); err != nil {
+				return err
+			}
+			if final { // its name may be here although its data is not
+				flags = spokelog.Taken
+			}
+		}
+		records = append(records, spokelog.Record{Channel: k.Channel, Key: key, Stream: s, Flags: flags, Data: mine.Data})
+	}
+	if len(records) == 0 {
+		return nil
+	}
+	if err := c.store(ctx, records); err != nil {
+		return err
+	}
+	c.n.mu.Lock()
+	for i := range records {
+		c.await(&records[i])
+	}
+	c.n.mu.Unlock()
+	return nil
+}
