@@ -96,6 +96,16 @@ func TestFigures(t *testing.T) {
 	}
 }
 
+func TestShare(t *testing.T) {
+	for want, got := range map[string][]int{
+		"[22 21 21]": {share(64, 3, 0), share(64, 3, 1), share(64, 3, 2)}, "[1 0 0]": {share(1, 3, 0), share(1, 3, 1), share(1, 3, 2)}, "[4]": {share(4, 1, 0)},
+	} {
+		if fmt.Sprint(got) != want {
+			t.Errorf("%v, want %s", got, want)
+		}
+	}
+}
+
 func upTo(n int) []time.Duration {
 	var d []time.Duration
 	for i := range n {

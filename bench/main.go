@@ -1,5 +1,5 @@
-// Bench measures what a single hub costs against the least that any hub on this stack must cost, and prints the table of ENGINE.md §8 (without the
-// rows of clusters).
+// Bench measures what a hub costs against the least that any hub on this stack must cost, and three nodes against one, and prints the table of
+// ENGINE.md §8.
 //
 // It builds the hub and bench/floor, starts each on a free port with a fresh folder on the same file system, lets them take turns, and takes medians.
 // The load comes from this process, over keep-alive connections in closed loops. `make bench` runs everything, about a quarter of an hour;

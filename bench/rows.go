@@ -58,7 +58,7 @@ func (b *bench) measurements() []measurement {
 		{[]string{rowIdle}, b.idle},
 		{[]string{rowPush50, rowPush99}, b.pushLatency},
 		{[]string{rowPushMany}, b.manyPushed},
-	}, b.hookMeasurements()...)
+	}, append(b.hookMeasurements(), b.clusterMeasurements()...)...)
 }
 
 func (b *bench) ratio(name string, hub, floor, must, aim float64, err error) error {

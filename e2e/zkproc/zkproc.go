@@ -43,89 +43,124 @@ func Start(t *testing.T, o Options) []*Server {
 		}
 		t.Skip("ZooKeeper is missing: make needs")
 	}
+	servers, err := Launch(t.TempDir(), o)
+	for _, s := range servers {
+		t.Cleanup(s.Kill)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return servers
+}
+
+// Launch is Start for programs that are no tests. The data lies below dir; whoever calls kills the servers, also after an error.
+func Launch(dir string, o Options) ([]*Server, error) {
 	if o.Servers == 0 {
 		o.Servers = 1
 	}
 	if o.Tick == 0 {
 		o.Tick = 100 * time.Millisecond
 	}
-	ports := freePorts(t, 3*o.Servers)
+	ports, err := freePorts(3 * o.Servers)
+	if err != nil {
+		return nil, err
+	}
 	var ensemble strings.Builder
 	for i := range o.Servers {
 		if o.Servers > 1 {
 			fmt.Fprintf(&ensemble, "server.%d=127.0.0.1:%d:%d\n", i+1, ports[3*i+1], ports[3*i+2])
 		}
 	}
-	servers := make([]*Server, o.Servers)
-	for i := range servers {
-		s := &Server{Address: fmt.Sprintf("127.0.0.1:%d", ports[3*i]), dir: t.TempDir()}
+	var servers []*Server
+	for i := range o.Servers {
+		s := &Server{Address: fmt.Sprintf("127.0.0.1:%d", ports[3*i]), dir: filepath.Join(dir, fmt.Sprint("zookeeper-", i+1))}
 		s.config = filepath.Join(s.dir, "zoo.cfg")
 		text := fmt.Sprintf("dataDir=%s\nclientPort=%d\nclientPortAddress=127.0.0.1\ntickTime=%d\ninitLimit=50\nsyncLimit=20\nmaxSessionTimeout=60000\nmaxClientCnxns=0\n"+
 			"admin.enableServer=false\n4lw.commands.whitelist=*\npreAllocSize=512\nsnapCount=100000\n%s%s", s.dir, ports[3*i], o.Tick.Milliseconds(), ensemble.String(), o.Property)
-		if err := errors.Join(os.WriteFile(s.config, []byte(text), 0o600), os.WriteFile(filepath.Join(s.dir, "myid"), []byte(fmt.Sprint(i+1)), 0o600)); err != nil {
-			t.Fatal(err)
+		err := os.MkdirAll(s.dir, 0o700)
+		if err == nil {
+			err = errors.Join(os.WriteFile(s.config, []byte(text), 0o600), os.WriteFile(filepath.Join(s.dir, "myid"), []byte(fmt.Sprint(i+1)), 0o600))
 		}
-		servers[i] = s
-		s.Run(t)
-		t.Cleanup(s.Kill)
+		if err == nil {
+			err = s.run()
+		}
+		if err != nil {
+			return servers, err
+		}
+		servers = append(servers, s)
 	}
 	for _, s := range servers {
-		s.Wait(t)
+		if err := s.wait(); err != nil {
+			return servers, err
+		}
 	}
-	return servers
+	return servers, nil
 }
 
-func freePorts(t *testing.T, n int) []int {
-	t.Helper()
+func freePorts(n int) ([]int, error) {
 	ports := make([]int, n)
 	for i := range ports {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
-			t.Fatal(err)
+			return nil, err
 		}
 		defer l.Close()
 		ports[i] = l.Addr().(*net.TCPAddr).Port
 	}
-	return ports
+	return ports, nil
 }
 
 // Run starts the process (again).
 func (s *Server) Run(t *testing.T) {
 	t.Helper()
+	if err := s.run(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (s *Server) run() error {
 	log, err := os.OpenFile(filepath.Join(s.dir, "server.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
-	s.log = log
-	s.cmd = exec.Command("java", "-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dzookeeper.log.dir="+s.dir, "-Dzookeeper.fsync.warningthresholdms=10000",
+	cmd := exec.Command("java", "-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dzookeeper.log.dir="+s.dir, "-Dzookeeper.fsync.warningthresholdms=10000",
 		"-cp", jar, "org.apache.zookeeper.server.quorum.QuorumPeerMain", s.config)
-	s.cmd.Dir, s.cmd.Stdout, s.cmd.Stderr = s.dir, log, log
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := s.cmd.Start(); err != nil {
-		t.Fatal(err)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = s.dir, log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		return errors.Join(fmt.Errorf("start ZooKeeper (the Debian package zookeeper; make needs): %w", err), log.Close())
 	}
+	s.log, s.cmd = log, cmd
+	return nil
 }
 
 // Wait returns when the server serves.
 func (s *Server) Wait(t *testing.T) {
 	t.Helper()
+	if err := s.wait(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (s *Server) wait() error {
 	for range 600 {
-		if answer, err := s.ask("srvr"); err == nil && strings.Contains(answer, "Mode:") {
-			return
+		if answer, err := s.Ask("srvr"); err == nil && strings.Contains(answer, "Mode:") {
+			return nil
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
 	out, _ := os.ReadFile(filepath.Join(s.dir, "server.log"))
-	t.Fatalf("ZooKeeper at %s does not serve:\n%s", s.Address, out)
+	return fmt.Errorf("ZooKeeper at %s does not serve:\n%s", s.Address, out)
 }
 
 // Leads reports whether the server is the leader of its ensemble.
 func (s *Server) Leads() bool {
-	answer, err := s.ask("srvr")
+	answer, err := s.Ask("srvr")
 	return err == nil && strings.Contains(answer, "Mode: leader")
 }
 
-func (s *Server) ask(word string) (string, error) {
+// Ask sends one of the words of four letters that the server answers, like mntr.
+func (s *Server) Ask(word string) (string, error) {
 	c, err := net.DialTimeout("tcp", s.Address, time.Second)
 	if err != nil {
 		return "", err
