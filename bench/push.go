@@ -125,7 +125,10 @@ func (b *bench) pushLatency(ctx context.Context) error {
 		}
 		n := int(b.opt.seconds.Seconds() * pushRate)
 		err := b.withHub(func(h *hubproc.Hub) error {
-			times, err := b.pushed(ctx, h, n)
+			if err := b.channel(h, "bench"); err != nil {
+				return err
+			}
+			times, err := b.pushed(ctx, h, h, n)
 			p50s, p99s = append(p50s, percentile(times, 0.50).Seconds()*1000), append(p99s, percentile(times, 0.99).Seconds()*1000)
 			return err
 		}, "--set", "app.stable_seconds=auto")
@@ -138,13 +141,11 @@ func (b *bench) pushLatency(ctx context.Context) error {
 	return nil
 }
 
-func (b *bench) pushed(ctx context.Context, h *hubproc.Hub, n int) ([]time.Duration, error) {
-	if err := b.channel(h, "bench"); err != nil {
-		return nil, err
-	}
+// pushed inserts n items at pushRate into one node and waits for their messages from a node of the same hub.
+func (b *bench) pushed(ctx context.Context, from, at *hubproc.Hub, n int) ([]time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, b.opt.seconds+time.Minute)
 	defer cancel()
-	s, err := openSocket(ctx, h.Addr, "/channel/bench/ws")
+	s, err := openSocket(ctx, at.Addr, "/channel/bench/ws")
 	if err != nil {
 		return nil, err
 	}
@@ -156,7 +157,7 @@ func (b *bench) pushed(ctx context.Context, h *hubproc.Hub, n int) ([]time.Durat
 		for len(seen) < n && err == nil {
 			var text []byte
 			if text, err = s.next(); err == nil {
-				seen[string(text)] = time.Now()
+				seen[strings.TrimPrefix(string(text), at.URL)] = time.Now()
 			}
 		}
 		read <- err
@@ -166,7 +167,7 @@ func (b *bench) pushed(ctx context.Context, h *hubproc.Hub, n int) ([]time.Durat
 		location string
 	}
 	answers := make([]answer, n)
-	err = b.paced(ctx, h.Addr, pushConns, pushRate, n, func(i int, at time.Time, location string) { answers[i] = answer{at, location} })
+	err = b.paced(ctx, from.Addr, pushConns, pushRate, n, func(i int, at time.Time, location string) { answers[i] = answer{at, location} })
 	if err != nil {
 		s.conn.Close()
 		<-read
@@ -177,7 +178,7 @@ func (b *bench) pushed(ctx context.Context, h *hubproc.Hub, n int) ([]time.Durat
 	}
 	times := make([]time.Duration, 0, n)
 	for _, a := range answers {
-		at, ok := seen[a.location]
+		at, ok := seen[strings.TrimPrefix(a.location, from.URL)]
 		if !ok {
 			return nil, fmt.Errorf("no message for %s", a.location)
 		}
