@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"timehub/e2e/faultproxy"
 	hubclient "timehub/hub/client"
 )
 
@@ -170,17 +171,17 @@ func TestReplicate(t *testing.T) {
 		items, cuts = 4000, 3
 	}
 	source, target := start(t), start(t)
-	l := newLink(t, source.Addr)
+	l := faultproxy.NewLine(t, source.Addr)
 	putChannel(t, source.URL, "orders", `{}`)
 	writer := &sourceWriter{url: source.URL + "/channel/orders", rng: rng}
 	writer.write(t.Context(), items/2)
 
 	cut := make(chan struct{}, 1)
 	next := func() {
-		l.burn(int64(float64(items/max(1, cuts+1))*250*(0.3+rng.Float64())), func() { cut <- struct{}{} })
+		l.CutAfter(int64(float64(items/max(1, cuts+1))*250*(0.3+rng.Float64())), func() { cut <- struct{}{} })
 	}
 	next()
-	putChannel(t, target.URL, "Copy", `{"replicationSource": "http://`+l.addr+`/channel/orders"}`)
+	putChannel(t, target.URL, "Copy", `{"replicationSource": "http://`+l.Addr+`/channel/orders"}`)
 	must(t, 403, "POST", target.URL+"/channel/Copy", []byte("x"))
 
 	ctx, stop := context.WithCancel(t.Context())
@@ -198,13 +199,13 @@ func TestReplicate(t *testing.T) {
 		select {
 		case <-cut:
 		case <-time.After(20 * time.Second): // nothing is carried any more
-			l.cut()
+			l.Cut()
 			select {
 			case <-cut:
 			default:
 			}
 		}
-		l.set(true)
+		l.Refuse(true)
 		switch done % 3 {
 		case 0:
 			target.Kill()
@@ -220,9 +221,9 @@ func TestReplicate(t *testing.T) {
 			time.Sleep(time.Duration(rng.IntN(500)) * time.Millisecond)
 		}
 		next()
-		l.set(false)
+		l.Refuse(false)
 	}
-	l.fuse.Store(0)
+	l.CutAfter(0, nil)
 	<-written
 	untilEqual(t, source.URL, "orders", target.URL, "Copy")
 	stop()
@@ -237,7 +238,7 @@ func TestReplicate(t *testing.T) {
 	if err != nil || len(s.Gone) > 0 || s.LagMillis > 0 {
 		t.Errorf("%+v, %v", s, err)
 	}
-	t.Logf("%d items, the link broke %d times, %d samples", len(want), l.broken, len(samples))
+	t.Logf("%d items, the link broke %d times, %d samples", len(want), l.Cuts(), len(samples))
 }
 
 // sample reads the end of a channel now and then: the last keys, as a stable answer shows them.
