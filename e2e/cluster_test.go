@@ -452,12 +452,13 @@ func TestClusterS3(t *testing.T) {
 	if err := os.WriteFile(credentials, []byte("accessKey="+s3proc.User+"\nsecretKey="+s3proc.Secret+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c := startCluster(t, "--set", "s3.endpoint="+server.URL, "--set", "s3.bucket_name=the-bucket", "--set", "s3.pathStyleAccessEnable=true",
+	book := keepRules(t, server.URL)
+	c := startCluster(t, "--set", "s3.endpoint="+book.URL, "--set", "s3.bucket_name=the-bucket", "--set", "s3.pathStyleAccessEnable=true",
 		"--set", "aws.credentials="+credentials, "--set", "aws.retry.max.delay.millis=500")
 	written := map[string][]item{}
 	for _, storage := range []string{"BATCH", "SINGLE"} {
 		channel := "s3-" + storage
-		putChannel(t, c.hubs[0].URL, channel, `{"storage": "`+storage+`"}`)
+		putChannel(t, c.hubs[0].URL, channel, `{"storage": "`+storage+`", "ttlDays": 9}`)
 		for _, h := range c.hubs {
 			waitChannel(t, h.URL, channel, 5*time.Second)
 		}
@@ -472,6 +473,8 @@ func TestClusterS3(t *testing.T) {
 	for channel, items := range written {
 		waitArchived(t, c.hubs[0].URL, channel, items)
 	}
+	book.check(t, "theirs logs/ 7", "HUB_s3-BATCH/large/ s3-BATCH/large/ 10", "HUB_s3-BATCHBatch/index/ s3-BATCHBatch/index/ 9",
+		"HUB_s3-BATCHBatch/items/ s3-BATCHBatch/items/ 9", "HUB_s3-SINGLE/2 s3-SINGLE/2 9", "HUB_s3-SINGLE/large/ s3-SINGLE/large/ 10")
 	reader := prepare(t, append(c.flags, "--set", "hub.read.only=true")...)
 	if err := reader.Start(); err != nil {
 		t.Fatal(err)

@@ -21,10 +21,29 @@ type meteredBucket struct {
 }
 
 func meterBucket(b bucket.Bucket, r metrics.Registry) bucket.Bucket {
-	return &meteredBucket{
+	m := &meteredBucket{
 		Bucket: b, put: r.Timing(metrics.S3Put, "", "type", "channel"), get: r.Timing(metrics.S3Get, "", "type", "channel"),
 		bytes: r.Counter(metrics.S3PutBytes, "", "type", "channel"), errors: r.Counter(metrics.BucketErrors, "", "method"),
 	}
+	if e, ok := b.(bucket.Expirer); ok {
+		return meteredExpirer{m, e}
+	}
+	return m
+}
+
+// meteredExpirer is a meteredBucket in a store that also removes by age.
+type meteredExpirer struct {
+	*meteredBucket
+	expirer bucket.Expirer
+}
+
+// SetRules implements bucket.Expirer.
+func (b meteredExpirer) SetRules(ctx context.Context, owner string, rules []bucket.Rule) error {
+	err := b.expirer.SetRules(ctx, owner, rules)
+	if err != nil {
+		b.failed("rules", err)
+	}
+	return err
 }
 
 // classify reads the names of spec 04 §4.1. Other names are not those of items.

@@ -12,6 +12,9 @@ import (
 	spokelog "timehub/spoke/log"
 )
 
+// maxRules is the largest s3.maxRules; above it, and below 1, lifecycle rules are not touched (spec 04 §6.2).
+const maxRules = 990
+
 // runJobs makes long-term storage whole, for as long as this node holds the leases.
 func (n *Node) runJobs(ctx context.Context, ready func()) error {
 	p, c := &n.parts, n.cfg
@@ -26,6 +29,9 @@ func (n *Node) runJobs(ctx context.Context, ready func()) error {
 	}
 	if !c.Bool("channel.enforceTTL") || !c.Bool("s3.config.management.enabled") {
 		opt.RetainEvery = -1
+	}
+	if most := int(c.Int("s3.maxRules")); c.Bool("s3.config.management.enabled") && most >= 1 && most <= maxRules && p.longterm.Expires() {
+		opt.Rules, opt.MaxRules = p.longterm, most
 	}
 	jobs, err := archive.New(opt)
 	if err != nil {

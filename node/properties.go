@@ -212,7 +212,7 @@ func storeProperties() []Property {
 		choice("storage.type", "directory", "where long-term storage lies: directory: in storage.directory; s3: in the bucket s3.bucket_name, which is the default of a cluster that has no storage.directory", "directory", "s3"),
 		text("storage.directory", "", "folder of long-term storage, made if it is missing; on a drive that all nodes share, for a cluster; not set: in data.dir"),
 		boolean("channel.enforceTTL", true, "remove items that are past their channel's ttlDays or maxItems"),
-		boolean("s3.config.management.enabled", true, "the same for object stores; false switches it off too"),
+		boolean("s3.config.management.enabled", true, "the same for object stores; false switches it off too, and leaves the lifecycle rules of the bucket alone"),
 		boolean("s3.batch.management.enabled", true, "keep minutes as zips").none("a channel's storage alone decides"),
 		boolean("s3Verifier.run", true, "compare Spoke with long-term storage, and repair it"),
 		number("s3Verifier.baseTimeoutMinutes", 2, 1, 1440, "minutes", "time that a run of the verifier may take for one channel"),
@@ -256,7 +256,7 @@ func clusterProperties() []Property {
 func awsProperties() []Property {
 	notOfS3 := []string{
 		"aws.disaster.recovery.region", "aws.retry.delay.millis", "aws.retry.unknown.host.delay.millis", "s3.disaster_recovery.bucket_name",
-		"s3.disableChunkedEncoding", "s3.writeQueueSize", "s3.writeQueueThreads", "s3.maxRules",
+		"s3.disableChunkedEncoding", "s3.writeQueueSize", "s3.writeQueueThreads",
 	}
 	all := []Property{
 		text("aws.credentials", "hub_test_credentials.properties", "file with accessKey and secretKey; not set: the default chain of the AWS SDK (environment, shared files, roles)"),
@@ -286,7 +286,7 @@ func awsProperties() []Property {
 		number("s3.writeQueueThreads", 20, 1, anyNumber, "", "write queue"),
 		number("s3.large.threads", 3, 1, anyNumber, "", "parts of one large body that are uploaded at once"),
 		number("s3.maxChunkMB", 40, 1, anyNumber, "MiB", "largest part of a large body; at least 5"),
-		number("s3.maxRules", 990, -anyNumber, anyNumber, "rules", "lifecycle rules"),
+		number("s3.maxRules", 990, -anyNumber, anyNumber, "rules", "most lifecycle rules that the hub gives the bucket (those of others stay); less than 1 or more than 990: it leaves them alone"),
 	}
 	for i := range all {
 		switch name := all[i].Name; {

@@ -3,6 +3,7 @@
 //   - the archiver carries what the short-term store holds to long-term storage and remembers, by a durable cursor for each channel, how far it is;
 //   - the verifier compares minutes of both stores and archives again what is missing;
 //   - the retention removes what has expired (ttlDays) or is one too many (maxItems);
+//   - the lifecycle rules of a store that removes by age on its own are kept in line with the channels;
 //   - the clean-up removes what deleted channels have left behind.
 //
 // The queue between the stores is the log of the short-term store itself: nothing waits in memory, so a crash forgets nothing, and the log keeps what is not
@@ -95,6 +96,9 @@ type Options struct {
 	CleanEvery  time.Duration // 1 minute
 	// VerifyTimeout bounds the verification of one channel in one round; 0: 2 minutes.
 	VerifyTimeout time.Duration
+
+	Rules    Rules // nil: the store has no rules by which it removes what has expired
+	MaxRules int   // s3.maxRules: how many there may be
 
 	Clock   hub.Clock // nil: time.Now
 	Log     *slog.Logger
@@ -217,6 +221,9 @@ func (j *Jobs) Run(ctx context.Context) error {
 				return j.rounds(ctx, job.name, job.every, func(ctx context.Context) error { return job.round(ctx, fence) })
 			})
 		})
+	}
+	if j.opt.Rules != nil {
+		jobs.Go(func() error { return j.lead(inner, "lifecycle", j.keepRules) })
 	}
 	err := jobs.Wait()
 	if ctx.Err() != nil {

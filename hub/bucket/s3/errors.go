@@ -55,6 +55,8 @@ func meaning(code string, status int) (hub.Kind, string) {
 		return hub.Unavailable, "the store denies access"
 	case "NoSuchUpload":
 		return hub.Unavailable, "the upload is no longer known"
+	case "NotImplemented":
+		return hub.Unsupported, "the store cannot do that"
 	case "EntityTooLarge":
 		return hub.TooLarge, "the store takes no body of that size"
 	}

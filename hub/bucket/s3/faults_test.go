@@ -297,6 +297,20 @@ func TestRules(t *testing.T) {
 	if document != "" {
 		t.Errorf("an empty document was put: %s", document)
 	}
+	var many []bucket.Rule
+	for i := range 1000 {
+		many = append(many, bucket.Rule{ID: fmt.Sprint("hub-", i), Prefix: fmt.Sprint(i), Days: 1})
+	}
+	set(many...)
+	if n := len(now()); n != 1000 {
+		t.Errorf("%d rules", n)
+	}
+	document = "<LifecycleConfiguration>" + foreign + "</LifecycleConfiguration>"
+	if err := b.SetRules(t.Context(), "hub-", many); !hub.Is(err, hub.Invalid) {
+		t.Errorf("more rules than a bucket has: %v", err)
+	}
+	is("theirs Enabled logs/ 7")
+	document = ""
 	if err := b.SetRules(t.Context(), "hub-", []bucket.Rule{{ID: "x", Prefix: "y", Days: 1}}); !hub.Is(err, hub.Invalid) {
 		t.Errorf("a foreign rule: %v", err)
 	}

@@ -16,14 +16,20 @@ import (
 	"timehub/hub/bucket"
 )
 
+// storeRules is how many lifecycle rules S3 lets a bucket have.
+const storeRules = 1000
+
 // SetRules implements bucket.Expirer. The store keeps all rules in one document, which has no version: two hubs that change the rules of one bucket in the same
 // moment can undo each other's change, until they set them again.
 func (b *Bucket) SetRules(ctx context.Context, owner string, rules []bucket.Rule) error {
 	var all []types.LifecycleRule
+	var least types.TransitionDefaultMinimumObjectSize // a setting of the document that is not ours either
+	had := false
 	out, err := b.client.GetBucketLifecycleConfiguration(ctx, &awss3.GetBucketLifecycleConfigurationInput{Bucket: &b.opt.Bucket})
 	var api smithy.APIError
 	switch {
 	case err == nil:
+		least, had = out.TransitionDefaultMinimumObjectSize, len(out.Rules) > 0
 		for _, r := range out.Rules {
 			if !strings.HasPrefix(aws.ToString(r.ID), owner) {
 				all = append(all, r)
@@ -41,12 +47,19 @@ func (b *Bucket) SetRules(ctx context.Context, owner string, rules []bucket.Rule
 			Expiration: &types.LifecycleExpiration{Days: aws.Int32(int32(r.Days))},
 		})
 	}
+	if len(all) > storeRules {
+		return hub.E(hub.Invalid, "the bucket %s would have %d lifecycle rules, of which %d are of others; it takes %d: allow this hub fewer (s3.maxRules)",
+			b.opt.Bucket, len(all), len(all)-len(rules), storeRules)
+	}
+	if len(all) == 0 && !had {
+		return nil
+	}
 	if len(all) == 0 { // a document without rules is none
 		_, err = b.client.DeleteBucketLifecycle(ctx, &awss3.DeleteBucketLifecycleInput{Bucket: &b.opt.Bucket})
 		return failed(ctx, "remove the lifecycle rules of", b.opt.Bucket, err)
 	}
 	_, err = b.client.PutBucketLifecycleConfiguration(ctx, &awss3.PutBucketLifecycleConfigurationInput{
-		Bucket: &b.opt.Bucket, LifecycleConfiguration: &types.BucketLifecycleConfiguration{Rules: all},
+		Bucket: &b.opt.Bucket, LifecycleConfiguration: &types.BucketLifecycleConfiguration{Rules: all}, TransitionDefaultMinimumObjectSize: least,
 	})
 	return failed(ctx, "set the lifecycle rules of", b.opt.Bucket, err)
 }
