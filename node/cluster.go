@@ -193,7 +193,7 @@ func (n *Node) clusterOptions() *spoke.Cluster {
 	if n.cfg.Text("spoke.quorum") == "majority" {
 		rule = roster.Majority
 	}
-	return &spoke.Cluster{Node: n.clusterAddress(), Coordinator: n.parts.coordinator, Rule: rule, Dial: n.env.Dial}
+	return &spoke.Cluster{Node: n.clusterAddress(), Coordinator: n.parts.coordinator, Rule: rule, Dial: n.peerDial()}
 }
 
 // joinCluster opens the doors for the other nodes and runs Spoke. What comes after it starts when this node is one of them and knows all that it has shown.

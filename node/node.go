@@ -180,8 +180,12 @@ func (n *Node) Shutdown(ctx context.Context) error {
 // State is what /health says.
 func (n *Node) State() internalapi.State { return internalapi.State(n.state.Load()) }
 
-// name is the node's name for others: the text of Hub-Node.
+// name is the node's name for others: the text of Hub-Node. In a cluster it is the one by which they know it, if there is one: processes on one machine,
+// and containers, may share the name of the host.
 func (n *Node) name() string {
+	if n.cfg.Cluster() && n.cfg.Text("cluster.address") != "" {
+		return n.cfg.Text("cluster.address")
+	}
 	_, port, err := net.SplitHostPort(n.address)
 	if err != nil {
 		port = strconv.FormatInt(n.cfg.Int("http.bind_port"), 10)

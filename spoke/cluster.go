@@ -73,6 +73,7 @@ type cluster struct {
 	present map[string]roster.Stream
 	clocks  map[string]reading // of the others, by node
 	strayed bool               // that the own clock is out of the guard was said
+	why     map[string]string  // the last stream to a node ended by this; absent while one runs
 	members roster.Sessions
 }
 
@@ -99,7 +100,7 @@ func newCluster(n *Node, opt Cluster) (*cluster, error) {
 	c := &cluster{
 		n: n, opt: opt, nudge: make(chan struct{}, 1), work: make(chan struct{}, 1), fresh: true,
 		http:   &http.Client{Transport: &http.Transport{DialContext: opt.Dial, MaxIdleConnsPerHost: 4, IdleConnTimeout: 20 * time.Second}},
-		saving: make(chan struct{}, 1), guests: map[net.Conn]context.CancelFunc{}, streams: map[spokelog.Stream]*peerStream{}, tails: map[*tail]struct{}{}, acked: map[string]uint64{},
+		saving: make(chan struct{}, 1), guests: map[net.Conn]context.CancelFunc{}, streams: map[spokelog.Stream]*peerStream{}, tails: map[*tail]struct{}{}, acked: map[string]uint64{}, why: map[string]string{},
 	}
 	c.saving <- struct{}{}
 	return c, c.load()

@@ -3,7 +3,9 @@ package spoke
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -20,14 +22,24 @@ func (n *Node) Join(ctx context.Context) error {
 		n.mu.Lock()
 		wrong := c.writable()
 		_, caughtUp := c.horizon()
+		why := c.unreached()
 		n.mu.Unlock()
 		if wrong == nil && caughtUp {
 			return nil
 		}
 		if !pause(ctx, joinLook) {
-			return tryAgain(fmt.Sprintf("this node has not joined the others (%v; its horizon has caught up: %v)", wrong, caughtUp))
+			return tryAgain(fmt.Sprintf("this node has not joined the others (%v; its horizon has caught up: %v%s)", wrong, caughtUp, why))
 		}
 	}
+}
+
+// unreached names the nodes that take no stream of this one, and why. Under mu.
+func (c *cluster) unreached() string {
+	var b strings.Builder
+	for _, node := range slices.Sorted(maps.Keys(c.why)) {
+		fmt.Fprintf(&b, "; %s: %s", node, c.why[node])
+	}
+	return b.String()
 }
 
 // Peers are the addresses (Cluster.Node) of the other nodes: those on the list as it is known here, and those that have a session. They are sorted.

@@ -24,7 +24,7 @@ func (c *clusterNode) plant(channel string, key hub.Key, data string) {
 	}
 }
 
-// begun waits until all nodes write and give stable answers, and returns a key that lies above every horizon for the time of a test.
+// begun waits until all nodes are on the list in force, write, and give stable answers, and returns a key that lies above every horizon for the time of a test.
 func (w *clusterWorld) begun() (soon func(i int) hub.Key) {
 	w.t.Helper()
 	want := map[hub.Key]string{}
@@ -33,6 +33,11 @@ func (w *clusterWorld) begun() (soon func(i int) hub.Key) {
 	}
 	for _, n := range w.nodes {
 		n.waitFor("begin", want)
+		w.until("the last change of the list is in force", func() bool { // until then the list of before counts too
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			return n.cluster.rec.Next == nil && len(n.cluster.rec.Disks) == len(w.nodes)
+		})
 	}
 	later := time.Now().Add(time.Hour).UnixMilli()
 	return func(i int) hub.Key { return hub.KeyAt(later+int64(i), "000aaa") }

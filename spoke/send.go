@@ -2,9 +2,11 @@ package spoke
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"net"
 	"net/http"
@@ -24,6 +26,7 @@ const (
 	streamQuiet  = 5 * time.Second  // a stream on which nothing comes or goes is given up
 	ownWait      = 20 * time.Second // for the own disk, when a peer begins
 	refusedPause = time.Second
+	refusalText  = 500 // bytes of what a peer says that takes no stream
 )
 
 var errRefused = errors.New("a peer refuses this incarnation")
@@ -74,6 +77,7 @@ func (c *cluster) keepTail(ctx context.Context, node string) {
 		c.n.mu.Unlock()
 		if open {
 			err := c.sendTo(ctx, node, own)
+			c.ended(node, err)
 			switch {
 			case errors.Is(err, errRefused):
 				c.refusedBy(ctx, own)
@@ -84,6 +88,16 @@ func (c *cluster) keepTail(ctx context.Context, node string) {
 			}
 		}
 		pause(ctx, peerPause)
+	}
+}
+
+// ended remembers why there is no stream to a node.
+func (c *cluster) ended(node string, err error) {
+	c.n.mu.Lock()
+	defer c.n.mu.Unlock()
+	delete(c.why, node)
+	if err != nil {
+		c.why[node] = err.Error()
 	}
 }
 
@@ -115,7 +129,8 @@ func (c *cluster) upgrade(ctx context.Context, node string) (net.Conn, *bufio.Re
 		br = bufio.NewReaderSize(patient{conn}, 64<<10)
 		var resp *http.Response
 		if resp, err = http.ReadResponse(br, req); err == nil && resp.StatusCode != http.StatusSwitchingProtocols {
-			err = fmt.Errorf("%s answers %s", node, resp.Status)
+			said, _ := io.ReadAll(io.LimitReader(resp.Body, refusalText))
+			err = fmt.Errorf("it answers %s %s", resp.Status, bytes.TrimSpace(said))
 		}
 	}
 	if err != nil {
@@ -148,7 +163,7 @@ func (c *cluster) sendTo(ctx context.Context, node string, own spokelog.Stream) 
 	if err != nil {
 		return err
 	}
-	t, pos, ok := c.attach(w.Disk, own)
+	t, pos, ok := c.attach(node, w.Disk, own)
 	if !ok {
 		return errors.New("the incarnation has ended")
 	}
@@ -192,12 +207,13 @@ func (c *cluster) epoch() uint64 {
 }
 
 // attach begins a queue for a peer. Everything up to pos is to be read from the own disk.
-func (c *cluster) attach(disk string, own spokelog.Stream) (t *tail, pos uint64, ok bool) {
+func (c *cluster) attach(node, disk string, own spokelog.Stream) (t *tail, pos uint64, ok bool) {
 	c.n.mu.Lock()
 	defer c.n.mu.Unlock()
 	if !c.open || c.n.stream != own {
 		return nil, 0, false
 	}
+	delete(c.why, node)
 	t = &tail{disk: disk, wake: make(chan struct{}, 1), stopped: make(chan struct{})}
 	c.tails[t] = struct{}{}
 	return t, c.pos, true
