@@ -55,7 +55,8 @@ var floors = map[string]string{
 	"spoke/log":        "hub/disk spoke/log/format",
 	"spoke/log/format": "",
 	"spoke/roster":     "",
-	"spoke":            "spoke/log spoke/log/format spoke/roster hub/disk hub/web hub/coord",
+	"spoke/frame":      "spoke/log spoke/log/format",
+	"spoke":            "spoke/log spoke/frame spoke/roster hub/disk hub/web hub/coord",
 	"internalapi":      "hub/web hub/coord hub/bucket hub/catalog hub/client hub/auth",
 
 	"channel":             "hub/seal hub/catalog hub/coord",

@@ -34,7 +34,7 @@ func (n *Node) After(ctx context.Context, key hub.Key) error {
 		}
 		if ahead > guard/2 {
 			n.mu.Unlock()
-			if !pause(ctx, time.Duration(ahead-guard/2)*time.Millisecond) {
+			if !hub.Sleep(ctx, time.Duration(ahead-guard/2)*time.Millisecond) {
 				return ctx.Err()
 			}
 			continue

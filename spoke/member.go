@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"timehub/hub"
 )
 
 const joinLook = 20 * time.Millisecond
@@ -27,7 +29,7 @@ func (n *Node) Join(ctx context.Context) error {
 		if wrong == nil && caughtUp {
 			return nil
 		}
-		if !pause(ctx, joinLook) {
+		if !hub.Sleep(ctx, joinLook) {
 			return tryAgain(fmt.Sprintf("this node has not joined the others (%v; its horizon has caught up: %v%s)", wrong, caughtUp, why))
 		}
 	}

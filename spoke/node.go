@@ -29,7 +29,6 @@ type Options struct {
 	Clock        hub.Clock
 	Log          *slog.Logger
 	Random       func() uint32 // for the last character of a hash; nil: a random source
-	Quorum       Quorum
 	WriteTimeout time.Duration // spoke.write.timeout
 	ClockGuard   time.Duration // app.clock_guard: the clock file runs at most half of it ahead
 	SweepEvery   time.Duration
@@ -170,7 +169,7 @@ func (n *Node) keepAhead(ctx context.Context) error {
 		}
 		if err := n.raise(ctx, need+n.lead()/2); err != nil && ctx.Err() == nil {
 			n.log.Error("the clock file cannot be moved ahead; writes will wait for it", "err", err)
-			pause(ctx, namesRetry)
+			hub.Sleep(ctx, namesRetry)
 		}
 	}
 }
@@ -182,7 +181,7 @@ func (n *Node) keepNaming(ctx context.Context) error {
 			return nil
 		case <-n.renames:
 		}
-		pause(ctx, namesRetry)
+		hub.Sleep(ctx, namesRetry)
 		n.mu.Lock()
 		waiting := n.unnamed
 		n.unnamed = nil
@@ -194,24 +193,12 @@ func (n *Node) keepNaming(ctx context.Context) error {
 }
 
 func (n *Node) keepSwept(ctx context.Context) error {
-	for pause(ctx, n.opt.SweepEvery) {
+	for hub.Sleep(ctx, n.opt.SweepEvery) {
 		if err := n.store.Sweep(ctx); err != nil && ctx.Err() == nil {
 			n.log.Error("sweeping the log failed; it is tried again", "err", err)
 		}
 	}
 	return nil
-}
-
-// pause waits, and reports false if ctx ended first.
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
 }
 
 // lead is how far the bound may run ahead.

@@ -10,20 +10,6 @@ import (
 	"timehub/hub"
 )
 
-func TestQuorum(t *testing.T) {
-	for _, c := range []struct {
-		q       Quorum
-		n, w, r int
-	}{{Half, 1, 1, 1}, {Half, 2, 1, 2}, {Half, 3, 2, 2}, {Half, 4, 2, 3}, {Half, 5, 3, 3}, {Majority, 1, 1, 1}, {Majority, 2, 2, 1}, {Majority, 3, 2, 2}, {Majority, 4, 3, 2}, {Majority, 5, 3, 3}} {
-		if w, r := c.q.Write(c.n), c.q.Read(c.n); w != c.w || r != c.r {
-			t.Errorf("quorum %d of %d: W %d R %d, want %d %d", c.q, c.n, w, r, c.w, c.r)
-		}
-		if c.q.Write(c.n)+c.q.Read(c.n) <= c.n {
-			t.Errorf("%d of %d: writers and readers need not meet", c.q, c.n)
-		}
-	}
-}
-
 // low must never pass an undecided mark, whatever the order of decisions, and everything decided in front of it must have been handed out in order.
 func TestFlight(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(5, 6))

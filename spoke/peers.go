@@ -15,6 +15,7 @@ import (
 
 	"timehub/hub"
 	"timehub/hub/web"
+	"timehub/spoke/frame"
 	spokelog "timehub/spoke/log"
 	"timehub/spoke/roster"
 )
@@ -196,7 +197,7 @@ func (c *cluster) serveRecords(w http.ResponseWriter, r *http.Request) error {
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
 	send := func(records []spokelog.Record) error {
-		_, err := w.Write(appendFrame(nil, &frame{again: true, records: records}))
+		_, err := w.Write(frame.Append(nil, &frame.Frame{Again: true, Records: records}))
 		return err
 	}
 	if err := inPieces(c.n.store.Stream(r.Context(), s, spokelog.From{Above: max(above, 1)}), send); err != nil {
@@ -333,19 +334,19 @@ func (c *cluster) askRecords(ctx context.Context, node string, s spokelog.Stream
 	defer resp.Body.Close()
 	br := bufio.NewReaderSize(resp.Body, 64<<10)
 	for {
-		k, payload, err := readMessage(br, maxFrame)
+		k, payload, err := frame.Read(br, frame.MaxFrame)
 		if err != nil {
 			return err
 		}
-		if k != kindFrame {
-			return errWire
+		if k != frame.KindFrame {
+			return frame.ErrInvalid
 		}
 		quiet.Reset(callTime)
-		f, err := parseFrame(payload)
-		if err != nil || len(f.records) == 0 {
+		f, err := frame.Parse(payload)
+		if err != nil || len(f.Records) == 0 {
 			return err
 		}
-		if err := take(f.records); err != nil {
+		if err := take(f.Records); err != nil {
 			return err
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"timehub/hub"
+	"timehub/spoke/frame"
 	spokelog "timehub/spoke/log"
 )
 
@@ -23,7 +24,7 @@ type inbound struct {
 	s      *peerStream
 	id     spokelog.Stream
 	failed bool          // a frame did not get into the log: nothing after it counts
-	last   *frame        // the last one with records: what follows it without any is applied with it
+	last   *frame.Frame  // the last one with records: what follows it without any is applied with it
 	pos    uint64        // what may be acknowledged
 	wake   chan struct{} // one token: pos has risen
 }
@@ -69,15 +70,15 @@ func (c *cluster) serveStream(w http.ResponseWriter, r *http.Request) error {
 
 // take reads one stream until it ends.
 func (c *cluster) take(ctx context.Context, conn net.Conn, br *bufio.Reader) error {
-	k, payload, err := readMessage(br, maxGreeting)
+	k, payload, err := frame.Read(br, frame.MaxGreeting)
 	if err != nil {
 		return err
 	}
-	var h hello
-	if k != kindHello {
-		return errWire
+	var h frame.Hello
+	if k != frame.KindHello {
+		return frame.ErrInvalid
 	}
-	if err := parseJSON(payload, &h); err != nil {
+	if err := frame.ParseJSON(payload, &h); err != nil {
 		return err
 	}
 	in, answer := c.greet(conn, &h)
@@ -92,14 +93,14 @@ func (c *cluster) take(ctx context.Context, conn net.Conn, br *bufio.Reader) err
 	}()
 	defer func() { _ = conn.Close(); poke(in.wake); <-ended }()
 	for {
-		k, payload, err := readMessage(br, maxFrame)
+		k, payload, err := frame.Read(br, frame.MaxFrame)
 		if err != nil {
 			return err
 		}
-		if k != kindFrame {
-			return errWire
+		if k != frame.KindFrame {
+			return frame.ErrInvalid
 		}
-		f, err := parseFrame(payload)
+		f, err := frame.Parse(payload)
 		if err != nil {
 			return err
 		}
@@ -110,7 +111,7 @@ func (c *cluster) take(ctx context.Context, conn net.Conn, br *bufio.Reader) err
 }
 
 // greet decides whether a stream is taken, and from where.
-func (c *cluster) greet(conn net.Conn, h *hello) (*inbound, []byte) {
+func (c *cluster) greet(conn net.Conn, h *frame.Hello) (*inbound, []byte) {
 	n := c.n
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -119,21 +120,21 @@ func (c *cluster) greet(conn net.Conn, h *hello) (*inbound, []byte) {
 	switch {
 	case s == nil || !listed || h.Epoch > c.epoch():
 		poke(c.nudge)
-		return nil, appendJSON(nil, kindAway, away{"this stream or its epoch is not known here yet"})
+		return nil, frame.AppendJSON(nil, frame.KindAway, frame.Away{Why: "this stream or its epoch is not known here yet"})
 	case s.refused || i.Closed != nil:
-		return nil, appendJSON(nil, kindRefusal, away{"this incarnation is over"})
+		return nil, frame.AppendJSON(nil, frame.KindRefusal, frame.Away{Why: "this incarnation is over"})
 	case s.outstanding > 0:
 		if s.in != nil {
 			_ = s.in.conn.Close()
 		}
-		return nil, appendJSON(nil, kindAway, away{"what came before is still on its way to the disk"})
+		return nil, frame.AppendJSON(nil, frame.KindAway, frame.Away{Why: "what came before is still on its way to the disk"})
 	}
 	if s.in != nil {
 		_ = s.in.conn.Close()
 	}
 	in := &inbound{conn: conn, s: s, id: h.Stream, wake: make(chan struct{}, 1)}
 	s.in = in
-	return in, appendJSON(nil, kindWelcome, welcome{Node: c.opt.Node, Disk: n.identity.ID, Low: s.low})
+	return in, frame.AppendJSON(nil, frame.KindWelcome, frame.Welcome{Node: c.opt.Node, Disk: n.identity.ID, Low: s.low})
 }
 
 func (c *cluster) leave(in *inbound) {
@@ -145,12 +146,12 @@ func (c *cluster) leave(in *inbound) {
 }
 
 // takeFrame brings a frame into the log; it is acknowledged when it is on the disk.
-func (c *cluster) takeFrame(ctx context.Context, in *inbound, f *frame) error {
+func (c *cluster) takeFrame(ctx context.Context, in *inbound, f *frame.Frame) error {
 	if err := c.inStep(ctx, f); err != nil {
 		return err
 	}
-	requests := split(f.records)
-	if f.again {
+	requests := split(f.Records)
+	if f.Again {
 		requests = c.missing(ctx, in.id, requests)
 	}
 	n := c.n
@@ -158,7 +159,7 @@ func (c *cluster) takeFrame(ctx context.Context, in *inbound, f *frame) error {
 	switch {
 	case in.s.refused:
 		n.mu.Unlock()
-		_ = write(in.conn, appendJSON(nil, kindRefusal, away{"this incarnation is over"}))
+		_ = write(in.conn, frame.AppendJSON(nil, frame.KindRefusal, frame.Away{Why: "this incarnation is over"}))
 		return errRefused
 	case in.failed || in.s.in != in:
 		n.mu.Unlock()
@@ -173,15 +174,15 @@ func (c *cluster) takeFrame(ctx context.Context, in *inbound, f *frame) error {
 	}
 	defer n.mu.Unlock()
 	if len(requests) == 0 { // with what is on its way
-		in.last.low, in.last.pos = max(in.last.low, f.low), max(in.last.pos, f.pos)
+		in.last.Low, in.last.Pos = max(in.last.Low, f.Low), max(in.last.Pos, f.Pos)
 		return nil
 	}
 	in.last = f
 	if c.opt.broken == "low before sync" {
-		c.applied(in, &frame{low: f.low})
+		c.applied(in, &frame.Frame{Low: f.Low})
 	}
 	for i, records := range requests {
-		var whole *frame
+		var whole *frame.Frame
 		if i == len(requests)-1 {
 			whole = f
 		}
@@ -194,7 +195,7 @@ func (c *cluster) takeFrame(ctx context.Context, in *inbound, f *frame) error {
 }
 
 // enqueue hands one request to the log. Under mu.
-func (c *cluster) enqueue(in *inbound, records []spokelog.Record, f *frame) error {
+func (c *cluster) enqueue(in *inbound, records []spokelog.Record, f *frame.Frame) error {
 	in.s.outstanding++
 	err := c.n.store.Enqueue(&spokelog.Batch{Records: records, Done: func(err error) { c.stored(in, records, f, err) }})
 	if err != nil {
@@ -204,7 +205,7 @@ func (c *cluster) enqueue(in *inbound, records []spokelog.Record, f *frame) erro
 }
 
 // stored: a request is on the disk, or surely not. Called by the log, in the order of enqueue.
-func (c *cluster) stored(in *inbound, records []spokelog.Record, f *frame, err error) {
+func (c *cluster) stored(in *inbound, records []spokelog.Record, f *frame.Frame, err error) {
 	n := c.n
 	n.mu.Lock()
 	in.s.outstanding--
@@ -231,36 +232,36 @@ func (c *cluster) stored(in *inbound, records []spokelog.Record, f *frame, err e
 }
 
 // applied: everything up to the end of a frame is on the disk. Under mu.
-func (c *cluster) applied(in *inbound, f *frame) (channels []string) {
-	if f.low > in.s.low {
-		in.s.low = f.low
-		if f.low < c.n.limit { // otherwise the horizon raises it when it is shown
-			c.n.minter.Raise(f.low)
-			c.n.ahead(f.low)
+func (c *cluster) applied(in *inbound, f *frame.Frame) (channels []string) {
+	if f.Low > in.s.low {
+		in.s.low = f.Low
+		if f.Low < c.n.limit { // otherwise the horizon raises it when it is shown
+			c.n.minter.Raise(f.Low)
+			c.n.ahead(f.Low)
 		} else {
 			poke(c.n.kick)
 		}
 	}
-	if f.pos > in.pos {
-		in.pos = f.pos
+	if f.Pos > in.pos {
+		in.pos = f.Pos
 		poke(in.wake)
 	}
 	return c.passed()
 }
 
 // inStep refuses frames of an epoch that is not known here, and of a clock that is too far ahead.
-func (c *cluster) inStep(ctx context.Context, f *frame) error {
+func (c *cluster) inStep(ctx context.Context, f *frame.Frame) error {
 	n := c.n
 	for began := time.Now(); ; {
 		n.mu.Lock()
-		known, wall := f.epoch <= c.epoch(), n.wall()
+		known, wall := f.Epoch <= c.epoch(), n.wall()
 		n.mu.Unlock()
 		limit := wall + n.opt.ClockGuard.Milliseconds()
-		if f.low.Millis() > limit {
+		if f.Low.Millis() > limit {
 			return errors.New("the clock of the peer is too far ahead")
 		}
-		for i := range f.records {
-			if r := &f.records[i]; r.Flags&(spokelog.Replicated|spokelog.Complete) == 0 && r.Key.Millis() > limit {
+		for i := range f.Records {
+			if r := &f.Records[i]; r.Flags&(spokelog.Replicated|spokelog.Complete) == 0 && r.Key.Millis() > limit {
 				return errors.New("the clock of the peer is too far ahead")
 			}
 		}
@@ -268,7 +269,7 @@ func (c *cluster) inStep(ctx context.Context, f *frame) error {
 			return nil
 		}
 		poke(c.nudge)
-		if time.Since(began) > epochWait || !pause(ctx, 5*time.Millisecond) {
+		if time.Since(began) > epochWait || !hub.Sleep(ctx, 5*time.Millisecond) {
 			return errors.New("the epoch of the frame is not known here")
 		}
 	}
@@ -314,9 +315,9 @@ func (c *cluster) sendAcks(ctx context.Context, in *inbound) {
 	defer beat.Stop()
 	for {
 		c.n.mu.Lock()
-		a, over := ack{in.pos, c.n.minter.Wall()}, in.s.in != in
+		a, over := frame.Ack{Pos: in.pos, Clock: c.n.minter.Wall()}, in.s.in != in
 		c.n.mu.Unlock()
-		if over || write(in.conn, appendAck(nil, a)) != nil {
+		if over || write(in.conn, frame.AppendAck(nil, a)) != nil {
 			_ = in.conn.Close()
 			return
 		}

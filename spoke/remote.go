@@ -13,6 +13,7 @@ import (
 
 	"timehub/hub"
 	"timehub/hub/web"
+	"timehub/spoke/frame"
 	spokelog "timehub/spoke/log"
 )
 
@@ -60,7 +61,7 @@ func (c *cluster) catchUp(ctx context.Context, epoch uint64) bool {
 			return true
 		}
 		poke(c.nudge)
-		if !pause(ctx, 5*time.Millisecond) {
+		if !hub.Sleep(ctx, 5*time.Millisecond) {
 			return false
 		}
 	}
@@ -161,21 +162,21 @@ func (c *cluster) askRead(ctx context.Context, node, channel string, key hub.Key
 		return nil, err
 	}
 	defer resp.Body.Close()
-	k, payload, err := readMessage(bufio.NewReader(resp.Body), maxFrame)
+	k, payload, err := frame.Read(bufio.NewReader(resp.Body), frame.MaxFrame)
 	if err != nil {
 		return nil, err
 	}
-	f, err := parseFrame(payload)
-	if err != nil || k != kindFrame || len(f.records) > 1 {
-		return nil, errors.Join(errWire, err)
+	f, err := frame.Parse(payload)
+	if err != nil || k != frame.KindFrame || len(f.Records) > 1 {
+		return nil, errors.Join(frame.ErrInvalid, err)
 	}
-	if len(f.records) == 1 {
-		if r := &f.records[0]; r.Key == key && r.Channel == channel {
+	if len(f.Records) == 1 {
+		if r := &f.Records[0]; r.Key == key && r.Channel == channel {
 			return r, nil
 		}
-		return nil, errWire
+		return nil, frame.ErrInvalid
 	}
-	asked.add(resp.Header.Get(diskHeader), f.epoch)
+	asked.add(resp.Header.Get(diskHeader), f.Epoch)
 	return nil, nil
 }
 
@@ -187,21 +188,21 @@ func (c *cluster) serveRead(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	rec, err := c.n.store.Get(r.Context(), q.Get("channel"), key)
-	f := frame{}
+	f := frame.Frame{}
 	switch {
 	case err == nil:
 		rec.Flags &^= spokelog.MoreFollows
-		f.records = []spokelog.Record{rec}
+		f.Records = []spokelog.Record{rec}
 	case !hub.Is(err, hub.NotFound):
 		return unavailable(err)
 	}
 	c.n.mu.Lock()
-	f.epoch = c.epoch()
+	f.Epoch = c.epoch()
 	disk := c.n.identity.ID
 	c.n.mu.Unlock()
 	w.Header().Set(diskHeader, disk)
 	w.Header().Set("Content-Type", "application/octet-stream")
-	_, err = w.Write(appendFrame(nil, &f))
+	_, err = w.Write(frame.Append(nil, &f))
 	return err
 }
 
@@ -249,7 +250,7 @@ func (c *cluster) askKeys(ctx context.Context, node string, q hub.Query) (a keys
 	keys = make([]hub.Key, len(a.Keys))
 	for i, text := range a.Keys {
 		if keys[i], err = hub.ParseKey(text); err != nil {
-			return a, nil, errors.Join(errWire, err)
+			return a, nil, errors.Join(frame.ErrInvalid, err)
 		}
 	}
 	return a, keys, nil

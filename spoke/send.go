@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"timehub/hub"
+	"timehub/spoke/frame"
 	spokelog "timehub/spoke/log"
 )
 
@@ -62,7 +63,7 @@ func (c *cluster) keepSending(ctx context.Context) error {
 				delete(running, node)
 			}
 		}
-		if !pause(ctx, peerPause) {
+		if !hub.Sleep(ctx, peerPause) {
 			return nil
 		}
 	}
@@ -81,13 +82,13 @@ func (c *cluster) keepTail(ctx context.Context, node string) {
 			switch {
 			case errors.Is(err, errRefused):
 				c.refusedBy(ctx, own)
-				pause(ctx, refusedPause)
+				hub.Sleep(ctx, refusedPause)
 			case err != nil && ctx.Err() == nil && err.Error() != said:
 				said = err.Error()
 				c.n.log.Debug("the stream to a peer ended", "peer", node, "err", err)
 			}
 		}
-		pause(ctx, peerPause)
+		hub.Sleep(ctx, peerPause)
 	}
 }
 
@@ -150,12 +151,12 @@ func (c *cluster) sendTo(ctx context.Context, node string, own spokelog.Stream) 
 	defer unhook()
 	n := c.n
 	n.mu.Lock()
-	h := hello{Node: c.opt.Node, Disk: n.identity.ID, Stream: own, Epoch: c.epoch()}
+	h := frame.Hello{Node: c.opt.Node, Disk: n.identity.ID, Stream: own, Epoch: c.epoch()}
 	n.mu.Unlock()
-	if _, err := conn.Write(appendJSON(nil, kindHello, h)); err != nil {
+	if _, err := conn.Write(frame.AppendJSON(nil, frame.KindHello, h)); err != nil {
 		return err
 	}
-	k, payload, err := readMessage(br, maxGreeting)
+	k, payload, err := frame.Read(br, frame.MaxGreeting)
 	if err != nil {
 		return err
 	}
@@ -183,19 +184,19 @@ func (c *cluster) sendTo(ctx context.Context, node string, own spokelog.Stream) 
 	return err
 }
 
-func greeted(k kind, payload []byte) (welcome, error) {
-	var w welcome
+func greeted(k frame.Kind, payload []byte) (frame.Welcome, error) {
+	var w frame.Welcome
 	switch k {
-	case kindWelcome:
-		return w, parseJSON(payload, &w)
-	case kindRefusal:
+	case frame.KindWelcome:
+		return w, frame.ParseJSON(payload, &w)
+	case frame.KindRefusal:
 		return w, errRefused
-	case kindAway:
-		var a away
-		_ = parseJSON(payload, &a)
+	case frame.KindAway:
+		var a frame.Away
+		_ = frame.ParseJSON(payload, &a)
 		return w, fmt.Errorf("the peer does not take the stream: %s", a.Why)
 	}
-	return w, fmt.Errorf("%w: a message of kind %d", errWire, k)
+	return w, fmt.Errorf("%w: a message of kind %d", frame.ErrInvalid, k)
 }
 
 // epoch is that of the list, or of the change that is announced. Under mu.
@@ -266,7 +267,7 @@ func (c *cluster) ownHas(ctx context.Context, pos uint64) error {
 		if at >= pos {
 			return nil
 		}
-		if time.Now().After(deadline) || !pause(ctx, 2*time.Millisecond) {
+		if time.Now().After(deadline) || !hub.Sleep(ctx, 2*time.Millisecond) {
 			return errors.New("the own disk is behind")
 		}
 	}
@@ -276,17 +277,17 @@ func (c *cluster) ownHas(ctx context.Context, pos uint64) error {
 func (c *cluster) repeat(ctx context.Context, conn net.Conn, own spokelog.Stream, low hub.Mark, pos uint64) error {
 	n := c.n
 	n.mu.Lock()
-	f := frame{epoch: c.epoch(), again: true}
+	f := frame.Frame{Epoch: c.epoch(), Again: true}
 	n.mu.Unlock()
 	err := inPieces(n.store.Stream(ctx, own, spokelog.From{Low: low}), func(records []spokelog.Record) error {
-		f.records = records
-		return write(conn, appendFrame(nil, &f))
+		f.Records = records
+		return write(conn, frame.Append(nil, &f))
 	})
 	if err != nil {
 		return err
 	}
-	f.records, f.pos = nil, pos
-	return write(conn, appendFrame(nil, &f))
+	f.Records, f.Pos = nil, pos
+	return write(conn, frame.Append(nil, &f))
 }
 
 // inPieces cuts what is read of a log into frames of whole requests: of about frameTarget, or of a single request.
@@ -325,39 +326,39 @@ func inPieces(all iter.Seq2[spokelog.Record, error], send func([]spokelog.Record
 func sizeOf(r *spokelog.Record) int { return len(r.Data) + len(r.Channel) + len(r.Key.Hash()) + 64 }
 
 // next takes the queue, with the low that holds when everything in it is there.
-func (c *cluster) next(t *tail) (f frame, broken bool) {
+func (c *cluster) next(t *tail) (f frame.Frame, broken bool) {
 	n := c.n
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if _, ok := c.tails[t]; !ok { // another incarnation may be open, and its low is not that of this one
-		return frame{}, true
+		return frame.Frame{}, true
 	}
-	f = frame{pos: t.pos, epoch: c.epoch(), records: t.queue, low: n.ownLow()}
+	f = frame.Frame{Pos: t.pos, Epoch: c.epoch(), Records: t.queue, Low: n.ownLow()}
 	t.queue, t.bytes = nil, 0
 	return f, t.broken
 }
 
 // sendFrames sends what may be more than one frame; the last one carries position and low.
-func sendFrames(conn net.Conn, f frame) error {
-	left := len(f.records)
+func sendFrames(conn net.Conn, f frame.Frame) error {
+	left := len(f.Records)
 	all := func(yield func(spokelog.Record, error) bool) {
-		for _, r := range f.records {
+		for _, r := range f.Records {
 			if !yield(r, nil) {
 				return
 			}
 		}
 	}
 	err := inPieces(all, func(records []spokelog.Record) error {
-		piece := frame{epoch: f.epoch, records: records}
+		piece := frame.Frame{Epoch: f.Epoch, Records: records}
 		if left -= len(records); left == 0 {
-			piece.pos, piece.low = f.pos, f.low
+			piece.Pos, piece.Low = f.Pos, f.Low
 		}
-		return write(conn, appendFrame(nil, &piece))
+		return write(conn, frame.Append(nil, &piece))
 	})
-	if err != nil || len(f.records) > 0 {
+	if err != nil || len(f.Records) > 0 {
 		return err
 	}
-	return write(conn, appendFrame(nil, &f))
+	return write(conn, frame.Append(nil, &f))
 }
 
 // write sends a message in steps, each of which may take streamQuiet.
@@ -388,17 +389,17 @@ func (p patient) Read(b []byte) (int, error) {
 // readAcks takes in what the peer says.
 func (c *cluster) readAcks(br *bufio.Reader, t *tail) error {
 	for {
-		k, payload, err := readMessage(br, maxGreeting)
+		k, payload, err := frame.Read(br, frame.MaxGreeting)
 		if err != nil {
 			return err
 		}
-		if k != kindAck {
+		if k != frame.KindAck {
 			if _, err := greeted(k, payload); err != nil {
 				return err
 			}
-			return errWire
+			return frame.ErrInvalid
 		}
-		a, err := parseAck(payload)
+		a, err := frame.ParseAck(payload)
 		if err != nil {
 			return err
 		}
@@ -406,14 +407,14 @@ func (c *cluster) readAcks(br *bufio.Reader, t *tail) error {
 	}
 }
 
-func (c *cluster) acknowledged(t *tail, a ack) {
+func (c *cluster) acknowledged(t *tail, a frame.Ack) {
 	n := c.n
 	n.mu.Lock()
 	if _, ok := c.tails[t]; !ok {
 		n.mu.Unlock()
 		return
 	}
-	c.acked[t.disk] = max(c.acked[t.disk], a.pos)
+	c.acked[t.disk] = max(c.acked[t.disk], a.Pos)
 	c.decide()
 	channels := c.passed()
 	n.mu.Unlock()

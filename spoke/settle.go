@@ -160,7 +160,7 @@ func (l *leader) gather(ctx context.Context) error {
 		if !enough && time.Since(began) > convergeTime {
 			return fmt.Errorf("only %d members answer", len(l.answers))
 		}
-		if !pause(ctx, settlePause) {
+		if !hub.Sleep(ctx, settlePause) {
 			return context.Cause(ctx)
 		}
 	}
@@ -323,7 +323,7 @@ func (c *cluster) refuse(ctx context.Context, s spokelog.Stream) (hub.Mark, erro
 		if done {
 			break
 		}
-		if !pause(ctx, time.Millisecond) {
+		if !hub.Sleep(ctx, time.Millisecond) {
 			return 0, context.Cause(ctx)
 		}
 	}

@@ -56,7 +56,7 @@ func (c *cluster) keepClocks(ctx context.Context) error {
 		case said && !astray:
 			c.n.log.Info("the clock of this machine is right again")
 		}
-		if !pause(ctx, clockEvery) {
+		if !hub.Sleep(ctx, clockEvery) {
 			return nil
 		}
 	}

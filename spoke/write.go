@@ -105,7 +105,7 @@ func (n *Node) synced(r *request, err error) {
 	case errors.Is(err, spokelog.ErrClosed): // the next start finds out; until then it holds low
 	case err != nil:
 		r.state = givenUp
-	case r.state == undecided && n.opt.Quorum.Write(1) <= 1:
+	case r.state == undecided: // one disk is enough of one
 		r.state, r.onDisk = committed, true
 	default:
 		r.onDisk = true // giving up: its name decides
