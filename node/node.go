@@ -35,7 +35,7 @@ type Env struct {
 	Rand        func() uint64                                                        // draws hashes; safe for concurrent use. nil: the runtime's
 	Disk        disk.Disk                                                            // the data directory; nil: the folder data.dir
 	Listen      func(network, address string) (net.Listener, error)                  // nil: net.Listen
-	Dial        func(ctx context.Context, network, address string) (net.Conn, error) // reaches other hubs; nil: TCP
+	Dial        func(ctx context.Context, network, address string) (net.Conn, error) // reaches other hubs and consumers; nil: TCP
 	Bucket      bucket.Bucket                                                        // long-term storage; nil: the folder bucket of data.dir
 	Coordinator coord.Coordinator                                                    // nil: coord.db of data.dir. Required with a Disk that is no folder
 	Log         *slog.Logger                                                         // nil: nothing

@@ -67,7 +67,7 @@ func (n *Node) openWebhooks(ctx context.Context) error {
 		return nil
 	}
 	h.caller, err = deliver.New(deliver.Options{
-		ConnectTimeout: c.Duration("webhook.connectTimeoutSeconds"), VerifyTLS: c.Bool("webhook.tls.verify"), Node: n.name, Log: log,
+		ConnectTimeout: c.Duration("webhook.connectTimeoutSeconds"), VerifyTLS: c.Bool("webhook.tls.verify"), Node: n.name, Dial: n.env.Dial, Log: log,
 	})
 	if err != nil {
 		return fmt.Errorf("make the caller of webhooks: %w", err)

@@ -1,8 +1,8 @@
 // Package memnet is a network in memory, for whole hubs inside testing/synctest bubbles. Connections are buffered and built on sync.Cond, so that whoever waits
 // is durably blocked and virtual time goes on; net.Pipe has no buffer, and real sockets stop the clock.
 //
-// A Net stands for the cable of one machine. Cut breaks everything that is connected, as the death of a process does: both ends see a reset. Nothing runs in
-// the background but the timers of deadlines.
+// A Net stands for the cable of one machine. Cut breaks everything that is connected, as the death of a process does: both ends see a reset. With Host it is
+// a network of several machines, between which each direction of each line can be cut or slow. Nothing runs in the background but timers.
 package memnet
 
 import (
@@ -23,11 +23,13 @@ type Net struct {
 	listeners map[string]*listener
 	conns     map[*conn]struct{}
 	port      int
+	lines     map[[2]string]Line // between machines, from and to; those that are not there are good
+	mended    chan struct{}      // closed when a line changes, and made anew
 }
 
 // New returns a network without anybody.
 func New() *Net {
-	return &Net{listeners: map[string]*listener{}, conns: map[*conn]struct{}{}, port: 40000}
+	return &Net{listeners: map[string]*listener{}, conns: map[*conn]struct{}{}, port: 40000, lines: map[[2]string]Line{}, mended: make(chan struct{})}
 }
 
 // addr is host:port.
@@ -119,6 +121,7 @@ type listener struct {
 	queue chan *conn
 	done  chan struct{}
 	once  sync.Once
+	host  *Host // nil: of a Net without machines
 }
 
 func (l *listener) Accept() (net.Conn, error) {
@@ -147,6 +150,10 @@ type conn struct {
 	net           *Net
 	in, out       *pipe
 	local, remote addr
+
+	// between machines; set before it is used
+	host     *Host
+	from, to string
 }
 
 func (c *conn) Read(p []byte) (int, error)  { return c.in.read(p) }
@@ -186,11 +193,25 @@ type pipe struct {
 	mu      sync.Mutex // held for computing only
 	changed *sync.Cond
 	buf     []byte
-	ended   bool // the writer has closed
+	ended   bool // the end has come to the reader
+	closed  bool // the writer has closed
 	unread  bool // the reader has closed
 	broken  bool
 	readBy  deadline
 	writeBy deadline
+
+	line   Line
+	onWay  []packet    // what has been sent and is not there yet
+	flying int         // its bytes
+	wakeUp *time.Timer // when the first of it will be there
+}
+
+// packet is something on its way.
+type packet struct {
+	due   time.Time // when it will be there, unless the line is cut
+	data  []byte
+	last  bool // the end
+	reset bool
 }
 
 type deadline struct {
@@ -237,7 +258,7 @@ func (p *pipe) write(b []byte) (n int, err error) {
 	defer p.mu.Unlock()
 	for {
 		switch {
-		case p.ended:
+		case p.closed:
 			return n, net.ErrClosed
 		case p.broken:
 			return n, syscall.ECONNRESET
@@ -246,8 +267,8 @@ func (p *pipe) write(b []byte) (n int, err error) {
 		case p.writeBy.passed:
 			return n, os.ErrDeadlineExceeded
 		}
-		k := min(len(b), room-len(p.buf))
-		p.buf = append(p.buf, b[:k]...)
+		k := min(len(b), room-len(p.buf)-p.flying)
+		p.send(packet{data: b[:k]})
 		b, n = b[k:], n+k
 		if k > 0 {
 			p.changed.Broadcast()
@@ -270,7 +291,8 @@ func (p *pipe) closeReader() {
 func (p *pipe) closeWriter() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.ended = true
+	p.closed = true
+	p.send(packet{last: true})
 	p.writeBy.stop()
 	p.changed.Broadcast()
 }
@@ -278,7 +300,8 @@ func (p *pipe) closeWriter() {
 func (p *pipe) reset() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.broken, p.buf = true, nil
+	p.broken, p.buf, p.onWay, p.flying = true, nil, nil, 0
+	p.land()
 	p.changed.Broadcast()
 }
 

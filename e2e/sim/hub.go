@@ -50,6 +50,8 @@ type Ask struct {
 	Stable   bool
 	Bodies   bool
 	Tier     hub.Tier
+	Node     string  // who is asked, of several
+	Seen     hub.Key // the horizon that the client says it has seen
 }
 
 // query is what the question means.
@@ -74,6 +76,8 @@ type Answer struct {
 	Bodies [][]byte // with Ask.Bodies, one for each key
 	// Horizon is a horizon that the answer had at least, Top one that it had at most; equal if the hub says it.
 	Horizon, Top hub.Key
+	// Silent: the hub says that something may be missing, as too few nodes answered.
+	Silent bool
 	// Floor was asked after the answer: what lies below it and was archived may be missing.
 	Floor hub.Key
 }

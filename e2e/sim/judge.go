@@ -13,15 +13,22 @@ type question struct {
 	begun   int
 	life    int
 	horizon hub.Key // the highest one shown before
-	covered spans   // of the channel, before
+	covered spans   // of the channel, before, by the same node
 }
 
 // Asking is told before a question is asked.
 func (l *Ledger) Asking(a Ask) *question {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return &question{Ask: a, begun: l.history.now() + 1, life: l.history.life, horizon: l.horizon, covered: l.shelves[a.Channel].covered}
+	q := &question{Ask: a, begun: l.history.now() + 1, life: l.history.life, horizon: l.horizon, covered: l.shelves[a.Channel].covered}
+	if l.several {
+		q.horizon, q.covered = most(l.voice(a.Node).horizon, a.Seen), l.shelves[a.Channel].by[a.Node]
+	}
+	return q
 }
+
+// late reports whether the hub that was asked is no more. Of several, each that dies takes its answers with it. l.mu is held.
+func (l *Ledger) late(q *question) bool { return q.life != l.history.life && !l.several }
 
 // reading is one answer being judged.
 type reading struct {
@@ -36,7 +43,7 @@ type reading struct {
 func (l *Ledger) Answered(q *question, a Answer) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if q.life != l.history.life || l.wrong != "" {
+	if l.late(q) || l.wrong != "" {
 		return
 	}
 	l.Asked++
@@ -59,6 +66,11 @@ func (l *Ledger) Answered(q *question, a Answer) {
 	l.whole(&r)
 	if q.Stable && !r.s.keyed {
 		r.s.covered = r.s.covered.with(r.in)
+		if l.several {
+			v := l.voice(q.Node)
+			v.horizon = most(v.horizon, a.Horizon)
+			r.s.by[q.Node] = r.s.by[q.Node].with(r.in)
+		}
 	}
 }
 
@@ -67,7 +79,7 @@ func describe(q *question, a Answer) string {
 	if q.Stable {
 		stable = "stable"
 	}
-	s := fmt.Sprintf("asked at %d: %s of %s, %s", q.begun, q.Kind, q.Channel, stable)
+	s := fmt.Sprintf("asked %s at %d: %s of %s, %s", q.Node, q.begun, q.Kind, q.Channel, stable)
 	switch q.Kind {
 	case Range:
 		s += fmt.Sprintf(" [%v, %v) n %d", q.From, q.To, q.N)
@@ -84,6 +96,9 @@ func describe(q *question, a Answer) string {
 	}
 	if q.Stable {
 		s += fmt.Sprintf(", horizon %v", a.Horizon)
+	}
+	if a.Silent {
+		s += ", some silent"
 	}
 	return s + fmt.Sprintf(", floor %v", a.Floor)
 }
@@ -144,7 +159,7 @@ func (l *Ledger) mayShow(r *reading, f *fact) {
 		l.fail(f, "a write that was refused shows up")
 	case w.never > 0 && w.never < r.begun:
 		l.fail(f, "a write shows up whose failure was on record")
-	case r.Stable && w.fate == Doubtful && w.life == r.life && !w.keyed:
+	case r.Stable && w.fate == Doubtful && w.life == r.life && !w.keyed && !l.several:
 		l.fail(f, "a write that was answered 503 is in a stable answer of the same life")
 	}
 }
@@ -173,6 +188,9 @@ func search(order []*fact, k hub.Key) int {
 
 // mustShow checks whether everything is there that has to be. l.mu is held.
 func (l *Ledger) mustShow(r *reading) {
+	if r.a.Silent {
+		return
+	}
 	limit := r.begun
 	if r.Stable && !r.s.keyed {
 		limit = l.history.now() + 1 // stable answers agree whenever they were asked
@@ -187,6 +205,9 @@ func (l *Ledger) mustShow(r *reading) {
 
 // whole checks that of each bulk all parts are there, or none. l.mu is held.
 func (l *Ledger) whole(r *reading) {
+	if r.a.Silent {
+		return
+	}
 	var w *write
 	var seen, missing *fact
 	check := func() {
@@ -221,11 +242,11 @@ func (l *Ledger) Reading(channel string, key hub.Key) *question {
 func (l *Ledger) Read(q *question, data []byte, floor hub.Key) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if q.life != l.history.life || l.wrong != "" {
+	if l.late(q) || l.wrong != "" {
 		return
 	}
 	l.Asked++
-	l.history.add("read at %d: %s %v: %d bytes", q.begun, q.Channel, q.Key, len(data))
+	l.history.add("read %s at %d: %s %v: %d bytes", q.Node, q.begun, q.Channel, q.Key, len(data))
 	r := reading{question: q, a: Answer{Floor: floor}, s: l.shelves[q.Channel]}
 	f := r.s.facts[q.Key]
 	if data != nil {
@@ -248,10 +269,12 @@ func (l *Ledger) Finish() {
 		}
 	}
 	sortByKey(all)
+	before := map[string]*write{} // of each node
 	for i, w := range all {
-		if i > 0 && all[i-1].life > w.life {
-			l.fail(nil, "write %d of life %d has %v, write %d of life %d has %v", all[i-1].id, all[i-1].life, all[i-1].key, w.id, w.life, w.key)
+		if o := before[w.node]; o != nil && o.life > w.life {
+			l.fail(nil, "write %d of life %d of %s has %v, write %d of life %d has %v", o.id, o.life, w.node, o.key, w.id, w.life, w.key)
 		}
+		before[w.node] = w
 		if i > 0 && !all[i-1].last().Less(w.keyOf(0)) {
 			l.fail(nil, "the keys of writes %d and %d overlap", all[i-1].id, w.id)
 		}

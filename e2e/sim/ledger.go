@@ -18,7 +18,8 @@ type write struct {
 	bodies  [][]byte
 	bulk    bool
 	keyed   bool
-	life    int
+	node    string  // who took it, of several
+	life    int     // of the hub, or of that node
 	begun   int     // number of the event
 	ended   int     // 0: not answered yet
 	above   hub.Key // the highest key and horizon that anybody had seen when it began
@@ -55,8 +56,9 @@ type shelf struct {
 	keyed   bool // keys come from outside: there is no stable order
 	facts   map[hub.Key]*fact
 	order   []*fact
-	covered spans   // what stable answers have said everything about
-	cursor  hub.Key // archived up to
+	covered spans            // what stable answers have said everything about
+	by      map[string]spans // the same, of each node by itself
+	cursor  hub.Key          // archived up to
 }
 
 // Ledger judges. It is told of all requests and answers; the first broken promise is kept. All methods are safe for concurrent use.
@@ -67,6 +69,8 @@ type Ledger struct {
 	writes  []*write
 	top     hub.Key // the highest key that was seen, of those that are minted
 	horizon hub.Key // the highest horizon that was shown
+	several bool    // there are several nodes: see NewClusterLedger
+	voices  map[string]*voice
 	marks   marks
 	doubts  []*write // answered 503 in this life, not known to be on record
 	wrong   string
@@ -76,11 +80,35 @@ type Ledger struct {
 
 // NewLedger returns the ledger of channels. The items of keyed ones have keys of their own.
 func NewLedger(channels []string, keyed []string) *Ledger {
-	l := &Ledger{shelves: map[string]*shelf{}, broken: make(chan struct{})}
+	l := &Ledger{shelves: map[string]*shelf{}, broken: make(chan struct{}), voices: map[string]*voice{}}
 	l.history.start = time.Now()
 	for _, c := range channels {
-		l.shelves[c] = &shelf{facts: map[hub.Key]*fact{}, cursor: hub.MinKey, keyed: slices.Contains(keyed, c)}
+		l.shelves[c] = &shelf{by: map[string]spans{}, facts: map[hub.Key]*fact{}, cursor: hub.MinKey, keyed: slices.Contains(keyed, c)}
 	}
+	return l
+}
+
+// voice is what one of several nodes has shown.
+type voice struct {
+	horizon hub.Key
+	top     hub.Key // the highest key that it acknowledged
+}
+
+func (l *Ledger) voice(node string) *voice {
+	v := l.voices[node]
+	if v == nil {
+		v = &voice{}
+		l.voices[node] = v
+	}
+	return v
+}
+
+// NewClusterLedger returns the ledger of a hub of several nodes, each of which may die by itself. All of them together give the promises of one; but
+// the horizon goes on at each by itself, the keys of a writer rise where it stays at a node or sends Hub-After, and a write that was answered 503 may turn
+// up as long as no stable answer has passed it.
+func NewClusterLedger(channels []string) *Ledger {
+	l := NewLedger(channels, nil)
+	l.several = true
 	return l
 }
 
@@ -164,11 +192,25 @@ func (l *Ledger) Writing(channel string, bulk, keyed bool, sizes ...int) *write 
 	return w
 }
 
+// WritingAt is Writing to one of several nodes, in a life of it. after is the key that the client sends as Hub-After.
+func (l *Ledger) WritingAt(node string, life int, after hub.Key, channel string, bulk bool, sizes ...int) *write {
+	w := l.Writing(channel, bulk, false, sizes...)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	w.node, w.life = node, life
+	w.above = most(after, most(l.horizon, l.voice(node).top))
+	l.history.add("write %d: at %s", w.id, node)
+	return w
+}
+
+// Bodies are those of a write. They must not be changed.
+func (w *write) Bodies() [][]byte { return w.bodies }
+
 // Wrote is told what became of a request; key is zero if it is not known.
 func (l *Ledger) Wrote(w *write, key hub.Key, fate Fate, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if w.life != l.history.life {
+	if w.life != l.history.life && !l.several {
 		fate = Unknown // too late to be an answer
 	}
 	w.ended = l.history.add("write %d: %v %v %v", w.id, fate, key, short(err))
@@ -180,6 +222,9 @@ func (l *Ledger) Wrote(w *write, key hub.Key, fate Fate, err error) {
 	if !key.IsZero() {
 		l.bind(w, key)
 	}
+	if v := l.voice(w.node); fate == Acknowledged {
+		v.top = most(v.top, w.last())
+	}
 	switch {
 	case fate == Refused:
 		w.never = w.begun
@@ -188,6 +233,7 @@ func (l *Ledger) Wrote(w *write, key hub.Key, fate Fate, err error) {
 				l.fail(f, "a write that was refused is in a stable answer")
 			}
 		}
+	case fate == Doubtful && l.several:
 	case fate == Doubtful && !w.keyed:
 		for _, f := range l.factsOf(w) {
 			if f.in > w.begun {
@@ -308,6 +354,23 @@ func (l *Ledger) horizonShown(h, min hub.Key) {
 	}
 	l.horizon = most(l.horizon, h)
 	l.onRecord()
+}
+
+// HorizonAt is Horizon of one of several nodes.
+func (l *Ledger) HorizonAt(node string, ask func() (hub.Key, error)) (hub.Key, error) {
+	l.mu.Lock()
+	v := l.voice(node)
+	min := v.horizon
+	l.mu.Unlock()
+	h, err := ask()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err == nil {
+		v.horizon = most(v.horizon, h)
+		l.history.add("horizon of %s: %v", node, h)
+		l.horizonShown(h, min)
+	}
+	return h, err
 }
 
 // Horizon asks for the horizon through ask.

@@ -44,3 +44,16 @@ func (p *Played) Add(o Played) {
 		p.Fates[i] += o.Fates[i]
 	}
 }
+
+// Sum counts what a ledger has seen.
+func (l *Ledger) Sum(p *Played) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p.Writes, p.Asked = len(l.writes), l.Asked
+	for _, w := range l.writes {
+		p.Fates[w.fate]++
+		if w.fate == Doubtful && w.never > 0 {
+			p.Named++
+		}
+	}
+}

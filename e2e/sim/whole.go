@@ -108,7 +108,7 @@ type wholeHub struct {
 	session *local.Coordinator
 
 	// Set when it serves.
-	client    *client.Client
+	Talk
 	transport *http.Transport
 }
 
@@ -162,7 +162,8 @@ func (h *wholeHub) Run(ctx context.Context, ready func()) error {
 			return
 		}
 		h.transport = &http.Transport{DialContext: h.net.Dial, DisableCompression: true, MaxIdleConnsPerHost: 16, IdleConnTimeout: time.Minute}
-		h.client, err = client.New(client.Options{URL: "http://" + address, Tries: 1, Transport: h.transport})
+		h.Probe = h.site.Config.Channels[0]
+		h.Client, err = client.New(client.Options{URL: "http://" + address, Tries: 1, Transport: h.transport})
 		if err == nil {
 			ready()
 		}
@@ -176,7 +177,7 @@ func (h *wholeHub) Run(ctx context.Context, ready func()) error {
 // Prepare implements Preparer: it makes the channels.
 func (h *wholeHub) Prepare(ctx context.Context) error {
 	for name, storage := range h.stage.storages {
-		if _, err := h.client.PutChannel(ctx, name, map[string]any{"storage": storage, "keepForever": true}); err != nil {
+		if _, err := h.Client.PutChannel(ctx, name, map[string]any{"storage": storage, "keepForever": true}); err != nil {
 			return fmt.Errorf("make a channel: %w", err)
 		}
 	}
@@ -185,7 +186,7 @@ func (h *wholeHub) Prepare(ctx context.Context) error {
 
 // Look implements Hub.
 func (h *wholeHub) Look() error {
-	ok, text, err := h.client.Health(context.Background())
+	ok, text, err := h.Client.Health(context.Background())
 	if err == nil && !ok {
 		err = fmt.Errorf("the hub is not healthy: %s", text)
 	}

@@ -19,15 +19,21 @@ import (
 	"timehub/hub/client"
 )
 
+// Talk is how people use a hub: over HTTP. It implements Service.
+type Talk struct {
+	Client *client.Client
+	Probe  string // a channel that is there
+}
+
 // Put implements Service.
-func (h *wholeHub) Put(ctx context.Context, channel string, body []byte) (hub.Key, Fate, error) {
-	k, err := h.client.Insert(ctx, channel, client.Upload{ContentType: "text/x-sim", Body: bytes.NewReader(body), Size: int64(len(body))})
+func (h *Talk) Put(ctx context.Context, channel string, body []byte) (hub.Key, Fate, error) {
+	k, err := h.Client.Insert(ctx, channel, client.Upload{ContentType: "text/x-sim", Body: bytes.NewReader(body), Size: int64(len(body))})
 	return k, heard(err), err
 }
 
 // PutBulk implements Service.
-func (h *wholeHub) PutBulk(ctx context.Context, channel string, bodies [][]byte) (hub.Key, Fate, error) {
-	keys, err := h.client.InsertBulk(ctx, channel, parts(bodies))
+func (h *Talk) PutBulk(ctx context.Context, channel string, bodies [][]byte) (hub.Key, Fate, error) {
+	keys, err := h.Client.InsertBulk(ctx, channel, parts(bodies))
 	if err != nil {
 		return hub.Key{}, heard(err), err
 	}
@@ -71,11 +77,11 @@ func heard(err error) Fate {
 }
 
 // Get implements Service.
-func (h *wholeHub) Get(ctx context.Context, channel string, key hub.Key) ([]byte, hub.Key, error) {
+func (h *Talk) Get(ctx context.Context, channel string, key hub.Key) ([]byte, hub.Key, error) {
 	if key.Hash() == "" {
 		key = hub.KeyAt(key.Millis(), "0")
 	}
-	item, err := h.client.Get(ctx, channel, key)
+	item, err := h.Client.Get(ctx, channel, key)
 	if err != nil {
 		return nil, hub.MinKey, err
 	}
@@ -85,7 +91,7 @@ func (h *wholeHub) Get(ctx context.Context, channel string, key hub.Key) ([]byte
 }
 
 // Ask implements Service. Bulk reads and empty answers do not say their horizon, so that is asked for before and after.
-func (h *wholeHub) Ask(ctx context.Context, a Ask) (ans Answer, err error) {
+func (h *Talk) Ask(ctx context.Context, a Ask) (ans Answer, err error) {
 	ans.Floor = hub.MinKey // everything must be there, in one store or the other
 	if a.Stable {
 		if ans.Horizon, err = h.Horizon(ctx); err != nil {
@@ -108,19 +114,19 @@ func (h *wholeHub) Ask(ctx context.Context, a Ask) (ans Answer, err error) {
 	return ans, err
 }
 
-func (h *wholeHub) keys(ctx context.Context, a Ask, q client.Query, ans *Answer) (err error) {
+func (h *Talk) keys(ctx context.Context, a Ask, q client.Query, ans *Answer) (err error) {
 	var p client.Page
 	switch a.Kind {
 	case Range:
-		p, err = h.client.Window(ctx, a.Channel, a.Window, q)
+		p, err = h.Client.Window(ctx, a.Channel, a.Window, q)
 	case Next:
-		p, err = h.client.After(ctx, a.Channel, a.Key, a.N, q)
+		p, err = h.Client.After(ctx, a.Channel, a.Key, a.N, q)
 	case Previous:
-		p, err = h.client.Before(ctx, a.Channel, a.Key, a.N, q)
+		p, err = h.Client.Before(ctx, a.Channel, a.Key, a.N, q)
 	case Latest:
-		p, err = h.client.Latest(ctx, a.Channel, a.N, q)
+		p, err = h.Client.Latest(ctx, a.Channel, a.N, q)
 	case Earliest:
-		p, err = h.client.Earliest(ctx, a.Channel, a.N, q)
+		p, err = h.Client.Earliest(ctx, a.Channel, a.N, q)
 	}
 	ans.Keys = p.Keys
 	if a.Stable && !p.Horizon.IsZero() {
@@ -132,7 +138,7 @@ func (h *wholeHub) keys(ctx context.Context, a Ask, q client.Query, ans *Answer)
 	return err
 }
 
-func (h *wholeHub) bodies(ctx context.Context, a Ask, q client.Query, ans *Answer) error {
+func (h *Talk) bodies(ctx context.Context, a Ask, q client.Query, ans *Answer) error {
 	key := a.Key
 	if key.Hash() == "" {
 		key = hub.KeyAt(key.Millis(), "0")
@@ -146,7 +152,7 @@ func (h *wholeHub) bodies(ctx context.Context, a Ask, q client.Query, ans *Answe
 	case Latest, Earliest:
 		path = fmt.Sprintf("%v/%d", a.Kind, a.N)
 	}
-	for item, err := range h.client.Items(ctx, a.Channel, path, q) {
+	for item, err := range h.Client.Items(ctx, a.Channel, path, q) {
 		if hub.Is(err, hub.NotFound) && (a.Kind == Latest || a.Kind == Earliest) {
 			return nil // there is none
 		}
@@ -163,20 +169,17 @@ func (h *wholeHub) bodies(ctx context.Context, a Ask, q client.Query, ans *Answe
 }
 
 // Horizon implements Service: every list says it, also one of a second in which there is nothing.
-func (h *wholeHub) Horizon(ctx context.Context) (hub.Key, error) {
-	for name := range h.stage.storages {
-		p, err := h.client.Window(ctx, name, hub.WindowAt(time.Date(1999, 6, 1, 0, 0, 0, 0, time.UTC), hub.Second), client.Query{})
-		if err == nil && p.Horizon.IsZero() {
-			err = errors.New("a list does not say its horizon")
-		}
-		return p.Horizon, err
+func (h *Talk) Horizon(ctx context.Context) (hub.Key, error) {
+	p, err := h.Client.Window(ctx, h.Probe, hub.WindowAt(time.Date(1999, 6, 1, 0, 0, 0, 0, time.UTC), hub.Second), client.Query{})
+	if err == nil && p.Horizon.IsZero() {
+		err = errors.New("a list does not say its horizon")
 	}
-	return hub.Key{}, nil
+	return p.Horizon, err
 }
 
 // damage looks into the metrics: nobody has damaged anything.
-func (h *wholeHub) damage() error {
-	resp, err := h.client.Raw(context.Background(), "/metrics", http.Header{})
+func (h *Talk) damage() error {
+	resp, err := h.Client.Raw(context.Background(), "/metrics", http.Header{})
 	if err != nil {
 		return err
 	}

@@ -109,13 +109,7 @@ func Play(seed uint64, f Flavor, log *slog.Logger) Played {
 		w.ledger.Finish()
 	}
 	w.played.Verdict, w.played.Virtual = w.ledger.Verdict(), time.Since(start)
-	w.played.Writes, w.played.Asked = len(w.ledger.writes), w.ledger.Asked
-	for _, r := range w.ledger.writes {
-		w.played.Fates[r.fate]++
-		if r.fate == Doubtful && r.never > 0 {
-			w.played.Named++
-		}
-	}
+	w.ledger.Sum(&w.played)
 	return w.played
 }
 
