@@ -38,8 +38,36 @@ func (s *Service) frame(ctx context.Context, stable bool) (frame, error) {
 		}
 		return f, nil
 	}
-	f.cut, f.stable = s.opt.Horizon.Cut(horizon, f.now)
+	f.cut, f.stable = s.cut(horizon, f.now)
 	return f, nil
+}
+
+// shown is the highest end of stable answers that there was.
+type shown struct {
+	cut    hub.Key
+	stable time.Time
+}
+
+// cut finds the end of what is stable. With a number of seconds it is counted from the clock, and a clock that is set back must not take it back: what was
+// shown stays stable (ENGINE §5). After a start the clock of the store does that, which survives it and is never behind its horizon.
+func (s *Service) cut(horizon hub.Key, now time.Time) (hub.Key, time.Time) {
+	if s.opt.Horizon.Auto {
+		return s.opt.Horizon.Cut(horizon, now)
+	}
+	if t := horizon.Time(); t.After(now) {
+		now = t
+	}
+	next := new(shown)
+	next.cut, next.stable = s.opt.Horizon.Cut(horizon, now)
+	for {
+		last := s.shown.Load()
+		if last != nil && !last.cut.Less(next.cut) {
+			return last.cut, last.stable
+		}
+		if s.shown.CompareAndSwap(last, next) {
+			return next.cut, next.stable
+		}
+	}
 }
 
 // span is a range of keys, From ≤ key < To.

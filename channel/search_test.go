@@ -607,3 +607,39 @@ func TestDamagedItems(t *testing.T) {
 		t.Errorf("the log alone: %q", got)
 	}
 }
+
+// A clock that is set back does not take back what was shown as stable, in this start of the hub or in the next one.
+func TestFixedHorizonDoesNotGoBack(t *testing.T) {
+	h := open(t, func(o *channel.Options) { o.Horizon = hub.Horizon{Seconds: 5} })
+	ch := h.put("x", `{}`)
+	var shown hub.Key
+	look := func(h *house) {
+		t.Helper()
+		k, err := h.Horizon(ctx, "x")
+		if err != nil || k.Less(shown) {
+			t.Fatalf("the horizon went back from %v to %v, %v", shown, k, err)
+		}
+		shown = k
+	}
+	for range 10 {
+		h.insert(ch, "a")
+		h.clock.Add(time.Second)
+		look(h)
+	}
+	now := h.clock.Now()
+	h.clock.Set(now.Add(-3 * time.Second))
+	look(h)
+	again := open(t, func(o *channel.Options) {
+		o.Horizon, o.Short, o.Catalog, o.Clock = hub.Horizon{Seconds: 5}, h.short, h.catalog, h.clock.Now
+	})
+	again.clock = h.clock
+	held := hub.Last(now) // the clock of the store survives a start
+	h.short.Hold(&held)
+	look(again)
+	h.clock.Set(now.Add(time.Minute))
+	h.short.Hold(nil)
+	before := shown
+	if look(again); !before.Less(shown) {
+		t.Errorf("the horizon stays at %v", shown)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"timehub/hub"
@@ -66,6 +67,7 @@ type Service struct {
 	meters  meters
 	buffers sync.Pool // *[]byte: sealed bytes of items being written
 	chunks  sync.Pool // *[bulkChunk]byte: the same of bulks
+	shown   atomic.Pointer[shown]
 }
 
 // New checks the options and returns a Service.

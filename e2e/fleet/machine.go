@@ -2,7 +2,6 @@ package fleet
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -39,6 +38,7 @@ type process struct {
 	host   *memnet.Host
 	disk   *memdisk.Disk
 	seat   *seat
+	ailing bool          // long-term storage was sick when it started
 	dead   chan struct{} // closed when it is killed: then it has no effect on anything any more
 	asked  atomic.Bool   // to stop
 	cancel context.CancelFunc
@@ -82,7 +82,7 @@ func (m *machine) start() {
 		return
 	}
 	m.life++
-	p := &process{machine: m, number: m.life, host: w.wire.Host(m.ip), disk: m.disk, dead: make(chan struct{}), ended: make(chan struct{})}
+	p := &process{machine: m, number: m.life, host: w.wire.Host(m.ip), disk: m.disk, dead: make(chan struct{}), ended: make(chan struct{}), ailing: w.sick.Load() != nil}
 	p.seat = &seat{world: w, dead: p.dead, Coordinator: w.store.Session(fmt.Sprintf("%s life %d", m.ip, m.life))}
 	if w.away.Load() {
 		w.store.Cut(p.seat.Coordinator)
@@ -164,7 +164,7 @@ func (m *machine) stop() {
 	p.asked.Store(true)
 	p.cancel()
 	p.awaitEnd()
-	if p.err != nil && m.strange == 0 && !errors.Is(p.err, context.Canceled) {
+	if p.err != nil && m.strange == 0 && !strings.Contains(p.err.Error(), "coordinator") { // with which it could not speak a last time
 		w.ledger.Wrong("%s stopped with: %v", m.ip, p.err)
 	}
 	w.ledger.Note("%s has stopped: %v", m.ip, p.err)
@@ -201,13 +201,23 @@ func (m *machine) notice() {
 	w.ledger.Note("%s has ended: %v", m.ip, p.err)
 	if p.err != nil && strings.Contains(p.err.Error(), "was decommissioned") {
 		m.left = true
-	} else if m.strange == 0 {
+	} else if !w.excused(p) {
 		w.ledger.Wrong("%s ended by itself: %v", m.ip, p.err)
 	}
 	close(p.dead)
 	w.store.Cut(p.seat.Coordinator)
 	p.host.Kill()
 	m.disk = p.disk.Restart(memdisk.ProcessKill, w.rng.Uint64())
+}
+
+// excused reports whether a process had a reason to end by itself: its disk, or at the start, long-term storage.
+func (w *world) excused(p *process) bool {
+	select {
+	case <-p.node.Ready():
+		return p.strange > 0
+	default:
+		return p.strange > 0 || w.sick.Load() != nil || p.ailing
+	}
 }
 
 // up reports whether the node says that it is healthy.

@@ -22,7 +22,7 @@ func (n *Net) SetLine(from, to string, l Line) {
 	n.mu.Lock()
 	n.lines[[2]string{from, to}] = l
 	var affected []*pipe
-	for c := range n.conns {
+	for c := range n.routes {
 		if c.from == from && c.to == to {
 			affected = append(affected, c.out)
 		}
@@ -159,6 +159,8 @@ func (h *Host) connect(from, to, port string) (near, far *conn, l *listener) {
 	n.mu.Lock()
 	near.from, near.to, near.host = h.address, to, h
 	far.from, far.to, far.host = to, h.address, l.host
+	near.peer, far.peer = far, near
+	n.routes[near], n.routes[far] = struct{}{}, struct{}{}
 	there, back := n.lines[[2]string{h.address, to}], n.lines[[2]string{to, h.address}]
 	n.mu.Unlock()
 	near.out.setLine(there)

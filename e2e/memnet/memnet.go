@@ -25,11 +25,12 @@ type Net struct {
 	port      int
 	lines     map[[2]string]Line // between machines, from and to; those that are not there are good
 	mended    chan struct{}      // closed when a line changes, and made anew
+	routes    map[*conn]struct{} // on these lines, until both ends are closed
 }
 
 // New returns a network without anybody.
 func New() *Net {
-	return &Net{listeners: map[string]*listener{}, conns: map[*conn]struct{}{}, port: 40000, lines: map[[2]string]Line{}, mended: make(chan struct{})}
+	return &Net{listeners: map[string]*listener{}, conns: map[*conn]struct{}{}, port: 40000, lines: map[[2]string]Line{}, routes: map[*conn]struct{}{}, mended: make(chan struct{})}
 }
 
 // addr is host:port.
@@ -154,6 +155,8 @@ type conn struct {
 	// between machines; set before it is used
 	host     *Host
 	from, to string
+	peer     *conn
+	closed   bool // guarded by net.mu
 }
 
 func (c *conn) Read(p []byte) (int, error)  { return c.in.read(p) }
@@ -165,6 +168,10 @@ func (c *conn) RemoteAddr() net.Addr        { return c.remote }
 func (c *conn) Close() error {
 	c.net.mu.Lock()
 	delete(c.net.conns, c)
+	if c.closed = true; c.peer != nil && c.peer.closed {
+		delete(c.net.routes, c)
+		delete(c.net.routes, c.peer)
+	}
 	c.net.mu.Unlock()
 	c.in.closeReader()
 	c.out.closeWriter()

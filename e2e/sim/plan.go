@@ -35,6 +35,7 @@ type Config struct {
 	Gentle    bool          // nothing happens in the first life
 	Store     bool          // long-term storage can be troubled too
 	Archives  bool          // the hub archives by itself
+	Behind    bool          // the horizon stays behind the clock
 	MaxRoom   int64         // bytes that are left on a disk that is full, at most
 }
 

@@ -58,8 +58,13 @@ func (f Whole) Stage(r *rand.Rand, c *Config, l *Ledger) Stage {
 		set: []string{
 			fmt.Sprintf("spoke.write.timeout=%d", c.WriteTimeout/time.Second), fmt.Sprintf("spoke.write.ttlMinutes=%d", ttl),
 			"app.birthDay=1999/01/01", "app.large.payload.MB=1", fmt.Sprintf("s3Verifier.offsetMinutes=%d", 1+r.IntN(5)),
-			"app.stable_seconds=auto", "app.shutdown_wait_seconds=5",
+			"app.shutdown_wait_seconds=5",
 		},
+	}
+	if c.Behind = r.IntN(4) == 0; c.Behind {
+		s.set = append(s.set, "app.stable_seconds=2")
+	} else {
+		s.set = append(s.set, "app.stable_seconds=auto")
 	}
 	for _, ch := range c.Channels {
 		s.storages[ch] = []string{"SINGLE", "BATCH", "BOTH"}[r.IntN(3)]

@@ -348,7 +348,7 @@ func (w *world) recover(ctx context.Context) {
 			return
 		}
 		h, err := w.ledger.Horizon(func() (hub.Key, error) { return w.hub.Horizon(ctx) })
-		if (err != nil || h.Less(k)) && !w.dead() {
+		if (err != nil || h.Less(k) && !w.config.Behind) && !w.dead() {
 			w.ledger.Wrong("nothing is wrong with the disk, and the horizon is at %v, below %v: %v", h, k, err)
 		}
 	}

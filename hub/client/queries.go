@@ -89,10 +89,12 @@ func (c *Client) Earliest(ctx context.Context, channel string, n int, q Query) (
 func (c *Client) ends(ctx context.Context, channel, which string, n int, q Query) (Page, error) {
 	p, err := c.page(ctx, channelPath(channel)+"/"+which+"/"+strconv.Itoa(n), q.values())
 	if hub.Is(err, hub.NotFound) {
-		if _, missing := c.Channel(ctx, channel); missing != nil {
-			return Page{}, err
+		switch _, missing := c.Channel(ctx, channel); {
+		case missing == nil:
+			return Page{}, nil
+		case !hub.Is(missing, hub.NotFound): // nobody knows whether there is such a channel
+			return Page{}, missing
 		}
-		return Page{}, nil
 	}
 	return p, err
 }
