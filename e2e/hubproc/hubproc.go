@@ -39,6 +39,10 @@ type Options struct {
 	Flags []string      // after `hub serve`
 	Env   []string      // beside the environment of this process without HUB_*
 	Wait  time.Duration // for /health to answer 200; 0: two minutes
+	Addr  string        // host:port to listen at; "": a free port of the loopback address
+
+	// Start starts the command that it is given, where it shall run; nil: here. Its thread has to live as long as the process.
+	Start func(*exec.Cmd) error
 }
 
 // Hub is one data directory and the process, if any, that serves it. Its methods are not safe for concurrent use; Addr and URL are constant.
@@ -71,8 +75,10 @@ func New(opt Options) (*Hub, error) {
 	if h.log, err = os.Create(filepath.Join(h.temp, "log")); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(h.temp))
 	}
-	if h.Addr, err = FreeAddr(); err != nil {
-		return nil, errors.Join(err, h.Close())
+	if h.Addr = opt.Addr; h.Addr == "" {
+		if h.Addr, err = FreeAddr(); err != nil {
+			return nil, errors.Join(err, h.Close())
+		}
 	}
 	h.URL = "http://" + h.Addr
 	return h, nil
@@ -104,7 +110,11 @@ func (h *Hub) Launch(more ...string) error {
 	}
 	h.cmd.Env = append(h.cmd.Env, h.opt.Env...)
 	h.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if err := h.cmd.Start(); err != nil {
+	start := h.opt.Start
+	if start == nil {
+		start = (*exec.Cmd).Start
+	}
+	if err := start(h.cmd); err != nil {
 		return fmt.Errorf("start the hub: %w", err)
 	}
 	h.exited = make(chan struct{})

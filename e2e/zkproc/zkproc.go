@@ -25,6 +25,7 @@ type Server struct {
 	config  string
 	cmd     *exec.Cmd
 	log     *os.File
+	start   func(*exec.Cmd) error
 }
 
 // Options are for Start.
@@ -32,6 +33,10 @@ type Options struct {
 	Servers  int           // of the ensemble; 0: 1
 	Tick     time.Duration // tickTime; sessions last two ticks at least. 0: 100 ms
 	Property string        // further lines of the configuration
+
+	// Hosts are the addresses of the servers; nil: all of them are at 127.0.0.1. Run starts the command of the i-th where that address is; nil: here.
+	Hosts []string
+	Run   func(i int, cmd *exec.Cmd) error
 }
 
 // Start runs servers until the test ends, and returns when they answer. Without ZooKeeper the test fails in CI and is skipped elsewhere.
@@ -68,15 +73,18 @@ func Launch(dir string, o Options) ([]*Server, error) {
 	var ensemble strings.Builder
 	for i := range o.Servers {
 		if o.Servers > 1 {
-			fmt.Fprintf(&ensemble, "server.%d=127.0.0.1:%d:%d\n", i+1, ports[3*i+1], ports[3*i+2])
+			fmt.Fprintf(&ensemble, "server.%d=%s:%d:%d\n", i+1, o.host(i), ports[3*i+1], ports[3*i+2])
 		}
 	}
 	var servers []*Server
 	for i := range o.Servers {
-		s := &Server{Address: fmt.Sprintf("127.0.0.1:%d", ports[3*i]), dir: filepath.Join(dir, fmt.Sprint("zookeeper-", i+1))}
+		s := &Server{Address: fmt.Sprintf("%s:%d", o.host(i), ports[3*i]), dir: filepath.Join(dir, fmt.Sprint("zookeeper-", i+1)), start: (*exec.Cmd).Start}
+		if o.Run != nil {
+			s.start = func(cmd *exec.Cmd) error { return o.Run(i, cmd) }
+		}
 		s.config = filepath.Join(s.dir, "zoo.cfg")
-		text := fmt.Sprintf("dataDir=%s\nclientPort=%d\nclientPortAddress=127.0.0.1\ntickTime=%d\ninitLimit=50\nsyncLimit=20\nmaxSessionTimeout=60000\nmaxClientCnxns=0\n"+
-			"admin.enableServer=false\n4lw.commands.whitelist=*\npreAllocSize=512\nsnapCount=100000\n%s%s", s.dir, ports[3*i], o.Tick.Milliseconds(), ensemble.String(), o.Property)
+		text := fmt.Sprintf("dataDir=%s\nclientPort=%d\nclientPortAddress=%s\ntickTime=%d\ninitLimit=50\nsyncLimit=20\nmaxSessionTimeout=60000\nmaxClientCnxns=0\n"+
+			"admin.enableServer=false\n4lw.commands.whitelist=*\npreAllocSize=512\nsnapCount=100000\n%s%s", s.dir, ports[3*i], o.host(i), o.Tick.Milliseconds(), ensemble.String(), o.Property)
 		err := os.MkdirAll(s.dir, 0o700)
 		if err == nil {
 			err = errors.Join(os.WriteFile(s.config, []byte(text), 0o600), os.WriteFile(filepath.Join(s.dir, "myid"), []byte(fmt.Sprint(i+1)), 0o600))
@@ -95,6 +103,13 @@ func Launch(dir string, o Options) ([]*Server, error) {
 		}
 	}
 	return servers, nil
+}
+
+func (o Options) host(i int) string {
+	if o.Hosts == nil {
+		return "127.0.0.1"
+	}
+	return o.Hosts[i]
 }
 
 func freePorts(n int) ([]int, error) {
@@ -127,7 +142,7 @@ func (s *Server) run() error {
 		"-cp", jar, "org.apache.zookeeper.server.quorum.QuorumPeerMain", s.config)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = s.dir, log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
+	if err := s.start(cmd); err != nil {
 		return errors.Join(fmt.Errorf("start ZooKeeper (the Debian package zookeeper; make needs): %w", err), log.Close())
 	}
 	s.log, s.cmd = log, cmd

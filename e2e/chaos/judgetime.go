@@ -1,0 +1,241 @@
+package chaos
+
+import (
+	"slices"
+	"sort"
+	"strings"
+	"time"
+)
+
+// horizons: what a node shows as stable never goes back, also across its restarts; who brings a horizon sees at least that. I9.
+func (j *judge) horizons() {
+	byNode := map[int][]*Op{}
+	for i := range j.h.Ops {
+		op := &j.h.Ops[i]
+		if op.Result != OK || op.Horizon == "" || !op.Stable {
+			continue
+		}
+		if op.Seen > op.Horizon {
+			j.fail("horizon", "%s was brought, %s was shown: %s", op.Seen, op.Horizon, op.where())
+		}
+		byNode[op.Node] = append(byNode[op.Node], op)
+	}
+	for _, ops := range byNode {
+		ended := slices.Clone(ops)
+		slices.SortFunc(ended, func(a, b *Op) int { return int(a.End - b.End) })
+		slices.SortFunc(ops, func(a, b *Op) int { return int(a.Begin - b.Begin) })
+		var highest *Op
+		n := 0
+		for _, op := range ops {
+			for ; n < len(ended) && ended[n].End < op.Begin; n++ {
+				if highest == nil || ended[n].Horizon > highest.Horizon {
+					highest = ended[n]
+				}
+			}
+			if highest != nil && op.Horizon < highest.Horizon {
+				j.fail("horizon", "%s was shown at %s, and then %s: %s", highest.Horizon, seconds(highest.End), op.Horizon, op.where())
+			}
+		}
+	}
+}
+
+// risings: the keys of one client after the other rise at each node, and over all nodes if it says what it had. I4.
+func (j *judge) risings() {
+	last := map[string]string{}
+	for i := range j.h.Ops {
+		op := &j.h.Ops[i]
+		if op.Kind != Post && op.Kind != Bulk || op.Result != OK || len(op.Items) == 0 {
+			continue
+		}
+		who := op.Proc + string(rune('0'+op.Node))
+		for n, it := range op.Items {
+			before := last[who]
+			if n > 0 {
+				before = op.Items[n-1].Key
+			}
+			if it.Key <= max(before, op.After) {
+				j.fail("key", "%s was given after %s: %s", it.Key, max(before, op.After), op.where())
+			}
+		}
+		last[who] = op.Items[len(op.Items)-1].Key
+	}
+}
+
+// stored compares what lies in the bucket. I1, I3.
+func (j *judge) stored(op *Op) {
+	has := make(map[string]bool, len(op.Items))
+	for _, it := range op.Items {
+		if has[it.Key] {
+			j.fail("doubled", "%s is in the bucket twice: %s", it.Key, op.where())
+		}
+		has[it.Key] = true
+		j.known(op, it)
+		j.stays(op, it)
+	}
+	missing := 0
+	for _, it := range j.final[op.Channel] {
+		if it.Key < op.Hi && !has[it.Key] {
+			if missing++; missing <= 3 {
+				j.fail("archive", "%s (%s) is not in the bucket: %s", it.Key, it.ID, op.where())
+			}
+		}
+	}
+	j.v.Stored += len(op.Items)
+}
+
+// follows: what a client that goes on where it was is sent, over all its connections, is the channel from where it began, each item once and in order. I16.
+func (j *judge) follows() {
+	got, first := map[string][]Item{}, map[string]*Op{}
+	for i := range j.h.Ops {
+		op := &j.h.Ops[i]
+		if op.Kind != Follow {
+			continue
+		}
+		if first[op.Proc] == nil {
+			first[op.Proc] = op
+		}
+		for _, it := range op.Items {
+			j.known(op, it)
+		}
+		got[op.Proc] = append(got[op.Proc], op.Items...)
+	}
+	for proc, op := range first {
+		final := j.final[op.Channel]
+		want := final[sort.Search(len(final), func(n int) bool { return final[n].Key >= op.Lo }):]
+		j.v.Followed += len(got[proc])
+		for n := range max(len(want), len(got[proc])) {
+			if w, g := at(want, n), at(got[proc], n); w.Key != g.Key {
+				j.fail("follow", "%s: item %d of %d is %q, sent was %q (%d in all)", proc, n, len(want), w.Key, g.Key, len(got[proc]))
+				break
+			}
+		}
+	}
+}
+
+// grace is how long after a fault a webhook may still repeat because of it: leases end, another node takes over, it calls what was in flight.
+const grace = 20 * time.Second
+
+// delivers: a webhook is sent every item, the next one when the one before was taken, and again only around a fault. I12, I13, I14, I15.
+func (j *judge) delivers() {
+	calls := map[string][]*Op{}
+	for i := range j.h.Ops {
+		if op := &j.h.Ops[i]; op.Kind == Deliver {
+			calls[op.Proc] = append(calls[op.Proc], op)
+		}
+	}
+	for proc, ops := range calls {
+		channel := ops[0].Channel
+		final, place := j.final[channel], j.place[channel]
+		slices.SortFunc(ops, func(a, b *Op) int { return int(a.Begin - b.Begin) })
+		taken := make([]int64, len(final)) // when each was taken first, 0: never
+		for _, op := range ops {
+			for _, it := range op.Items {
+				if n, ok := place[it.Key]; ok && op.Result == OK && (taken[n] == 0 || op.End < taken[n]) {
+					taken[n] = op.End
+				}
+			}
+		}
+		for _, op := range ops {
+			for _, it := range op.Items {
+				n, ok := place[it.Key]
+				switch {
+				case !ok:
+					j.fail("phantom", "%s was sent %s, which is not there: %s", proc, it.Key, op.where())
+				case n > 0 && (taken[n-1] == 0 || taken[n-1] > op.Begin):
+					j.fail("webhook order", "%s was sent %s before it had taken %s: %s", proc, it.Key, final[n-1].Key, op.where())
+				case taken[n] != 0 && taken[n] < op.Begin:
+					j.v.Again++
+					j.again(proc, it.Key, taken[n], op)
+				}
+			}
+		}
+		for n, t := range taken {
+			if t == 0 {
+				j.fail("webhook", "%s was never sent %s, item %d of %d", proc, final[n].Key, n, len(final))
+				break
+			}
+			j.v.Delivered++
+		}
+	}
+}
+
+// again: an item that was taken is sent again only while something is broken, or shortly after.
+func (j *judge) again(proc, key string, taken int64, op *Op) {
+	for i := range j.h.Ops {
+		f := &j.h.Ops[i]
+		if f.Kind == Hurt && f.Begin <= op.Begin && f.End+int64(grace) >= op.Begin {
+			return
+		}
+	}
+	j.fail("webhook again", "%s took %s at %s, and was sent it again without need: %s", proc, key, seconds(taken), op.where())
+}
+
+// measure counts, and looks how long writes took outside of faults. I20 is reported, not judged: this machine does other things too.
+func (j *judge) measure() {
+	type window struct{ from, to int64 }
+	var hurt []window
+	for i := range j.h.Ops {
+		op := &j.h.Ops[i]
+		if op.Kind == Hurt {
+			j.v.Faults[strings.Fields(op.Path)[0]]++
+			hurt = append(hurt, window{op.Begin, op.End + int64(5*time.Second)})
+		}
+	}
+	calm := func(op *Op) bool {
+		return !slices.ContainsFunc(hurt, func(w window) bool { return op.Begin < w.to && w.from < op.End })
+	}
+	var took, all []int64
+	for i := range j.h.Ops {
+		op := &j.h.Ops[i]
+		if op.Kind != Post && op.Kind != Bulk {
+			continue
+		}
+		n := len(op.Items)
+		switch op.Result {
+		case OK:
+			j.v.Acked += n
+			all = append(all, op.End-op.Begin)
+			if calm(op) {
+				took = append(took, op.End-op.Begin)
+			}
+		case Unknown:
+			j.v.Unknown += n
+			for _, it := range op.Items {
+				if j.there(op.Channel, it.ID) {
+					j.v.UnknownThere++
+				}
+			}
+			fallthrough
+		default:
+			if op.Result == Fail {
+				j.v.Failed += n
+			}
+			if calm(op) {
+				j.v.CalmErrors++
+			}
+		}
+	}
+	j.v.CalmWrites = len(took)
+	j.v.P50, j.v.P99 = percentile(took, 50), percentile(took, 99)
+	j.v.AllP99 = percentile(all, 99)
+}
+
+func (j *judge) there(channel, id string) bool {
+	if j.ids == nil {
+		j.ids = map[string]bool{}
+		for name, items := range j.final {
+			for _, it := range items {
+				j.ids[name+" "+it.ID] = true
+			}
+		}
+	}
+	return j.ids[channel+" "+id]
+}
+
+func percentile(all []int64, p int) time.Duration {
+	if len(all) == 0 {
+		return 0
+	}
+	slices.Sort(all)
+	return time.Duration(all[min(len(all)-1, len(all)*p/100)])
+}

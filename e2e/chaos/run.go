@@ -1,0 +1,249 @@
+package chaos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// The channels that are written to, one of each layout of the long-term store.
+const (
+	channelBatch  = "chaos-batch"
+	channelSingle = "chaos-single"
+	channelBoth   = "chaos-both"
+)
+
+// RunOptions say how a stage is hurt.
+type RunOptions struct {
+	Seed   uint64
+	Span   time.Duration // of faults; setting up and looking come on top
+	Rate   int           // items a second that are offered, at most; 0: 300
+	Calm   time.Duration // after each fault, once the hubs are healthy; 0: a second
+	Faults []Fault
+	Only   string // comma-separated kinds; "": all
+}
+
+// Run is load and faults on a stage.
+type Run struct {
+	s      *Stage
+	t      *testing.T
+	opt    RunOptions
+	rec    *Recorder
+	rng    *rand.Rand
+	pool   *pool
+	chans  []string
+	start  map[string]string // by channel: the key of the first item, which everybody who follows begins with
+	marker map[string]string // by channel: the key of the last item
+	ended  []error           // hubs that ended by themselves
+
+	stop context.CancelFunc
+	done sync.WaitGroup
+}
+
+// Go lets clients work while faults come and go, heals everything, reads everything, and judges. The history is in the folder that it returns.
+func (s *Stage) Go(t *testing.T, opt RunOptions) (*Verdict, string) {
+	t.Helper()
+	if opt.Rate == 0 {
+		opt.Rate = 300
+	}
+	if opt.Calm == 0 {
+		opt.Calm = time.Second
+	}
+	dir := filepath.Join(s.opt.Dir, "history")
+	rec, err := NewRecorder(dir, len(s.Hubs))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &Run{
+		s: s, t: t, opt: opt, rec: rec, rng: rand.New(rand.NewPCG(opt.Seed, 1)), pool: &pool{},
+		chans: []string{channelBatch, channelBatch, channelBatch, channelSingle, channelBoth}, start: map[string]string{}, marker: map[string]string{},
+	}
+	r.prepare()
+	r.work()
+	r.nemesis()
+	r.heal()
+	r.finish()
+	if err := rec.Close(); err != nil {
+		t.Fatal(err)
+	}
+	h, err := Load(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := Judge(h)
+	for _, err := range r.ended {
+		v.fail("ended", err.Error())
+	}
+	return v, dir
+}
+
+// names are the channels, each once.
+func (r *Run) names() []string { return slices.Compact(slices.Clone(r.chans)) }
+
+func (r *Run) log(format string, args ...any) {
+	r.t.Logf("%8.3fs %s", float64(r.rec.Now())/1e9, fmt.Sprintf(format, args...))
+}
+
+func (r *Run) client(proc string, timeout time.Duration) *client {
+	return newClient(proc, r.rec, r.s.URLs(), rand.New(rand.NewPCG(r.rng.Uint64(), 2)), timeout)
+}
+
+// prepare makes the channels, waits until every node knows them, and writes the first items.
+func (r *Run) prepare() {
+	r.t.Helper()
+	c := r.client("begin", 20*time.Second)
+	for channel, storage := range map[string]string{channelBatch: "BATCH", channelSingle: "SINGLE", channelBoth: "BOTH"} {
+		r.insist("make a channel", func() error {
+			return c.must(r.t.Context(), 0, "PUT", "/channel/"+channel, `{"storage": "`+storage+`"}`)
+		})
+		for node := range r.s.Hubs {
+			r.insist("a channel is known", func() error { return c.must(r.t.Context(), node, "GET", "/channel/"+channel, "") })
+		}
+	}
+	for _, channel := range r.names() {
+		r.start[channel] = r.mark("begin", channel)
+	}
+}
+
+// insist tries until it works, for two minutes.
+func (r *Run) insist(what string, try func() error) {
+	r.t.Helper()
+	var err error
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		if err = try(); err == nil {
+			return
+		}
+	}
+	r.t.Fatalf("%s: %v", what, err)
+}
+
+// must asks without writing down.
+func (c *client) must(ctx context.Context, node int, method, path, body string) error {
+	op := Op{Node: node, Path: path}
+	_, err := c.ask(ctx, &op, method, []byte(body), "Content-Type", "application/json")
+	if err == nil && op.Result != OK {
+		err = fmt.Errorf("%s %s: %d %s", method, path, op.Status, op.Error)
+	}
+	return err
+}
+
+// mark writes an item that is acknowledged, and returns its key.
+func (r *Run) mark(proc, channel string) string {
+	r.t.Helper()
+	w := &writer{client: r.client(proc+"-"+channel, 10*time.Second), pool: &pool{}}
+	r.insist("write an item", func() error {
+		if w.write(r.t.Context(), channel, 1) != OK {
+			w.at = (w.at + 1) % len(w.hubs)
+			return errors.New("no node took it")
+		}
+		return nil
+	})
+	return w.last
+}
+
+// work starts the clients.
+func (r *Run) work() {
+	ctx, cancel := context.WithCancel(r.t.Context())
+	r.stop = cancel
+	const writers, readers = 9, 4
+	for i := range writers {
+		w := &writer{
+			client: r.client(fmt.Sprint("writer", i), time.Duration(2500+r.rng.IntN(5000))*time.Millisecond), channels: r.chans, pool: r.pool,
+			pace: time.Second * writers / time.Duration(r.opt.Rate), ordered: i%2 == 0, large: 2000, at: i % len(r.s.Hubs),
+		}
+		r.done.Go(func() { w.run(ctx) })
+	}
+	for i := range readers {
+		one := &reader{
+			client: r.client(fmt.Sprint("reader", i), 5*time.Second), channels: r.chans, pool: r.pool, pace: 100 * time.Millisecond, carries: i%2 == 0,
+		}
+		r.done.Go(func() { one.run(ctx) })
+	}
+}
+
+// deck is a shuffled stack of faults.
+func (r *Run) deck() []Fault {
+	var all []Fault
+	for _, f := range r.opt.Faults {
+		if r.opt.Only == "" || slices.Contains(strings.Split(r.opt.Only, ","), f.Kind) {
+			all = append(all, f)
+		}
+	}
+	if len(all) == 0 {
+		r.t.Fatalf("there is no fault among %q", r.opt.Only)
+	}
+	r.rng.Shuffle(len(all), func(i, k int) { all[i], all[k] = all[k], all[i] })
+	return all
+}
+
+// nemesis inflicts one fault after the other.
+func (r *Run) nemesis() {
+	pause(r.t.Context(), r.opt.Calm)
+	var deck []Fault
+	for end := time.Now().Add(r.opt.Span); time.Now().Before(end) && r.t.Context().Err() == nil; {
+		if len(deck) == 0 {
+			deck = r.deck()
+		}
+		f := deck[0]
+		deck = deck[1:]
+		r.inflict(f)
+		pause(r.t.Context(), r.opt.Calm)
+	}
+}
+
+func (r *Run) inflict(f Fault) {
+	op := Op{Proc: "nemesis", Kind: Hurt, Node: -1, Begin: r.rec.Now(), Result: OK}
+	before := r.pool.count()
+	target, heal, err := f.Inflict(r.t.Context(), r.rng)
+	op.Path = f.Kind + " " + target
+	if err != nil {
+		r.t.Errorf("%s: %v", op.Path, err)
+	}
+	pause(r.t.Context(), f.Min+time.Duration(r.rng.Int64N(int64(f.Max-f.Min)+1)))
+	lasted := r.rec.Now() - op.Begin
+	if heal != nil {
+		if err := heal(); err != nil {
+			r.t.Errorf("heal %s: %v", op.Path, err)
+		}
+	}
+	for _, h := range r.s.Hubs { // one that ended though nobody killed it
+		if !h.Running() {
+			r.ended = append(r.ended, fmt.Errorf("a hub ended by itself during %s:\n%s", op.Path, h.Tail(2000)))
+			if err := h.Launch(); err != nil {
+				r.t.Error(err)
+			}
+		}
+	}
+	if err := r.s.Healthy(time.Minute); err != nil {
+		r.ended = append(r.ended, fmt.Errorf("after %s: %w", op.Path, err))
+	}
+	op.End = r.rec.Now()
+	r.rec.Add(op)
+	r.log("%s for %s, healthy after %s; %d items acknowledged meanwhile", op.Path, seconds(lasted), seconds(op.End-op.Begin-lasted), r.pool.count()-before)
+}
+
+// heal ends whatever is left of faults, and the load.
+func (r *Run) heal() {
+	r.t.Helper()
+	r.stop()
+	r.done.Wait()
+	if err := r.s.Net.Mend(""); err != nil {
+		r.t.Error(err)
+	}
+	if err := r.s.Start(); err != nil {
+		r.t.Error(err)
+	}
+	if err := r.s.Healthy(2 * time.Minute); err != nil {
+		r.t.Fatalf("after everything was healed: %v", err)
+	}
+	for _, channel := range r.names() {
+		r.marker[channel] = r.mark("end", channel)
+	}
+}

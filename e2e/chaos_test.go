@@ -1,0 +1,69 @@
+package e2e
+
+import (
+	"flag"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"timehub/e2e/chaos"
+)
+
+// How long and how the chaos run hurts the cluster: briefly in CI, longer by `make chaos`.
+var (
+	chaosMinutes = flag.Float64("chaos.minutes", 1.25, "how long faults go on in the chaos run")
+	chaosFaults  = flag.String("chaos.faults", "", "comma-separated kinds of faults of the chaos run; \"\": all")
+	chaosRate    = flag.Int("chaos.rate", 300, "items a second that the chaos run offers")
+	chaosDir     = flag.String("chaos.dir", "", "folder that keeps histories and logs of the chaos run; \"\": a temporary one, which is kept when it fails")
+)
+
+// TestChaos: three hubs, three ZooKeeper servers and an S3 server, as processes in network namespaces of their own, are killed, stopped and cut off while
+// clients write, read, follow and are called. What was acknowledged is there, once, in one order, on every node; every answer meanwhile agrees with that.
+func TestChaos(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes two minutes")
+	}
+	bin, err := hubBinary.get()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !chaos.Inside(t, "-hub="+bin) {
+		return
+	}
+	seed := *crashSeed
+	if seed == 0 {
+		seed = uint64(time.Now().UnixNano())
+	}
+	t.Logf("-seed=%d", seed)
+	dir := *chaosDir
+	if dir == "" {
+		if dir, err = os.MkdirTemp("", "chaos-"); err != nil {
+			t.Fatal(err)
+		}
+	} else if dir, err = filepath.Abs(dir); err != nil || os.MkdirAll(dir, 0o755) != nil {
+		t.Fatal(dir, err)
+	}
+	t.Cleanup(func() {
+		switch {
+		case t.Failed():
+			t.Logf("histories and logs are in %s", dir)
+		case *chaosDir == "":
+			if err := os.RemoveAll(dir); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	s := chaos.NewStage(t, chaos.Options{Bin: bin, Root: "..", Dir: dir})
+	faults := append(append(append(s.Processes(), s.Ensemble()...), s.Partitions()...), s.Store()...)
+	v, _ := s.Go(t, chaos.RunOptions{
+		Seed: seed, Span: time.Duration(*chaosMinutes * float64(time.Minute)), Rate: *chaosRate, Faults: faults, Only: *chaosFaults,
+	})
+	t.Logf("%v", v)
+	if !v.Good() {
+		t.Error("promises were broken")
+	}
+	if *chaosFaults == "" && (v.Acked < 5000 || v.FaultCount() < 15 || len(v.Faults) < 6) {
+		t.Errorf("%d items acknowledged under %d faults of %d kinds: the run shows little, it wants 5000 under 15 of 6", v.Acked, v.FaultCount(), len(v.Faults))
+	}
+}
