@@ -15,7 +15,7 @@ var (
 	chaosMinutes = flag.Float64("chaos.minutes", 1.25, "how long faults go on in the chaos run")
 	chaosFaults  = flag.String("chaos.faults", "", "comma-separated kinds of faults of the chaos run; \"\": all")
 	chaosRate    = flag.Int("chaos.rate", 300, "items a second that the chaos run offers")
-	chaosDir     = flag.String("chaos.dir", "", "folder that keeps histories and logs of the chaos run; \"\": a temporary one, which is kept when it fails")
+	chaosDir     = flag.String("chaos.dir", "", "folder in which the chaos run keeps its histories and logs; \"\": a temporary one, kept only when it fails")
 )
 
 // TestChaos: three hubs, three ZooKeeper servers and an S3 server, as processes in network namespaces of their own, are killed, stopped and cut off while
@@ -36,22 +36,23 @@ func TestChaos(t *testing.T) {
 		seed = uint64(time.Now().UnixNano())
 	}
 	t.Logf("-seed=%d", seed)
-	dir := *chaosDir
-	if dir == "" {
-		if dir, err = os.MkdirTemp("", "chaos-"); err != nil {
+	if *chaosDir != "" {
+		if err := os.MkdirAll(*chaosDir, 0o755); err != nil {
 			t.Fatal(err)
 		}
-	} else if dir, err = filepath.Abs(dir); err != nil || os.MkdirAll(dir, 0o755) != nil {
-		t.Fatal(dir, err)
+	}
+	dir, err := os.MkdirTemp(*chaosDir, "chaos-")
+	if err == nil {
+		dir, err = filepath.Abs(dir)
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		switch {
-		case t.Failed():
+		if t.Failed() || *chaosDir != "" {
 			t.Logf("histories and logs are in %s", dir)
-		case *chaosDir == "":
-			if err := os.RemoveAll(dir); err != nil {
-				t.Error(err)
-			}
+		} else if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
 		}
 	})
 	s := chaos.NewStage(t, chaos.Options{Bin: bin, Root: "..", Dir: dir})
