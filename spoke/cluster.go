@@ -204,8 +204,13 @@ func (c *cluster) stable(ctx context.Context) (hub.Mark, error) {
 	}
 }
 
-// lows is what is logged with the next group: what was applied before it. Under mu.
+// lows is what is logged with the next group: what was applied before it. What becomes this group goes to the others, too. Under mu.
 func (c *cluster) lows() []spokelog.Low {
+	for t := range c.tails {
+		if len(t.queue) > 0 || t.broken {
+			poke(t.wake)
+		}
+	}
 	list := make([]spokelog.Low, 0, len(c.streams))
 	for id, s := range c.streams {
 		low := s.low

@@ -30,17 +30,14 @@ type tail struct {
 	stopped chan struct{} // closed when the own incarnation has ended
 }
 
-// fan puts a batch that has gone to the own log into the queues of all peers. Under mu.
+// fan puts a batch that has gone to the own log into the queues of all peers; lows wakes them when the log begins the next group, so that what becomes one
+// group here goes out as one frame. Nothing is lost by that: no record is decided before it is on the own disk. Under mu.
 func (c *cluster) fan(records []spokelog.Record) (pos uint64) {
 	c.pos++
 	c.own.outstanding++
 	size := 0
 	if len(c.tails) > 0 { // a peer may be slower than the quorum, and the writer uses its memory again when it is answered
-		records = slices.Clone(records)
-		for i := range records {
-			records[i].Data = slices.Clone(records[i].Data)
-			size += len(records[i].Data) + len(records[i].Channel) + 64
-		}
+		records, size = cloned(records)
 	}
 	for t := range c.tails {
 		if t.broken {
@@ -55,12 +52,29 @@ func (c *cluster) fan(records []spokelog.Record) (pos uint64) {
 			}
 			t.bytes, t.pos = t.bytes+size, c.pos
 		}
-		poke(t.wake)
 	}
 	for i := range records {
 		c.await(&records[i])
 	}
 	return c.pos
+}
+
+// cloned copies records with their data, and adds up what they take in a queue.
+func cloned(records []spokelog.Record) ([]spokelog.Record, int) {
+	records = slices.Clone(records)
+	size := 0
+	for i := range records {
+		size += len(records[i].Data)
+	}
+	all := make([]byte, 0, size)
+	for i := range records {
+		r := &records[i]
+		at := len(all)
+		all = append(all, r.Data...)
+		r.Data = all[at:len(all):len(all)]
+		size += len(r.Channel) + 64
+	}
+	return records, size
 }
 
 // synced is Node.synced among others: the own disk alone decides nothing.

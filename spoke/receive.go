@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -150,9 +151,9 @@ func (c *cluster) takeFrame(ctx context.Context, in *inbound, f *frame.Frame) er
 	if err := c.inStep(ctx, f); err != nil {
 		return err
 	}
-	requests := split(f.Records)
+	records := f.Records
 	if f.Again {
-		requests = c.missing(ctx, in.id, requests)
+		records = slices.Concat(c.missing(ctx, in.id, split(f.Records))...)
 	}
 	n := c.n
 	n.mu.Lock()
@@ -164,7 +165,7 @@ func (c *cluster) takeFrame(ctx context.Context, in *inbound, f *frame.Frame) er
 	case in.failed || in.s.in != in:
 		n.mu.Unlock()
 		return errors.New("another connection took over, or the disk failed")
-	case len(requests) == 0 && in.s.outstanding == 0:
+	case len(records) == 0 && in.s.outstanding == 0:
 		channels := c.applied(in, f)
 		n.mu.Unlock()
 		for _, ch := range channels {
@@ -173,7 +174,7 @@ func (c *cluster) takeFrame(ctx context.Context, in *inbound, f *frame.Frame) er
 		return nil
 	}
 	defer n.mu.Unlock()
-	if len(requests) == 0 { // with what is on its way
+	if len(records) == 0 { // with what is on its way
 		in.last.Low, in.last.Pos = max(in.last.Low, f.Low), max(in.last.Pos, f.Pos)
 		return nil
 	}
@@ -181,30 +182,24 @@ func (c *cluster) takeFrame(ctx context.Context, in *inbound, f *frame.Frame) er
 	if c.opt.broken == "low before sync" {
 		c.applied(in, &frame.Frame{Low: f.Low})
 	}
-	for i, records := range requests {
-		var whole *frame.Frame
-		if i == len(requests)-1 {
-			whole = f
-		}
-		if err := c.enqueue(in, records, whole); err != nil {
-			in.failed = true
-			return err
-		}
+	if err := c.enqueue(in, records, f); err != nil {
+		in.failed = true
+		return err
 	}
 	return nil
 }
 
-// enqueue hands one request to the log. Under mu.
+// enqueue hands the requests of a frame to the log, as one batch: they are kept or lost together. Under mu.
 func (c *cluster) enqueue(in *inbound, records []spokelog.Record, f *frame.Frame) error {
 	in.s.outstanding++
-	err := c.n.store.Enqueue(&spokelog.Batch{Records: records, Done: func(err error) { c.stored(in, records, f, err) }})
+	err := c.n.store.Enqueue(&spokelog.Batch{Records: records, Several: true, Done: func(err error) { c.stored(in, records, f, err) }})
 	if err != nil {
 		in.s.outstanding--
 	}
 	return err
 }
 
-// stored: a request is on the disk, or surely not. Called by the log, in the order of enqueue.
+// stored: what was new of a frame is on the disk, or surely not. Called by the log, in the order of enqueue.
 func (c *cluster) stored(in *inbound, records []spokelog.Record, f *frame.Frame, err error) {
 	n := c.n
 	n.mu.Lock()
@@ -217,7 +212,7 @@ func (c *cluster) stored(in *inbound, records []spokelog.Record, f *frame.Frame,
 		for i := range records { // also behind one that failed: it is here, and is not stored again
 			c.await(&records[i])
 		}
-		if f != nil && !in.failed {
+		if !in.failed {
 			channels = c.applied(in, f)
 		}
 	}

@@ -23,6 +23,7 @@ const (
 	upgradeTo    = "hub-spoke/1"
 	streamPath   = "/internal/spoke/stream"
 	frameTarget  = 2 << 20          // bytes of a frame, unless a single request is larger
+	frameRoom    = 64               // bytes of a frame beside its records
 	quietStep    = 256 << 10        // bytes that a peer has streamQuiet for
 	streamQuiet  = 5 * time.Second  // a stream on which nothing comes or goes is given up
 	ownWait      = 20 * time.Second // for the own disk, when a peer begins
@@ -228,20 +229,22 @@ func (c *cluster) detach(t *tail) {
 
 // feedTail sends what the own disk has above the receiver's low, then what comes.
 func (c *cluster) feedTail(ctx context.Context, conn net.Conn, t *tail, own spokelog.Stream, low hub.Mark, pos uint64, ended <-chan struct{}) error {
-	if err := c.ownHas(ctx, pos); err != nil {
-		return err
+	err := c.ownHas(ctx, pos)
+	if err == nil {
+		err = c.repeat(ctx, conn, own, low, pos)
 	}
-	if err := c.repeat(ctx, conn, own, low, pos); err != nil {
+	if err != nil {
 		return err
 	}
 	beat := time.NewTicker(c.opt.Beat)
 	defer beat.Stop()
+	var buf []byte
 	for {
 		f, broken := c.next(t)
 		if broken {
 			return errors.New("the incarnation has ended, or the peer is too slow")
 		}
-		if err := sendFrames(conn, f); err != nil {
+		if buf, err = sendFrames(conn, f, buf[:0]); err != nil {
 			return err
 		}
 		select {
@@ -338,8 +341,16 @@ func (c *cluster) next(t *tail) (f frame.Frame, broken bool) {
 	return f, t.broken
 }
 
-// sendFrames sends what may be more than one frame; the last one carries position and low.
-func sendFrames(conn net.Conn, f frame.Frame) error {
+// sendFrames sends what may be more than one frame; the last one carries position and low. It uses and returns buf, unless that has become large.
+func sendFrames(conn net.Conn, f frame.Frame, buf []byte) ([]byte, error) {
+	size := 0
+	for i := range f.Records {
+		size += sizeOf(&f.Records[i])
+	}
+	if size <= frameTarget {
+		buf = frame.Append(slices.Grow(buf, size+frameRoom), &f)
+		return buf, write(conn, buf)
+	}
 	left := len(f.Records)
 	all := func(yield func(spokelog.Record, error) bool) {
 		for _, r := range f.Records {
@@ -348,17 +359,13 @@ func sendFrames(conn net.Conn, f frame.Frame) error {
 			}
 		}
 	}
-	err := inPieces(all, func(records []spokelog.Record) error {
+	return nil, inPieces(all, func(records []spokelog.Record) error {
 		piece := frame.Frame{Epoch: f.Epoch, Records: records}
 		if left -= len(records); left == 0 {
 			piece.Pos, piece.Low = f.Pos, f.Low
 		}
 		return write(conn, frame.Append(nil, &piece))
 	})
-	if err != nil || len(f.Records) > 0 {
-		return err
-	}
-	return write(conn, frame.Append(nil, &f))
 }
 
 // write sends a message in steps, each of which may take streamQuiet.

@@ -17,6 +17,7 @@ const (
 	fixedSize = 29
 	ackSize   = 24
 	partHead  = 16
+	minRecord = 26 // bytes of the smallest record
 
 	flagAgain = 1
 	flagCargo = 2
@@ -122,6 +123,8 @@ func Parse(b []byte) (Frame, error) {
 			b = b[4:]
 		}
 	}
+	channel := "" // of the record before: most follow one of the same
+	f.Records = make([]spokelog.Record, 0, min(count, len(b)/minRecord))
 	for len(b) > 0 {
 		n := len(b)
 		if len(b) >= 4 {
@@ -131,8 +134,11 @@ func Parse(b []byte) (Frame, error) {
 		if err != nil || r.Size == 0 {
 			return Frame{}, fmt.Errorf("%w: a record: %w", ErrInvalid, err)
 		}
+		if string(r.Channel) != channel {
+			channel = string(r.Channel)
+		}
 		f.Records = append(f.Records, spokelog.Record{
-			Channel: string(r.Channel), Key: format.KeyOf(r.Millis, r.Hash), Stream: r.Stream, Flags: r.Flags, Data: r.Data,
+			Channel: channel, Key: format.KeyOf(r.Millis, r.Hash), Stream: r.Stream, Flags: r.Flags, Data: r.Data,
 		})
 		b = b[r.Size:]
 		if cargo && len(r.Data) > 0 {

@@ -151,7 +151,9 @@ func (b *Batch) check() error {
 			return hub.E(hub.Internal, "only an item can be taken back")
 		}
 		if i < len(b.Records)-1 {
-			r.Flags |= MoreFollows
+			if !b.Several {
+				r.Flags |= MoreFollows
+			}
 		} else {
 			r.Flags &^= MoreFollows
 		}

@@ -48,7 +48,7 @@ const (
 	Taken       = format.Taken       // an item that was taken back: it outweighs names of its key, written before or after it, for as long as it is in the log
 )
 
-// Batch holds the records of one request: they are kept or dropped together. Enqueue sets MoreFollows on all but the last. Nothing in it, and none of
+// Batch holds the records of one request: they are kept or dropped together. Enqueue sets MoreFollows on all but the last, unless it is Several. Nothing in it, and none of
 // the bytes that it refers to, may be changed before Done is called.
 type Batch struct {
 	Records []Record
@@ -56,6 +56,8 @@ type Batch struct {
 	// reads; with ErrLost when they are surely not in the log; with ErrClosed when Run ended before either was known. It must return quickly and
 	// must not call the Log, except Enqueue.
 	Done func(err error)
+	// Several: the records are those of several requests, and their MoreFollows say where each ends.
+	Several bool
 
 	size    int64
 	durable bool // synced whatever SyncMode says: what it replaces goes when Done is called
