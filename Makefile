@@ -58,6 +58,7 @@ floors:
 
 unit:
 	$(GO) test -race -p 2 -timeout 15m $$($(GO) list ./... | grep -v '/e2e$$')
+	$(GO) test -tags clockcontrol -run '^TestMoveWall$$' ./cmd/hub
 
 # Whole hubs: scripts, real data, crashes, simulation. They are processes of their own, the race detector would see only the test.
 e2e:

@@ -29,11 +29,17 @@ type hubCluster struct {
 
 func startCluster(t *testing.T, flags ...string) *hubCluster {
 	t.Helper()
+	return startClusterOf(t, func(_ int, flags []string) *hubproc.Hub { return prepare(t, flags...) }, flags...)
+}
+
+// startClusterOf is startCluster with hubs that somebody else prepares.
+func startClusterOf(t *testing.T, prepare func(i int, flags []string) *hubproc.Hub, flags ...string) *hubCluster {
+	t.Helper()
 	c := &hubCluster{zk: zkproc.Start(t, zkproc.Options{})[0]}
 	flags = append([]string{"--set", "hub.type=aws", "--set", "zookeeper.connection=" + c.zk.Address, "--set", "app.shutdown_delay_seconds=0"}, flags...)
 	c.flags = flags
-	for range 3 {
-		c.hubs = append(c.hubs, prepare(t, flags...))
+	for i := range 3 {
+		c.hubs = append(c.hubs, prepare(i, flags))
 	}
 	c.start(t)
 	return c

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"timehub/e2e/clockctl"
 	"timehub/e2e/hubproc"
 )
 
@@ -22,22 +23,26 @@ var hubFlag = flag.String("hub", "", "test this binary")
 
 // builder makes the binary once per test run, when the first test needs it.
 type builder struct {
+	tags []string // none: as it is released
 	once sync.Once
 	dir  string
 	bin  string
 	err  error
 }
 
-var hubBinary builder
+var (
+	hubBinary   builder
+	clockBinary = builder{tags: []string{clockctl.Tag}} // the clock of each process can be set
+)
 
 func (b *builder) get() (string, error) {
 	b.once.Do(func() {
-		if *hubFlag != "" {
+		if *hubFlag != "" && len(b.tags) == 0 {
 			b.bin = *hubFlag
 			return
 		}
 		if b.dir, b.err = os.MkdirTemp("", "hub-e2e-"); b.err == nil {
-			b.bin, b.err = hubproc.Build(context.Background(), "..", b.dir)
+			b.bin, b.err = hubproc.Build(context.Background(), "..", b.dir, b.tags...)
 		}
 	})
 	return b.bin, b.err
@@ -46,8 +51,10 @@ func (b *builder) get() (string, error) {
 func TestMain(m *testing.M) {
 	flag.Parse()
 	code := m.Run()
-	if hubBinary.dir != "" {
-		os.RemoveAll(hubBinary.dir)
+	for _, b := range []*builder{&hubBinary, &clockBinary} {
+		if b.dir != "" {
+			os.RemoveAll(b.dir)
+		}
 	}
 	os.Exit(code)
 }
@@ -62,11 +69,17 @@ var client = &http.Client{
 // prepare makes a hub that is closed with the test. Its log is shown when the test failed; a panic in it is a failure.
 func prepare(t *testing.T, flags ...string) *hubproc.Hub {
 	t.Helper()
-	bin, err := hubBinary.get()
+	return prepareWith(t, &hubBinary, hubproc.Options{Flags: flags})
+}
+
+func prepareWith(t *testing.T, binary *builder, opt hubproc.Options) *hubproc.Hub {
+	t.Helper()
+	bin, err := binary.get()
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, err := hubproc.New(hubproc.Options{Bin: bin, Flags: flags})
+	opt.Bin = bin
+	h, err := hubproc.New(opt)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -58,7 +58,11 @@ order of force; 'hub config' shows them all. SIGTERM and SIGINT stop the hub in 
 			for _, w := range warnings {
 				log.Warn(w)
 			}
-			n, err := node.New(cfg, node.Env{Log: log, Version: ownVersion()})
+			clock, err := systemClock(a.environ)
+			if err != nil {
+				return err
+			}
+			n, err := node.New(cfg, node.Env{Log: log, Version: ownVersion(), Clock: clock})
 			if err != nil {
 				return coded{err, exitData}
 			}

@@ -20,10 +20,10 @@ import (
 	"time"
 )
 
-// Build compiles the hub of the module at root to dir/hub and returns its path.
-func Build(ctx context.Context, root, dir string) (string, error) {
-	bin := filepath.Join(dir, "hub")
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", bin, "./cmd/hub")
+// Build compiles the hub of the module at root to dir/hub and returns its path. With build tags, which no release has, it is dir/hub-TAGS.
+func Build(ctx context.Context, root, dir string, tags ...string) (string, error) {
+	bin := filepath.Join(dir, strings.Join(append([]string{"hub"}, tags...), "-"))
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", strings.Join(tags, ","), "-o", bin, "./cmd/hub")
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -135,10 +135,18 @@ func (h *Hub) Start(more ...string) error {
 
 // StartEnv is Start with more of an environment.
 func (h *Hub) StartEnv(env []string) error {
+	if err := h.LaunchEnv(env); err != nil {
+		return err
+	}
+	return h.Ready()
+}
+
+// LaunchEnv is Launch with more of an environment.
+func (h *Hub) LaunchEnv(env []string) error {
 	before := h.opt.Env
 	h.opt.Env = append(before[:len(before):len(before)], env...)
 	defer func() { h.opt.Env = before }()
-	return h.Start()
+	return h.Launch()
 }
 
 // Ready waits for /health to answer 200. It fails when the process ends before that, with the end of its log.
