@@ -257,7 +257,18 @@ func (n *Node) lows() []spokelog.Low {
 }
 
 // Status is the state of the log, for /health and /metrics.
-func (n *Node) Status() spokelog.Status { return n.store.Status() }
+func (n *Node) Status() spokelog.Status {
+	s := n.store.Status()
+	if s.Refusing == nil && n.cluster != nil {
+		n.mu.Lock()
+		off, out := n.cluster.astray()
+		n.mu.Unlock()
+		if out {
+			s.Refusing = astrayError(off)
+		}
+	}
+	return s
+}
 
 // sortedRecords is used where a caller's order is not the order of the keys.
 func sortedRecords(records []spokelog.Record) []spokelog.Record {

@@ -38,6 +38,9 @@ func TestClockOutOfGuard(t *testing.T) {
 	if _, err := n.Now(t.Context()); !hub.Is(err, hub.Unavailable) {
 		t.Errorf("it says what time it is: %v", err)
 	}
+	if err := n.Status().Refusing; !hub.Is(err, hub.Unavailable) {
+		t.Errorf("its status says of writes: %v", err)
+	}
 	if err := n.After(t.Context(), hub.KeyAt(time.Now().Add(time.Minute).UnixMilli(), "000abc")); !hub.Is(err, hub.Invalid) {
 		t.Errorf("it goes by its own clock: %v", err)
 	}
@@ -64,6 +67,9 @@ func TestClockOutOfGuard(t *testing.T) {
 
 	shift.Store(0)
 	want[n.write("x", "right again")] = "right again"
+	if err := n.Status().Refusing; err != nil {
+		t.Errorf("its status still says of writes: %v", err)
+	}
 	for _, c := range w.nodes {
 		c.waitFor("x", want)
 	}
