@@ -68,8 +68,10 @@ type cluster struct {
 	quorum  uint64 // up to here enough disks have it
 	tails   map[*tail]struct{}
 	acked   map[string]uint64 // by disk
-	waiting []waitingKey      // a heap: stored, and not passed by the horizon
-	waiters []posWaiter       // for records that nobody's decision waits for
+	cargoes uint64            // numbers given
+	loads   map[*cargo]*loading
+	waiting []waitingKey // a heap: stored, and not passed by the horizon
+	waiters []posWaiter  // for records that nobody's decision waits for
 	present map[string]roster.Stream
 	clocks  map[string]reading // of the others, by node
 	strayed bool               // that the own clock is out of the guard was said
@@ -101,6 +103,7 @@ func newCluster(n *Node, opt Cluster) (*cluster, error) {
 		n: n, opt: opt, nudge: make(chan struct{}, 1), work: make(chan struct{}, 1), fresh: true,
 		http:   &http.Client{Transport: &http.Transport{DialContext: opt.Dial, MaxIdleConnsPerHost: 4, IdleConnTimeout: 20 * time.Second}},
 		saving: make(chan struct{}, 1), guests: map[net.Conn]context.CancelFunc{}, streams: map[spokelog.Stream]*peerStream{}, tails: map[*tail]struct{}{}, acked: map[string]uint64{}, why: map[string]string{},
+		loads: map[*cargo]*loading{},
 	}
 	c.saving <- struct{}{}
 	return c, c.load()
@@ -246,7 +249,7 @@ func (c *cluster) writable() error {
 	}
 	up := map[string]bool{c.n.identity.ID: true}
 	for t := range c.tails {
-		up[t.disk] = true
+		up[t.disk] = up[t.disk] || t.live
 	}
 	if !c.rec.Committed(up) {
 		return tryAgain("too few nodes can be reached to store anything safely")

@@ -3,7 +3,6 @@ package spoke
 import (
 	"context"
 	"errors"
-	"slices"
 	"time"
 
 	spokelog "timehub/spoke/log"
@@ -14,67 +13,6 @@ type posWaiter struct {
 	pos  uint64
 	err  error      // to be answered: the own disk did not take it
 	done chan error // holds one
-}
-
-// tailRoom is how many bytes may wait for one peer; whoever is further behind begins again from the writer's disk.
-const tailRoom = 64 << 20
-
-// tail is the queue of records for one peer.
-type tail struct {
-	disk    string
-	queue   []spokelog.Record
-	bytes   int
-	pos     uint64 // of the last batch in the queue
-	broken  bool   // the peer was too slow
-	wake    chan struct{}
-	stopped chan struct{} // closed when the own incarnation has ended
-}
-
-// fan puts a batch that has gone to the own log into the queues of all peers; lows wakes them when the log begins the next group, so that what becomes one
-// group here goes out as one frame. Nothing is lost by that: no record is decided before it is on the own disk. Under mu.
-func (c *cluster) fan(records []spokelog.Record) (pos uint64) {
-	c.pos++
-	c.own.outstanding++
-	size := 0
-	if len(c.tails) > 0 { // a peer may be slower than the quorum, and the writer uses its memory again when it is answered
-		records, size = cloned(records)
-	}
-	for t := range c.tails {
-		if t.broken {
-			continue
-		}
-		if t.bytes+size > tailRoom && t.bytes > 0 {
-			t.broken, t.queue, t.bytes = true, nil, 0
-		} else {
-			t.queue = append(t.queue, records...)
-			for i := len(t.queue) - len(records); i < len(t.queue)-1; i++ {
-				t.queue[i].Flags |= spokelog.MoreFollows // as the log stores a batch
-			}
-			t.bytes, t.pos = t.bytes+size, c.pos
-		}
-	}
-	for i := range records {
-		c.await(&records[i])
-	}
-	return c.pos
-}
-
-// cloned copies records with their data, and adds up what they take in a queue.
-func cloned(records []spokelog.Record) ([]spokelog.Record, int) {
-	records = slices.Clone(records)
-	size := 0
-	for i := range records {
-		size += len(records[i].Data)
-	}
-	all := make([]byte, 0, size)
-	for i := range records {
-		r := &records[i]
-		at := len(all)
-		all = append(all, r.Data...)
-		r.Data = all[at:len(all):len(all)]
-		size += len(r.Channel) + 64
-	}
-	return records, size
 }
 
 // synced is Node.synced among others: the own disk alone decides nothing.
@@ -137,19 +75,28 @@ func (c *cluster) nameSynced(r *request, pos uint64, err error) {
 func (c *cluster) put(ctx context.Context, records []spokelog.Record) error {
 	n := c.n
 	done := make(chan error, 1)
+	data := make([][]byte, len(records))
+	for i := range records {
+		data[i] = records[i].Data
+	}
+	large, err := c.preload(ctx, data)
+	if err != nil {
+		return err
+	}
 	n.mu.Lock()
-	err := c.writable()
+	err = c.writable()
 	if err == nil {
 		for i := range records {
 			records[i].Stream = n.stream
 		}
 		of, pos := c.own, c.pos+1
 		if err = n.store.Enqueue(&spokelog.Batch{Records: records, Done: func(err error) { c.putSynced(of, pos, done, err) }}); err == nil {
-			c.fan(records)
+			c.fan(records, large)
 		}
 	}
 	n.mu.Unlock()
 	if err != nil {
+		c.drop(large)
 		return err
 	}
 	timer := time.NewTimer(n.opt.WriteTimeout)

@@ -200,7 +200,10 @@ func (c *cluster) serveRecords(w http.ResponseWriter, r *http.Request) error {
 		_, err := w.Write(frame.Append(nil, &frame.Frame{Again: true, Records: records}))
 		return err
 	}
-	if err := inPieces(c.n.store.Stream(r.Context(), s, spokelog.From{Above: max(above, 1)}), send); err != nil {
+	from := spokelog.From{Above: max(above, 1), Floor: func(k hub.Key) { // if it does not get through, the rest does not either
+		_, _ = w.Write(frame.AppendJSON(nil, frame.KindFloor, frame.Floor{Millis: k.Millis(), Hash: k.Hash()}))
+	}}
+	if err := inPieces(c.n.store.Stream(r.Context(), s, from), send); err != nil {
 		return err
 	}
 	return send(nil)
@@ -338,10 +341,21 @@ func (c *cluster) askRecords(ctx context.Context, node string, s spokelog.Stream
 		if err != nil {
 			return err
 		}
-		if k != frame.KindFrame {
+		quiet.Reset(callTime)
+		switch k {
+		case frame.KindFrame:
+		case frame.KindFloor:
+			var f frame.Floor
+			if err := frame.ParseJSON(payload, &f); err != nil {
+				return err
+			}
+			if err := c.raiseFloor(hub.KeyAt(f.Millis, f.Hash), above); err != nil {
+				return err
+			}
+			continue
+		default:
 			return frame.ErrInvalid
 		}
-		quiet.Reset(callTime)
 		f, err := frame.Parse(payload)
 		if err != nil || len(f.Records) == 0 {
 			return err

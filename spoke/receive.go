@@ -27,7 +27,9 @@ type inbound struct {
 	failed bool          // a frame did not get into the log: nothing after it counts
 	last   *frame.Frame  // the last one with records: what follows it without any is applied with it
 	pos    uint64        // what may be acknowledged
-	wake   chan struct{} // one token: pos has risen
+	parts  uint64        // bytes of parts that have come
+	wake   chan struct{} // one token: pos or parts has risen
+	from   hub.Mark      // the low that the writer was told
 }
 
 // serveStream takes the stream of a peer (GET /internal/spoke/stream, upgraded).
@@ -93,22 +95,48 @@ func (c *cluster) take(ctx context.Context, conn net.Conn, br *bufio.Reader) err
 		c.sendAcks(ctx, in)
 	}()
 	defer func() { _ = conn.Close(); poke(in.wake); <-ended }()
+	var hold frame.Hold
 	for {
 		k, payload, err := frame.Read(br, frame.MaxFrame)
 		if err != nil {
 			return err
 		}
-		if k != frame.KindFrame {
-			return frame.ErrInvalid
-		}
-		f, err := frame.Parse(payload)
-		if err != nil {
-			return err
-		}
-		if err := c.takeFrame(ctx, in, &f); err != nil {
+		if err := c.takeMessage(ctx, in, &hold, k, payload); err != nil {
 			return err
 		}
 	}
+}
+
+func (c *cluster) takeMessage(ctx context.Context, in *inbound, hold *frame.Hold, k frame.Kind, payload []byte) error {
+	switch k {
+	case frame.KindFrame:
+		f, err := frame.Parse(payload)
+		if err == nil {
+			err = hold.Fill(&f)
+		}
+		if err != nil {
+			return err
+		}
+		return c.takeFrame(ctx, in, &f)
+	case frame.KindPart:
+		if err := hold.Part(payload); err != nil {
+			return err
+		}
+		c.n.mu.Lock()
+		in.parts = hold.Came()
+		c.n.mu.Unlock()
+		poke(in.wake)
+		return nil
+	case frame.KindDrop:
+		return hold.Drop(payload)
+	case frame.KindFloor:
+		var f frame.Floor
+		if err := frame.ParseJSON(payload, &f); err != nil {
+			return err
+		}
+		return c.raiseFloor(hub.KeyAt(f.Millis, f.Hash), in.from)
+	}
+	return frame.ErrInvalid
 }
 
 // greet decides whether a stream is taken, and from where.
@@ -133,7 +161,7 @@ func (c *cluster) greet(conn net.Conn, h *frame.Hello) (*inbound, []byte) {
 	if s.in != nil {
 		_ = s.in.conn.Close()
 	}
-	in := &inbound{conn: conn, s: s, id: h.Stream, wake: make(chan struct{}, 1)}
+	in := &inbound{conn: conn, s: s, id: h.Stream, wake: make(chan struct{}, 1), from: s.low}
 	s.in = in
 	return in, frame.AppendJSON(nil, frame.KindWelcome, frame.Welcome{Node: c.opt.Node, Disk: n.identity.ID, Low: s.low})
 }
@@ -310,7 +338,7 @@ func (c *cluster) sendAcks(ctx context.Context, in *inbound) {
 	defer beat.Stop()
 	for {
 		c.n.mu.Lock()
-		a, over := frame.Ack{Pos: in.pos, Clock: c.n.minter.Wall()}, in.s.in != in
+		a, over := frame.Ack{Pos: in.pos, Clock: c.n.minter.Wall(), Parts: in.parts}, in.s.in != in
 		c.n.mu.Unlock()
 		if over || write(in.conn, frame.AppendAck(nil, a)) != nil {
 			_ = in.conn.Close()

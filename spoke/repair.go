@@ -89,3 +89,12 @@ func (c *cluster) copyFrom(ctx context.Context, node string, id spokelog.Stream,
 	c.moved()
 	return nil
 }
+
+// raiseFloor: what another log had of a stream below its floor is in long-term storage, or nobody needs it. Whoever copies the stream from a mark below that floor on misses
+// it, and has to send its readers there too.
+func (c *cluster) raiseFloor(floor hub.Key, mine hub.Mark) error {
+	if mine >= hub.MarkAt(floor.Millis()+1) {
+		return nil
+	}
+	return c.n.store.RaiseFloor(floor)
+}

@@ -7,10 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"iter"
 	"net"
 	"net/http"
-	"slices"
 	"sync"
 	"time"
 
@@ -165,9 +163,9 @@ func (c *cluster) sendTo(ctx context.Context, node string, own spokelog.Stream) 
 	if err != nil {
 		return err
 	}
-	t, pos, ok := c.attach(node, w.Disk, own)
+	t, ok := c.attach(node, w.Disk, own)
 	if !ok {
-		return errors.New("the incarnation has ended")
+		return errEnded
 	}
 	defer c.detach(t)
 	ended := make(chan struct{})
@@ -176,7 +174,7 @@ func (c *cluster) sendTo(ctx context.Context, node string, own spokelog.Stream) 
 		defer close(ended)
 		why = c.readAcks(br, t)
 	}()
-	err = c.feedTail(ctx, conn, t, own, w.Low, pos, ended)
+	err = c.feedTail(ctx, conn, t, own, w.Low, ended)
 	_ = conn.Close()
 	<-ended
 	if errors.Is(why, errRefused) {
@@ -208,17 +206,17 @@ func (c *cluster) epoch() uint64 {
 	return c.rec.Epoch
 }
 
-// attach begins a queue for a peer. Everything up to pos is to be read from the own disk.
-func (c *cluster) attach(node, disk string, own spokelog.Stream) (t *tail, pos uint64, ok bool) {
+// attach begins to follow the own stream for a peer.
+func (c *cluster) attach(node, disk string, own spokelog.Stream) (t *tail, ok bool) {
 	c.n.mu.Lock()
 	defer c.n.mu.Unlock()
 	if !c.open || c.n.stream != own {
-		return nil, 0, false
+		return nil, false
 	}
 	delete(c.why, node)
-	t = &tail{disk: disk, wake: make(chan struct{}, 1), stopped: make(chan struct{})}
+	t = &tail{disk: disk, wake: make(chan struct{}, 1), stopped: make(chan struct{}), there: map[*cargo]uint64{}}
 	c.tails[t] = struct{}{}
-	return t, c.pos, true
+	return t, true
 }
 
 func (c *cluster) detach(t *tail) {
@@ -227,47 +225,82 @@ func (c *cluster) detach(t *tail) {
 	delete(c.tails, t)
 }
 
-// feedTail sends what the own disk has above the receiver's low, then what comes.
-func (c *cluster) feedTail(ctx context.Context, conn net.Conn, t *tail, own spokelog.Stream, low hub.Mark, pos uint64, ended <-chan struct{}) error {
-	err := c.ownHas(ctx, pos)
-	if err == nil {
-		err = c.repeat(ctx, conn, own, low, pos)
-	}
-	if err != nil {
-		return err
-	}
+// feedTail sends what the own disk has above the receiver's low, then what comes. A peer for which more has come meanwhile than a queue may hold is sent what the disk
+// has again, from where it stands then: that is less each time, and nothing but the disk remembers it.
+func (c *cluster) feedTail(ctx context.Context, conn net.Conn, t *tail, own spokelog.Stream, low hub.Mark, ended <-chan struct{}) error {
 	beat := time.NewTicker(c.opt.Beat)
 	defer beat.Stop()
+	t.low = low
 	var buf []byte
 	for {
-		f, broken := c.next(t)
-		if broken {
-			return errors.New("the incarnation has ended, or the peer is too slow")
+		pos, ok := c.enter(t)
+		if !ok {
+			return errEnded
 		}
-		if buf, err = sendFrames(conn, f, buf[:0]); err != nil {
+		if err := c.ownHas(ctx, t, pos); err != nil {
 			return err
 		}
-		select {
-		case <-t.wake:
-		case <-beat.C:
-		case <-t.stopped:
-			return errors.New("the incarnation has ended")
-		case <-ended:
-			return errors.New("the peer has gone")
-		case <-ctx.Done():
-			return context.Cause(ctx)
+		if err := c.repeat(ctx, conn, t, own, pos); err != nil {
+			return err
+		}
+		for c.goLive(t) {
+			l, ok := c.next(t)
+			if !ok {
+				return errEnded
+			}
+			var err error
+			if buf, err = l.send(conn, buf[:0]); err != nil {
+				return err
+			}
+			if l.part != nil { // there may be more
+				poke(t.wake)
+			}
+			select {
+			case <-ended:
+				return errors.New("the peer has gone")
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			case <-t.stopped:
+				return errEnded
+			case <-t.wake:
+			case <-beat.C:
+			}
 		}
 	}
 }
 
+var errEnded = errors.New("the incarnation has ended")
+
+// enter begins an empty queue. Everything up to pos is to be read from the own disk.
+func (c *cluster) enter(t *tail) (pos uint64, ok bool) {
+	c.n.mu.Lock()
+	defer c.n.mu.Unlock()
+	_, ok = c.tails[t]
+	t.clear()
+	t.broken, t.pos = false, c.pos
+	return c.pos, ok
+}
+
+// goLive reports whether the queue has everything that follows what was read from the disk.
+func (c *cluster) goLive(t *tail) bool {
+	c.n.mu.Lock()
+	defer c.n.mu.Unlock()
+	t.live = !t.broken
+	return t.live
+}
+
 // ownHas waits until the own disk has the stream up to a position.
-func (c *cluster) ownHas(ctx context.Context, pos uint64) error {
+func (c *cluster) ownHas(ctx context.Context, t *tail, pos uint64) error {
 	deadline := time.Now().Add(ownWait)
 	for {
 		c.n.mu.Lock()
 		at := c.ownPos
+		_, ok := c.tails[t]
 		c.n.mu.Unlock()
-		if at >= pos {
+		switch {
+		case !ok:
+			return errEnded
+		case at >= pos:
 			return nil
 		}
 		if time.Now().After(deadline) || !hub.Sleep(ctx, 2*time.Millisecond) {
@@ -276,96 +309,38 @@ func (c *cluster) ownHas(ctx context.Context, pos uint64) error {
 	}
 }
 
-// repeat sends what the own disk has. Its last frame carries the position.
-func (c *cluster) repeat(ctx context.Context, conn net.Conn, own spokelog.Stream, low hub.Mark, pos uint64) error {
+// repeat sends what the own disk has above t.low, with the lows that go with it, so that what was done need not be done again. Its last frame carries the position.
+func (c *cluster) repeat(ctx context.Context, conn net.Conn, t *tail, own spokelog.Stream, pos uint64) error {
 	n := c.n
 	n.mu.Lock()
 	f := frame.Frame{Epoch: c.epoch(), Again: true}
 	n.mu.Unlock()
-	err := inPieces(n.store.Stream(ctx, own, spokelog.From{Low: low}), func(records []spokelog.Record) error {
-		f.Records = records
-		return write(conn, frame.Append(nil, &f))
-	})
-	if err != nil {
-		return err
-	}
-	f.Records, f.Pos = nil, pos
-	return write(conn, frame.Append(nil, &f))
-}
-
-// inPieces cuts what is read of a log into frames of whole requests: of about frameTarget, or of a single request.
-func inPieces(all iter.Seq2[spokelog.Record, error], send func([]spokelog.Record) error) error {
-	var list []spokelog.Record
-	size, whole, since := 0, 0, 0 // whole: records of requests that have ended; since: bytes behind them
-	flush := func(k int) error {
-		if k == 0 {
-			return nil
-		}
-		piece := list[:k:k]
-		piece[k-1].Flags &^= spokelog.MoreFollows // a request that was torn apart by a sweep
-		list = slices.Clone(list[k:])
-		return send(piece)
-	}
-	for r, err := range all {
-		if err != nil {
-			return err
-		}
-		list = append(list, r)
-		n := sizeOf(&r)
-		size, since = size+n, since+n
-		if size > frameTarget && whole > 0 {
-			if err := flush(whole); err != nil {
-				return err
-			}
-			size, whole = since, 0
-		}
-		if r.Flags&spokelog.MoreFollows == 0 {
-			whole, since = len(list), 0
-		}
-	}
-	return flush(len(list))
-}
-
-func sizeOf(r *spokelog.Record) int { return len(r.Data) + len(r.Channel) + len(r.Key.Hash()) + 64 }
-
-// next takes the queue, with the low that holds when everything in it is there.
-func (c *cluster) next(t *tail) (f frame.Frame, broken bool) {
-	n := c.n
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if _, ok := c.tails[t]; !ok { // another incarnation may be open, and its low is not that of this one
-		return frame.Frame{}, true
-	}
-	f = frame.Frame{Pos: t.pos, Epoch: c.epoch(), Records: t.queue, Low: n.ownLow()}
-	t.queue, t.bytes = nil, 0
-	return f, t.broken
-}
-
-// sendFrames sends what may be more than one frame; the last one carries position and low. It uses and returns buf, unless that has become large.
-func sendFrames(conn net.Conn, f frame.Frame, buf []byte) ([]byte, error) {
-	size := 0
-	for i := range f.Records {
-		size += sizeOf(&f.Records[i])
-	}
-	if size <= frameTarget {
-		buf = frame.Append(slices.Grow(buf, size+frameRoom), &f)
-		return buf, write(conn, buf)
-	}
-	left := len(f.Records)
+	reached, next, fresh := t.low, t.low, true // reached: before the first record of the piece that is being gathered
+	var wrong error
+	from := spokelog.From{Low: t.low, Floor: func(k hub.Key) {
+		wrong = write(conn, frame.AppendJSON(nil, frame.KindFloor, frame.Floor{Millis: k.Millis(), Hash: k.Hash()}))
+	}, Reached: func(m hub.Mark) { next = max(next, m) }}
 	all := func(yield func(spokelog.Record, error) bool) {
-		for _, r := range f.Records {
-			if !yield(r, nil) {
+		for r, err := range n.store.Stream(ctx, own, from) {
+			if err = errors.Join(err, wrong); fresh && err == nil {
+				reached, fresh = next, false
+			}
+			if !yield(r, err) || err != nil {
 				return
 			}
 		}
 	}
-	return nil, inPieces(all, func(records []spokelog.Record) error {
-		piece := frame.Frame{Epoch: f.Epoch, Records: records}
-		if left -= len(records); left == 0 {
-			piece.Pos, piece.Low = f.Pos, f.Low
-		}
-		return write(conn, frame.Append(nil, &piece))
+	err := inPieces(all, func(records []spokelog.Record) error {
+		f.Records, f.Low = records, reached
+		t.low, fresh = reached, true
+		return write(conn, frame.Append(nil, &f))
 	})
+	if err = errors.Join(err, wrong); err != nil {
+		return err
+	}
+	t.low = next
+	f.Records, f.Low, f.Pos = nil, next, pos
+	return write(conn, frame.Append(nil, &f))
 }
 
 // write sends a message in steps, each of which may take streamQuiet.
@@ -422,6 +397,7 @@ func (c *cluster) acknowledged(t *tail, a frame.Ack) {
 		return
 	}
 	c.acked[t.disk] = max(c.acked[t.disk], a.Pos)
+	c.came(t, a.Parts)
 	c.decide()
 	channels := c.passed()
 	n.mu.Unlock()

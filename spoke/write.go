@@ -15,7 +15,7 @@ var errGivenUp = hub.E(hub.Unavailable, "the write was not on enough disks in ti
 // Write implements channel.Writer.
 func (n *Node) Write(ctx context.Context, channel string, sealed []byte) (hub.Key, error) {
 	r := &request{channel: channel, done: make(chan error, 1)}
-	err := n.submit(ctx, r, func(k hub.Key) []spokelog.Record {
+	err := n.submit(ctx, r, [][]byte{sealed}, func(k hub.Key) []spokelog.Record {
 		return []spokelog.Record{{Channel: channel, Key: k, Stream: n.stream, Data: sealed}}
 	})
 	return r.key, err
@@ -27,7 +27,7 @@ func (n *Node) WriteBulk(ctx context.Context, channel string, sealed [][]byte) (
 		return hub.Key{}, hub.E(hub.TooLarge, "a bulk of %d items: one request may hold 1 to %d", len(sealed), hub.MaxBulk)
 	}
 	r := &request{channel: channel, parts: len(sealed), done: make(chan error, 1)}
-	err := n.submit(ctx, r, func(k hub.Key) []spokelog.Record {
+	err := n.submit(ctx, r, sealed, func(k hub.Key) []spokelog.Record {
 		records := make([]spokelog.Record, len(sealed))
 		for i, data := range sealed {
 			records[i] = spokelog.Record{Channel: channel, Key: hub.BulkKey(k, i), Stream: n.stream, Flags: spokelog.MoreFollows, Data: data}
@@ -38,8 +38,34 @@ func (n *Node) WriteBulk(ctx context.Context, channel string, sealed [][]byte) (
 	return r.key, err
 }
 
-// submit mints, registers and enqueues in one step, then waits for the decision.
-func (n *Node) submit(ctx context.Context, r *request, records func(hub.Key) []spokelog.Record) error {
+// submit mints, registers and enqueues in one step, then waits for the decision. data is that of the records.
+func (n *Node) submit(ctx context.Context, r *request, data [][]byte, records func(hub.Key) []spokelog.Record) error {
+	var large *cargo
+	if n.cluster != nil {
+		var err error
+		if large, err = n.cluster.preload(ctx, data); err != nil {
+			return err
+		}
+	}
+	if err := n.mint(ctx, r, large, records); err != nil {
+		n.cluster.drop(large)
+		return err
+	}
+	timer := time.NewTimer(n.opt.WriteTimeout)
+	defer timer.Stop()
+	select {
+	case err := <-r.done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		n.giveUp(r)
+		return <-r.done
+	}
+}
+
+// mint gives a request its key, registers it as in flight and hands it to the log and the streams. After an error nothing of it is anywhere.
+func (n *Node) mint(ctx context.Context, r *request, large *cargo, records func(hub.Key) []spokelog.Record) error {
 	for {
 		n.mu.Lock()
 		next := n.minter.Peek()
@@ -51,9 +77,9 @@ func (n *Node) submit(ctx context.Context, r *request, records func(hub.Key) []s
 			return clockStuck(err)
 		}
 	}
+	defer n.mu.Unlock()
 	if n.cluster != nil {
 		if err := n.cluster.writable(); err != nil {
-			n.mu.Unlock()
 			return err
 		}
 	}
@@ -62,28 +88,14 @@ func (n *Node) submit(ctx context.Context, r *request, records func(hub.Key) []s
 	batch := records(r.key)
 	err := n.store.Enqueue(&spokelog.Batch{Records: batch, Done: func(err error) { n.synced(r, err) }})
 	if err == nil && n.cluster != nil {
-		r.of, r.pos = n.cluster.own, n.cluster.fan(batch)
+		r.of, r.pos = n.cluster.own, n.cluster.fan(batch, large)
 	}
 	if err != nil { // nothing went into the stream: the mark is spent, the key was never there
 		r.state = givenUp
 		n.pass()
 	}
 	n.ahead(r.mark)
-	n.mu.Unlock()
-	if err != nil {
-		return err
-	}
-	timer := time.NewTimer(n.opt.WriteTimeout)
-	defer timer.Stop()
-	select {
-	case err = <-r.done:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		n.giveUp(r)
-		return <-r.done
-	}
+	return err
 }
 
 // unavailable gives an error without a kind the kind Unavailable.
@@ -191,7 +203,7 @@ func (n *Node) name(r *request) {
 	if err == nil {
 		r.named = true
 		if n.cluster != nil {
-			pos = n.cluster.fan(records)
+			pos = n.cluster.fan(records, nil)
 			r.namePos = pos
 		}
 		return

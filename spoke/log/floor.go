@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 
+	"timehub/hub"
 	"timehub/hub/disk"
 	"timehub/spoke/log/format"
 )
@@ -42,6 +44,31 @@ func (l *Log) syncName(before int) error {
 	if l.dirState() != before {
 		return errors.New("the folder could not be synced in between")
 	}
+	return nil
+}
+
+// RaiseFloor moves the floor up to a key: from now on the log promises nothing below it. Durable when it returns nil; a key at or below the floor changes nothing.
+func (l *Log) RaiseFloor(to hub.Key) error {
+	<-l.flooring
+	defer func() { l.flooring <- struct{}{} }()
+	l.mu.Lock()
+	floor := l.floor
+	if floor.Less(to) {
+		floor = to
+	}
+	state := format.FloorState{Floor: floor, Dead: slices.Clone(l.dead)}
+	stale := l.floor.Less(floor) || !l.buried && len(l.dead) > 0 || !l.floored
+	l.mu.Unlock()
+	if stale {
+		if err := l.writeFloor(state); err != nil {
+			return err
+		}
+	}
+	l.mu.Lock()
+	l.floor = floor
+	l.buried = len(l.dead) == len(state.Dead)
+	l.floored = true
+	l.mu.Unlock()
 	return nil
 }
 

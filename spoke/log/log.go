@@ -26,6 +26,7 @@ type Log struct {
 	sealWake chan struct{} // one token: there is something in toSeal
 	prepare  chan struct{} // one token: a new segment is wanted
 	prepared chan prepared // the answer
+	flooring chan struct{} // holds a token while nobody writes the file floor
 	prev     previous      // of Open, then of the committer
 	cache    *cache
 	hot      [hotRecords]atomic.Pointer[hotRecord]
@@ -83,11 +84,13 @@ func newInstruments(r metrics.Registry) instruments {
 }
 
 func newLog(opt Options) *Log {
-	return &Log{
-		opt: opt, log: opt.Log, metrics: newInstruments(opt.Metrics),
+	l := &Log{
+		opt: opt, flooring: make(chan struct{}, 1), log: opt.Log, metrics: newInstruments(opt.Metrics),
 		wake: make(chan struct{}, 1), sealWake: make(chan struct{}, 1), prepare: make(chan struct{}, 1), prepared: make(chan prepared, 1),
 		lows: map[Stream]Low{}, complete: map[string]marker{}, damage: map[damagedPlace]struct{}{}, unread: map[damagedPlace]time.Time{}, free: -1, cache: newCache(),
 	}
+	l.flooring <- struct{}{}
+	return l
 }
 
 // token puts a token into a channel of capacity one.

@@ -18,6 +18,11 @@ type From struct {
 	// Above: only records whose key was minted above this mark, wherever they lie, and all replicated ones that were written about then or later. It is the
 	// rule for streams of others. Zero: Low counts.
 	Above hub.Mark
+	// Floor, if it is set, is called first, with the floor of the log at a time when nothing that the visit will see can be swept any more.
+	Floor func(hub.Key)
+	// Reached, if it is set, is called with each low of the stream that was logged with a group, after what lies in the groups before was visited: nothing of
+	// the stream that was decided at or below it lies in that group or later.
+	Reached func(hub.Mark)
 }
 
 // slackMillis is how much older than a mark a segment's last write may be, by this clock, while the segment still has to do with what lies above the mark.
@@ -40,6 +45,9 @@ func (l *Log) Stream(ctx context.Context, stream Stream, from From) iter.Seq2[Re
 			}
 		})
 		defer l.unpin(segs...)
+		if from.Floor != nil {
+			from.Floor(l.Floor())
+		}
 		if unread {
 			yield(Record{}, cannotRead(nil))
 			return
@@ -96,7 +104,13 @@ func (l *Log) visit(ctx context.Context, v *visit, s *segment, length int64) err
 			return
 		}
 		for _, low := range lows {
-			v.begun = v.begun || low.Stream == v.stream && low.Mark >= v.from.Low
+			if low.Stream != v.stream {
+				continue
+			}
+			v.begun = v.begun || low.Mark >= v.from.Low
+			if v.from.Reached != nil {
+				v.from.Reached(low.Mark)
+			}
 		}
 		if !v.begun && v.from.Above == 0 {
 			return

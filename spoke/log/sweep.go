@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
-	"slices"
 	"time"
 
 	"timehub/hub"
@@ -313,23 +312,14 @@ func (l *Log) remove(s *segment) error {
 	if _, err := l.fileOf(s); err != nil && !errors.Is(err, fs.ErrNotExist) { // readers that have pinned it will want it
 		return err
 	}
-	l.mu.Lock()
-	floor := l.floor
-	if up := floorAbove(s.last); s.records > 0 && floor.Less(up) {
-		floor = up
+	floor := hub.MinKey
+	if s.records > 0 {
+		floor = floorAbove(s.last)
 	}
-	state := format.FloorState{Floor: floor, Dead: slices.Clone(l.dead)}
-	stale := l.floor.Less(floor) || !l.buried && len(l.dead) > 0 || !l.floored
-	l.mu.Unlock()
-	if stale {
-		if err := l.writeFloor(state); err != nil {
-			return err
-		}
+	if err := l.RaiseFloor(floor); err != nil {
+		return err
 	}
 	l.mu.Lock()
-	l.floor = floor
-	l.buried = len(l.dead) == len(state.Dead)
-	l.floored = true
 	l.drop(s)
 	l.swept++
 	before, foot := l.dirFailures, s.foot
