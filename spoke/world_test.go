@@ -20,23 +20,26 @@ func directed(t *testing.T, nodes int, rule roster.Rule, play func(t *testing.T,
 		for range nodes {
 			w.member()
 		}
+		defer func() {
+			w.openLinks()
+			for _, n := range w.nodes {
+				n.end("stop")
+			}
+			close(w.over)
+			for _, l := range w.doors {
+				_ = l.Close()
+			}
+			for _, n := range w.nodes {
+				n.net.Cut()
+			}
+			w.pumps.Wait()
+			if bad := w.judge.verdict(); bad != "" {
+				t.Error(bad)
+			}
+		}()
+		w.until("all are on the list", func() bool { r := w.list(); return r.Next == nil && len(r.Disks) == nodes })
 		w.whole()
 		play(t, w)
-		w.openLinks()
-		for _, n := range w.nodes {
-			n.end("stop")
-		}
-		close(w.over)
-		for _, l := range w.doors {
-			_ = l.Close()
-		}
-		for _, n := range w.nodes {
-			n.net.Cut()
-		}
-		w.pumps.Wait()
-		if bad := w.judge.verdict(); bad != "" {
-			t.Error(bad)
-		}
 	})
 }
 
@@ -65,17 +68,21 @@ func (w *simWorld) until(what string, ok func() bool) {
 // whole waits until every node that lives writes and gives stable answers.
 func (w *simWorld) whole() {
 	w.t.Helper()
-	for _, n := range w.nodes {
-		if n.node == nil {
-			continue
-		}
-		w.until(n.name+" is there", func() bool {
+	w.until("all write and give stable answers", func() bool {
+		for _, n := range w.nodes {
+			if n.node == nil {
+				continue
+			}
 			n.node.mu.Lock()
-			defer n.node.mu.Unlock()
 			_, ok := n.node.cluster.horizon()
-			return ok && n.node.cluster.writable() == nil
-		})
-	}
+			ok = ok && n.node.cluster.writable() == nil
+			n.node.mu.Unlock()
+			if !ok {
+				return false
+			}
+		}
+		return true
+	})
 }
 
 func (n *simNode) write(channel, data string) hub.Key {
