@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -25,6 +26,7 @@ type hubCluster struct {
 	zk   *zkproc.Server
 
 	flags []string
+	own   map[*hubproc.Hub][]string // flags of one node alone
 }
 
 func startCluster(t *testing.T, flags ...string) *hubCluster {
@@ -35,13 +37,24 @@ func startCluster(t *testing.T, flags ...string) *hubCluster {
 // startClusterOf is startCluster with hubs that somebody else prepares.
 func startClusterOf(t *testing.T, prepare func(i int, flags []string) *hubproc.Hub, flags ...string) *hubCluster {
 	t.Helper()
-	c := &hubCluster{zk: zkproc.Start(t, zkproc.Options{})[0]}
+	c := prepareCluster(t, zkproc.Options{}, prepare, flags...)
+	c.start(t)
+	return c
+}
+
+// prepareCluster starts ZooKeeper, and no hub.
+func prepareCluster(t *testing.T, z zkproc.Options, prepare func(i int, flags []string) *hubproc.Hub, flags ...string) *hubCluster {
+	t.Helper()
+	c := &hubCluster{zk: zkproc.Start(t, z)[0], own: map[*hubproc.Hub][]string{}}
+	if s := c.zk.TLS; s != nil {
+		flags = append(flags, "--set", "zookeeper.tls=true", "--set", "zookeeper.tls.authority="+s.Authority, "--set", "zookeeper.tls.certificate="+s.Client,
+			"--set", "zookeeper.tls.key="+s.ClientKey)
+	}
 	flags = append([]string{"--set", "hub.type=aws", "--set", "zookeeper.connection=" + c.zk.Address, "--set", "app.shutdown_delay_seconds=0"}, flags...)
 	c.flags = flags
 	for i := range 3 {
 		c.hubs = append(c.hubs, prepare(i, flags))
 	}
-	c.start(t)
 	return c
 }
 
@@ -51,7 +64,7 @@ func (c *hubCluster) start(t *testing.T) {
 	var launched []*hubproc.Hub
 	for _, h := range c.hubs {
 		if !h.Running() {
-			if err := h.Launch(); err != nil {
+			if err := h.Launch(c.own[h]...); err != nil {
 				t.Fatal(err)
 			}
 			launched = append(launched, h)
@@ -579,13 +592,27 @@ func (c *hubCluster) node(t *testing.T, args ...string) (string, error) {
 	return string(out), err
 }
 
-// TestClusterRolling restarts one node after the other in order, under load: whoever tries the next node is never refused.
+// TestClusterRolling restarts one node after the other in order, under load: whoever tries the next node is never refused. ZooKeeper speaks TLS only, and the
+// nodes reach each other at IPv6 addresses.
 func TestClusterRolling(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes a while")
 	}
 	t.Parallel()
-	c := startCluster(t, "--set", "storage.directory="+filepath.Join(t.TempDir(), "shared"), "--set", "app.stable_seconds=auto")
+	c := prepareCluster(t, zkproc.Options{TLS: true}, func(_ int, flags []string) *hubproc.Hub { return prepare(t, flags...) }, "--set", "storage.directory="+filepath.Join(t.TempDir(), "shared"), "--set", "app.stable_seconds=auto",
+		"--set", "app.shutdown_lock_seconds=300")
+	six := false
+	if l, err := net.Listen("tcp6", "[::1]:0"); err != nil {
+		t.Log("this machine has no IPv6:", err)
+	} else {
+		_ = l.Close()
+		six = true
+		for _, h := range c.hubs {
+			_, port, _ := net.SplitHostPort(h.Addr)
+			c.own[h] = []string{"--listen", "[::]:" + port, "--set", "cluster.address=[::1]:" + port}
+		}
+	}
+	c.start(t)
 	putChannel(t, c.hubs[0].URL, "rolling", `{}`)
 	for _, h := range c.hubs {
 		waitChannel(t, h.URL, "rolling", 5*time.Second)
@@ -596,10 +623,28 @@ func TestClusterRolling(t *testing.T) {
 		if err := h.Stop(time.Minute); err != nil {
 			t.Error(err)
 		}
-		if err := h.Start(); err != nil {
-			t.Fatal(err)
-		}
+		c.start(t)
 	}
+	// Who is told to stop while another node is down waits until that one is back.
+	if err := c.hubs[0].Stop(time.Minute); err != nil {
+		t.Error(err)
+	}
+	stopped := make(chan error, 1)
+	go func() { stopped <- c.hubs[1].Stop(time.Minute) }()
+	time.Sleep(time.Second)
+	must(t, 200, "GET", c.hubs[1].URL+"/health", nil)
+	if d := must(t, 200, "GET", c.hubs[2].URL+"/internal/shutdown", nil).body; !strings.Contains(string(d), strings.TrimPrefix(c.hubs[0].Addr, "127.0.0.1")) {
+		t.Errorf("who is down: %s", d)
+	}
+	begin := time.Now()
+	if err := c.hubs[0].Start(c.own[c.hubs[0]]...); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+	t.Logf("the second of two that were stopped at once was down %v after the first was started again", time.Since(begin).Round(time.Millisecond))
+	c.start(t)
 	time.Sleep(500 * time.Millisecond)
 	w.stop()
 	w.check(t)
@@ -607,5 +652,17 @@ func TestClusterRolling(t *testing.T) {
 		for _, s := range one.told {
 			t.Errorf("%s is refused: %s", one.name, s)
 		}
+	}
+	if out, err := c.node(t, "ls"); err != nil || six && strings.Count(out, "[::1]:") < 3 {
+		t.Errorf("the list of nodes: %v\n%s", err, out)
+	}
+	// Who does not come back keeps nobody from stopping when the lock is taken from it.
+	if err := c.hubs[0].Stop(time.Minute); err != nil {
+		t.Error(err)
+	}
+	go func() { stopped <- c.hubs[1].Stop(time.Minute) }()
+	must(t, 200, "POST", strings.Replace(c.hubs[1].URL, "127.0.0.1", "localhost", 1)+"/internal/shutdown/resetLock", nil)
+	if err := <-stopped; err != nil {
+		t.Error(err)
 	}
 }

@@ -44,9 +44,12 @@ type Options struct {
 	Cluster    Cluster                         // nil: this node is alone
 	Properties func() map[string]string        // explicitly set ones, secrets redacted
 	Shutdown   func(ctx context.Context) error // begins an orderly end and returns when requests are no longer accepted
-	Guarded    bool                            // hub.protect.channels: deletes are for local callers
-	Channels   Channels                        // nil: no such paths
-	Webhooks   Webhooks                        // nil: no such paths
+	// ShutdownLock tells which node is down in order, so that others wait; "": none. ResetLock ends that. Both nil: there are no others.
+	ShutdownLock func(ctx context.Context) (node string, err error)
+	ResetLock    func(ctx context.Context) error
+	Guarded      bool     // hub.protect.channels: deletes are for local callers
+	Channels     Channels // nil: no such paths
+	Webhooks     Webhooks // nil: no such paths
 }
 
 // Channels is what can be done with channels behind the scenes.
@@ -78,6 +81,10 @@ func New(opt Options) (*API, error) {
 	}
 	if opt.Properties == nil {
 		opt.Properties = func() map[string]string { return nil }
+	}
+	if opt.ShutdownLock == nil || opt.ResetLock == nil {
+		opt.ShutdownLock = func(context.Context) (string, error) { return "", nil }
+		opt.ResetLock = func(context.Context) error { return nil }
 	}
 	if opt.Reason == nil {
 		opt.Reason = func() string { return "" }
@@ -116,7 +123,7 @@ func (a *API) Add(rt *web.Router) {
 	if a.opt.Shutdown != nil {
 		get("/internal/shutdown", web.JSONOnly(a.shutdownHelp))
 		rt.Handle(http.MethodPost, "/internal/shutdown", local(a.shutdown))
-		rt.Handle(http.MethodPost, "/internal/shutdown/resetLock", local(nothing))
+		rt.Handle(http.MethodPost, "/internal/shutdown/resetLock", local(a.resetLock))
 	}
 	a.addCluster(rt)
 	a.addWebhooks(rt)

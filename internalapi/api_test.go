@@ -212,6 +212,25 @@ func TestHealthStates(t *testing.T) {
 	}
 }
 
+// The lock of a cluster is shown by name, and released.
+func TestShutdownLock(t *testing.T) {
+	holder := "node-2:8080"
+	b := start(t, func(o *Options) {
+		o.ShutdownLock = func(context.Context) (string, error) { return holder, nil }
+		o.ResetLock = func(context.Context) error { holder = ""; return nil }
+	})
+	for _, want := range []string{"node-2:8080", "none"} {
+		_, body, _ := b.call(t, "GET", "/internal/shutdown", "")
+		var d struct{ ShutdownLock string }
+		if err := json.Unmarshal([]byte(body), &d); err != nil || d.ShutdownLock != want {
+			t.Errorf("%v %s", err, body)
+		}
+		if status, _, _ := b.call(t, "POST", "/internal/shutdown/resetLock", "localhost"); status != 200 {
+			t.Errorf("reset: %d", status)
+		}
+	}
+}
+
 // What changes the node's state or costs much is for local callers (spec 01 §3.6).
 func TestGuards(t *testing.T) {
 	b := start(t, func(o *Options) { o.Guarded = true })

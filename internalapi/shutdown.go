@@ -1,6 +1,7 @@
 package internalapi
 
 import (
+	"cmp"
 	"net"
 	"net/http"
 
@@ -13,6 +14,13 @@ func (a *API) shutdown(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	w.Header().Set("Connection", "close")
+	return nothing(w, r)
+}
+
+func (a *API) resetLock(w http.ResponseWriter, r *http.Request) error {
+	if err := a.opt.ResetLock(r.Context()); err != nil {
+		return err
+	}
 	return nothing(w, r)
 }
 
@@ -29,13 +37,17 @@ func (a *API) shutdownHelp(w http.ResponseWriter, r *http.Request) error {
 	if _, port, err := net.SplitHostPort(a.opt.Node); err == nil {
 		doing = "http://localhost:" + port + "/internal/shutdown"
 	}
+	holder, err := a.opt.ShutdownLock(r.Context())
+	if err != nil {
+		return err
+	}
 	text := shutdownText{
 		"Stops this node in order: /health says SHUTTING DOWN, requests in flight are finished, what was acknowledged is on disk.",
 		map[string]string{
 			"shutdown":  "POST, as a local caller. The answer comes when the node no longer accepts requests.",
-			"resetLock": "POST, as a local caller. Releases the lock that lets one node of a cluster stop at a time; a single hub takes none.",
+			"resetLock": "POST, as a local caller. Releases the lock that lets one node of a cluster stop at a time (app.shutdown_lock_seconds); a single hub takes none.",
 		},
-		"none",
+		cmp.Or(holder, "none"),
 	}
 	return web.JSON(w, http.StatusOK, struct {
 		Links map[string]link `json:"_links"`

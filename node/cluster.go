@@ -2,29 +2,18 @@ package node
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"path"
 	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
-	"timehub/hub"
 	"timehub/hub/coord"
-	"timehub/hub/coord/zk"
 	"timehub/spoke"
 	"timehub/spoke/roster"
-)
-
-const (
-	clusterRegister = "cluster/id"
-	waitSay         = 10 * time.Second // how often the log says what a start is waiting for
-	waitLook        = 200 * time.Millisecond
 )
 
 // Cluster reports whether the hub is one of several nodes.
@@ -53,34 +42,19 @@ func (c Config) consistentCluster() error {
 	if _, _, err := c.zooKeeper(); err != nil {
 		wrong = append(wrong, err)
 	}
+	if err := c.consistentTLS(); err != nil {
+		wrong = append(wrong, err)
+	}
 	if _, err := c.trusted(); err != nil {
 		wrong = append(wrong, err)
 	}
 	if a := c.settings["cluster.address"].Value; a != "" {
 		host, port, err := net.SplitHostPort(a)
 		if err != nil || host == "" || port == "" || coord.CheckName(a) != nil {
-			wrong = append(wrong, fmt.Errorf("cluster.address is %q: it must be host:port, with the name or the IPv4 address of a host", a))
+			wrong = append(wrong, fmt.Errorf("cluster.address is %q: it must be host:port, with the name or the address of a host, an IPv6 address in brackets", a))
 		}
 	}
 	return errors.Join(wrong...)
-}
-
-// zooKeeper reads zookeeper.connection: the servers, and the node below which everything lies.
-func (c Config) zooKeeper() (servers []string, root string, err error) {
-	text := c.settings["zookeeper.connection"].Value
-	list, chroot, _ := strings.Cut(text, "/")
-	for s := range strings.SplitSeq(list, ",") {
-		s = strings.TrimSpace(s)
-		if host, port, err := net.SplitHostPort(s); err != nil || host == "" || port == "" {
-			return nil, "", fmt.Errorf("zookeeper.connection is %q: it must be a comma-separated list of host:port", text)
-		}
-		servers = append(servers, s)
-	}
-	name := c.settings["app.name"].Value + "-" + c.settings["app.environment"].Value
-	if coord.CheckName(name) != nil || strings.Contains(name, "/") {
-		return nil, "", fmt.Errorf("%q, of app.name and app.environment, cannot be a name in ZooKeeper: letters, digits and ._-:@ can", name)
-	}
-	return servers, path.Join("/", chroot, name), nil
 }
 
 // trusted reads cluster.trusted.
@@ -116,72 +90,6 @@ func (n *Node) clusterAddress() string {
 		host = n.env.Host
 	}
 	return net.JoinHostPort(host, port)
-}
-
-// coordinateCluster keeps the session with ZooKeeper. What comes after it starts when there is one.
-func (n *Node) coordinateCluster(ctx context.Context, ready func()) error {
-	servers, root, err := n.cfg.zooKeeper()
-	if err != nil {
-		return err
-	}
-	session := n.cfg.Duration("zookeeper.session.timeout")
-	c, err := zk.New(zk.Options{
-		Servers: servers, Root: root, Session: session, Name: n.clusterAddress(), Dial: n.env.Dial, Log: n.log.With("component", "zookeeper"),
-	})
-	if err != nil {
-		return err
-	}
-	n.parts.coordinator = c
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return c.Run(ctx) })
-	g.Go(func() error {
-		if n.waitZooKeeper(ctx, c) != nil {
-			return nil
-		}
-		if granted := c.Granted(); granted > session {
-			n.log.Warn("ZooKeeper gives longer sessions than asked for: jobs of a node that died stay where they were for that long; lower its tickTime",
-				"asked", session, "granted", granted)
-		}
-		ready()
-		return nil
-	})
-	return g.Wait()
-}
-
-// waitZooKeeper returns when ZooKeeper has answered.
-func (n *Node) waitZooKeeper(ctx context.Context, c coord.Coordinator) error {
-	said := time.Now()
-	for {
-		_, _, err := c.Get(ctx, clusterRegister)
-		if err == nil || hub.Is(err, hub.NotFound) {
-			return nil
-		}
-		if time.Since(said) > waitSay {
-			said = time.Now()
-			n.log.Warn("waiting for ZooKeeper", "connection", n.cfg.Text("zookeeper.connection"), "err", err)
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(waitLook):
-		}
-	}
-}
-
-// clusterID is a name for what ZooKeeper holds: whoever finds another one has lost it, or asks the wrong servers.
-func (n *Node) clusterID(ctx context.Context) (string, error) {
-	for {
-		id, _, err := n.parts.coordinator.Get(ctx, clusterRegister)
-		if !hub.Is(err, hub.NotFound) {
-			return string(id), err
-		}
-		var b [12]byte
-		rand.Read(b[:])
-		_, err = n.parts.coordinator.Set(ctx, clusterRegister, []byte(hex.EncodeToString(b[:])), 0)
-		if err != nil && !hub.Is(err, hub.Conflict) {
-			return "", err
-		}
-	}
 }
 
 // joins reports whether this node holds what is in Spoke, with the others. A read-only node of a cluster serves what is in long-term storage.

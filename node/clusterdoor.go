@@ -119,7 +119,10 @@ func (n *Node) runMembership(ctx context.Context, ready func()) error {
 	ready()
 	every := time.NewTicker(time.Second) // a session from before may hold the name
 	defer every.Stop()
-	for {
+	for own := true; ; {
+		if own {
+			own = n.endTurn(ctx) != nil
+		}
 		select {
 		case <-wake:
 		case <-every.C:

@@ -140,7 +140,19 @@ func (n *Node) Run(ctx context.Context) error {
 
 	g := &group{log: n.log}
 	n.add(g)
-	err := g.run(ctx, n.up)
+	turn, begin := context.WithCancel(context.WithoutCancel(ctx)) // ends when it is this node's turn to stop
+	defer begin()
+	waited := make(chan struct{})
+	unwait := context.AfterFunc(ctx, func() {
+		defer close(waited)
+		n.awaitTurn(turn)
+		begin()
+	})
+	err := g.run(turn, n.up)
+	begin()
+	if !unwait() {
+		<-waited
+	}
 	return errors.Join(err, n.parts.close(), n.Close())
 }
 

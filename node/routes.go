@@ -94,7 +94,7 @@ func (n *Node) internalOptions() internalapi.Options {
 	}
 	if n.cfg.Cluster() {
 		opt.Members = func(context.Context) ([]string, error) { return n.parts.members.names(), nil }
-		opt.Fetch = n.fetch
+		opt.Fetch, opt.ShutdownLock, opt.ResetLock = n.fetch, n.turnHolder, n.resetTurn
 		if n.joins() && n.parts.spoke != nil {
 			opt.Cluster = clusterDoor{n.parts.spoke}
 		}

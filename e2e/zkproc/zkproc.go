@@ -2,6 +2,7 @@
 package zkproc
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -20,7 +21,8 @@ const jar = "/usr/share/java/zookeeper.jar"
 
 // Server is one server. Its data outlives Kill.
 type Server struct {
-	Address string // of clients, host:port
+	Address string        // of clients, host:port
+	TLS     *Certificates // nil: plain
 	dir     string
 	config  string
 	cmd     *exec.Cmd
@@ -33,6 +35,7 @@ type Options struct {
 	Servers  int           // of the ensemble; 0: 1
 	Tick     time.Duration // tickTime; sessions last two ticks at least. 0: 100 ms
 	Property string        // further lines of the configuration
+	TLS      bool          // clients have to speak TLS, and to have a certificate; at 127.0.0.1 only
 
 	// Hosts are the addresses of the servers; nil: all of them are at 127.0.0.1. Run starts the command of the i-th where that address is; nil: here.
 	Hosts []string
@@ -76,15 +79,27 @@ func Launch(dir string, o Options) ([]*Server, error) {
 			fmt.Fprintf(&ensemble, "server.%d=%s:%d:%d\n", i+1, o.host(i), ports[3*i+1], ports[3*i+2])
 		}
 	}
+	var certificates *Certificates
+	if o.TLS {
+		if certificates, err = makeCertificates(dir); err != nil {
+			return nil, err
+		}
+	}
 	var servers []*Server
 	for i := range o.Servers {
-		s := &Server{Address: fmt.Sprintf("%s:%d", o.host(i), ports[3*i]), dir: filepath.Join(dir, fmt.Sprint("zookeeper-", i+1)), start: (*exec.Cmd).Start}
+		s := &Server{
+			Address: fmt.Sprintf("%s:%d", o.host(i), ports[3*i]), dir: filepath.Join(dir, fmt.Sprint("zookeeper-", i+1)), TLS: certificates, start: (*exec.Cmd).Start,
+		}
 		if o.Run != nil {
 			s.start = func(cmd *exec.Cmd) error { return o.Run(i, cmd) }
 		}
 		s.config = filepath.Join(s.dir, "zoo.cfg")
-		text := fmt.Sprintf("dataDir=%s\nclientPort=%d\nclientPortAddress=%s\ntickTime=%d\ninitLimit=50\nsyncLimit=20\nmaxSessionTimeout=60000\nmaxClientCnxns=0\n"+
-			"admin.enableServer=false\n4lw.commands.whitelist=*\npreAllocSize=512\nsnapCount=100000\n%s%s", s.dir, ports[3*i], o.host(i), o.Tick.Milliseconds(), ensemble.String(), o.Property)
+		door := fmt.Sprintf("clientPort=%d\nclientPortAddress=%s\n", ports[3*i], o.host(i))
+		if o.TLS {
+			door = certificates.properties(ports[3*i])
+		}
+		text := fmt.Sprintf("dataDir=%s\n%stickTime=%d\ninitLimit=50\nsyncLimit=20\nmaxSessionTimeout=60000\nmaxClientCnxns=0\n"+
+			"admin.enableServer=false\n4lw.commands.whitelist=*\npreAllocSize=512\nsnapCount=100000\n%s%s", s.dir, door, o.Tick.Milliseconds(), ensemble.String(), o.Property)
 		err := os.MkdirAll(s.dir, 0o700)
 		if err == nil {
 			err = errors.Join(os.WriteFile(s.config, []byte(text), 0o600), os.WriteFile(filepath.Join(s.dir, "myid"), []byte(fmt.Sprint(i+1)), 0o600))
@@ -139,7 +154,7 @@ func (s *Server) run() error {
 		return err
 	}
 	cmd := exec.Command("java", "-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dzookeeper.log.dir="+s.dir, "-Dzookeeper.fsync.warningthresholdms=10000",
-		"-cp", jar, "org.apache.zookeeper.server.quorum.QuorumPeerMain", s.config)
+		"-cp", s.classes(), "org.apache.zookeeper.server.quorum.QuorumPeerMain", s.config)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = s.dir, log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := s.start(cmd); err != nil {
@@ -147,6 +162,13 @@ func (s *Server) run() error {
 	}
 	s.log, s.cmd = log, cmd
 	return nil
+}
+
+func (s *Server) classes() string {
+	if s.TLS != nil {
+		return jar + secureJars
+	}
+	return jar
 }
 
 // Wait returns when the server serves.
@@ -176,7 +198,7 @@ func (s *Server) Leads() bool {
 
 // Ask sends one of the words of four letters that the server answers, like mntr.
 func (s *Server) Ask(word string) (string, error) {
-	c, err := net.DialTimeout("tcp", s.Address, time.Second)
+	c, err := s.dial()
 	if err != nil {
 		return "", err
 	}
@@ -187,6 +209,17 @@ func (s *Server) Ask(word string) (string, error) {
 	}
 	b, err := io.ReadAll(c)
 	return string(b), err
+}
+
+func (s *Server) dial() (net.Conn, error) {
+	if s.TLS == nil {
+		return net.DialTimeout("tcp", s.Address, time.Second)
+	}
+	cfg, err := s.TLS.Config()
+	if err != nil {
+		return nil, err
+	}
+	return tls.DialWithDialer(&net.Dialer{Timeout: time.Second}, "tcp", s.Address, cfg)
 }
 
 // Kill ends the process at once.

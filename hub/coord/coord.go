@@ -1,7 +1,7 @@
 // Package coord is the contract of agreement between nodes: who is a member, who holds a lease, small versioned values, and cursors. coord/local does
 // it in one process, persisted with bbolt or in memory; coord/zk does it through ZooKeeper. Each is finished when coordtest passes.
 //
-// Names are slash-separated paths of segments that hold letters, digits, and any of "._-:@". An error of kind Unavailable means that nothing is known
+// Names are slash-separated paths of segments that hold letters, digits, and any of "._-:@[]". An error of kind Unavailable means that nothing is known
 // about what happened; Conflict, that a version or fence did not hold.
 package coord
 
@@ -84,14 +84,14 @@ type Change struct {
 }
 
 // CheckName returns an error of kind Invalid unless name is one that every implementation can hold: up to 512 bytes of segments that hold letters,
-// digits and "._-:@", none of them "." or "..".
+// digits and "._-:@[]", none of them "." or "..".
 func CheckName(name string) error {
 	if len(name) > 512 {
 		return hub.E(hub.Invalid, "a name in the coordinator has %d bytes: at most 512 are allowed", len(name))
 	}
 	for segment := range strings.SplitSeq(name, "/") {
 		if segment == "" || segment == "." || segment == ".." || strings.ContainsFunc(segment, forbidden) {
-			return hub.E(hub.Invalid, "%q is no name in the coordinator: want segments of letters, digits and ._-:@", name)
+			return hub.E(hub.Invalid, "%q is no name in the coordinator: want segments of letters, digits and ._-:@[]", name)
 		}
 	}
 	return nil
@@ -102,5 +102,5 @@ func forbidden(r rune) bool {
 	case r >= '0' && r <= '9', r >= 'A' && r <= 'Z', r >= 'a' && r <= 'z':
 		return false
 	}
-	return !strings.ContainsRune("._-:@", r)
+	return !strings.ContainsRune("._-:@[]", r)
 }

@@ -101,6 +101,11 @@ func testSessionLoss(t *testing.T, w World) {
 	c, d := w.Open(t), w.Open(t)
 	ok(t, c.Join(t.Context(), "spoke", "c", nil))
 	held := acquire(t, c, "job")
+	told, untold := make(chan struct{}), acquire(t, c, "untold")
+	after(t, held, func() { close(told) })
+	if !after(t, untold, func() { t.Error("somebody who does not want to know is told of a loss") })() {
+		t.Fatal("a lease was lost at once")
+	}
 	got := acquiring(t, d, "job")
 	wake, stop := c.Watch("x")
 	defer stop()
@@ -113,6 +118,10 @@ func testSessionLoss(t *testing.T, w World) {
 
 	w.Cut(c)
 	woken(t, held.Lost(), "a lease of a lost session")
+	woken(t, told, "who wants to know of the loss of a lease")
+	late := make(chan struct{})
+	after(t, held, func() { close(late) })
+	woken(t, late, "who wants to know of a loss that was")
 	if l := something(t, got, "after a loss"); l.Fence() <= held.Fence() {
 		t.Fatalf("fence %d after %d", l.Fence(), held.Fence())
 	}
@@ -131,6 +140,18 @@ func testSessionLoss(t *testing.T, w World) {
 	ok(t, held.Release(t.Context())) // of the old session: must not free what another one holds
 	nothing(t, acquiring(t, c, "job"), "the lease went to another session")
 	ok(t, c.Join(t.Context(), "spoke", "c", nil))
+}
+
+// after calls f when the lease is lost: every implementation has to be able to tell without a goroutine for each lease.
+func after(t *testing.T, l coord.Lease, f func()) (stop func() bool) {
+	t.Helper()
+	a, ok := l.(interface {
+		AfterLost(f func()) (stop func() bool)
+	})
+	if !ok {
+		t.Fatal("a lease has no AfterLost")
+	}
+	return a.AfterLost(f)
 }
 
 func testRestart(t *testing.T, w World) {

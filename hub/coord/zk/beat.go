@@ -63,7 +63,7 @@ func (c *Coordinator) fence(ctx context.Context) error {
 				n := len(c.leases)
 				for l := range c.leases {
 					c.abandon(l.dir, l.node)
-					close(l.lost)
+					l.end()
 				}
 				clear(c.leases)
 				c.opt.Log.Warn("ZooKeeper has not answered for too long: the leases of this node are given up", "leases", n)

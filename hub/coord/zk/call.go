@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"strings"
 	"time"
 
 	"github.com/go-zookeeper/zk"
@@ -124,17 +123,3 @@ func ensure(conn driver, p string) error {
 	}
 	return fmt.Errorf("make %s: %w", p, err)
 }
-
-// flat writes a name as one segment.
-func flat(name string) string { return strings.ReplaceAll(name, "/", "~") }
-
-func (c *Coordinator) registerPath(name string) string { return c.root + "/registers/" + name }
-
-// bellPath is the node that rings for all registers below a name's first segment.
-func (c *Coordinator) bellPath(name string) string {
-	first, _, _ := strings.Cut(name, "/")
-	return c.root + "/bells/" + first
-}
-
-func (c *Coordinator) leasePath(name string) string { return c.root + "/leases/" + flat(name) }
-func (c *Coordinator) groupPath(name string) string { return c.root + "/members/" + flat(name) }

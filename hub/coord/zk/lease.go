@@ -19,11 +19,24 @@ type lease struct {
 	c         *Coordinator
 	dir, node string // node: the name within dir
 	fence     uint64
-	lost      chan struct{}
+	life      context.Context // ends when it is lost or released
+	end       context.CancelFunc
 }
 
-func (l *lease) Lost() <-chan struct{} { return l.lost }
-func (l *lease) Fence() uint64         { return l.fence }
+func (c *Coordinator) newLease(name string) *lease {
+	l := &lease{c: c, dir: c.leasePath(name)}
+	l.life, l.end = context.WithCancel(context.Background())
+	return l
+}
+
+// Lost: see coord.Lease. It is closed by Release too.
+func (l *lease) Lost() <-chan struct{} { return l.life.Done() }
+
+// AfterLost calls f in a goroutine of its own when the lease is lost or released. stop ends that. Ten thousand leases need no goroutine each.
+func (l *lease) AfterLost(f func()) (stop func() bool) { return context.AfterFunc(l.life, f) }
+
+// Fence: see coord.Lease.
+func (l *lease) Fence() uint64 { return l.fence }
 
 // Release: see coord.Lease. A lease that cannot be given back now is given back as soon as that is possible, or ends with the session.
 func (l *lease) Release(ctx context.Context) error {
@@ -32,6 +45,7 @@ func (l *lease) Release(ctx context.Context) error {
 	_, held := c.leases[l]
 	delete(c.leases, l)
 	c.mu.Unlock()
+	l.end()
 	if !held {
 		return nil
 	}
@@ -64,7 +78,7 @@ func (c *Coordinator) Acquire(ctx context.Context, name string) (coord.Lease, er
 	c.mu.Lock()
 	s := c.session
 	c.mu.Unlock()
-	l := &lease{c: c, dir: c.leasePath(name), lost: make(chan struct{})}
+	l := c.newLease(name)
 	prefix := c.id + "-" + strings.ToLower(rand.Text()) + "-"
 	if err := l.enqueue(ctx, prefix); err != nil {
 		return nil, err
@@ -97,10 +111,10 @@ func (c *Coordinator) take(l *lease, s *session) bool {
 func (l *lease) enqueue(ctx context.Context, prefix string) error {
 	c := l.c
 	made, err := callOr(ctx, c, "acquire lease", l.dir, func(conn driver) (string, error) {
-		p, err := conn.Create(l.dir+"/"+prefix, nil, zk.FlagEphemeralSequential, zk.WorldACL(zk.PermAll))
+		p, err := conn.Create(l.dir+"/"+prefix, []byte(c.opt.Name), zk.FlagEphemeralSequential, zk.WorldACL(zk.PermAll))
 		for tries := 0; errors.Is(err, zk.ErrNoNode) && tries < 5; tries++ { // containers go when they are empty
 			if err = container(conn, l.dir); err == nil {
-				p, err = conn.Create(l.dir+"/"+prefix, nil, zk.FlagEphemeralSequential, zk.WorldACL(zk.PermAll))
+				p, err = conn.Create(l.dir+"/"+prefix, []byte(c.opt.Name), zk.FlagEphemeralSequential, zk.WorldACL(zk.PermAll))
 			}
 		}
 		return p, err

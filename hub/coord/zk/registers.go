@@ -261,56 +261,71 @@ func (c *Coordinator) hang(ctx context.Context, bell string) error {
 
 // Names: see coord.Registers.
 func (c *Coordinator) Names(ctx context.Context, prefix string) ([]string, error) {
-	root := c.root + "/registers"
 	if prefix != "" {
 		if err := coord.CheckName(prefix); err != nil {
 			return nil, err
 		}
-		root = c.registerPath(prefix)
 	}
 	if _, err := call(ctx, c, "list", prefix, func(conn driver) (string, error) { return conn.Sync(c.root) }); err != nil {
 		return nil, err
 	}
-	var mu sync.Mutex // guards names
-	var names []string
-	g, inner := errgroup.WithContext(ctx)
-	g.SetLimit(namesLook)
-	var walk func(p string) error
-	walk = func(p string) error {
-		children, err := call(inner, c, "list", p, func(conn driver) ([]string, error) {
-			children, _, err := conn.Children(p)
-			return children, err
+	l := lister{c: c}
+	l.group, ctx = errgroup.WithContext(ctx)
+	l.group.SetLimit(namesLook)
+	for _, f := range c.registerFolders(prefix) {
+		l.group.Go(func() error {
+			if f.self {
+				return l.look(ctx, f)
+			}
+			return l.walk(ctx, f)
 		})
-		if hub.Is(err, hub.NotFound) {
-			return nil
+	}
+	err := l.group.Wait()
+	slices.Sort(l.names)
+	return l.names, err
+}
+
+// lister collects the names of registers.
+type lister struct {
+	c     *Coordinator
+	group *errgroup.Group
+	mu    sync.Mutex // guards names
+	names []string
+}
+
+// walk looks at everything in a folder.
+func (l *lister) walk(ctx context.Context, f folder) error {
+	children, err := call(ctx, l.c, "list", f.path, func(conn driver) ([]string, error) {
+		children, _, err := conn.Children(f.path)
+		return children, err
+	})
+	if hub.Is(err, hub.NotFound) {
+		return nil
+	}
+	for _, child := range children {
+		if err := l.look(ctx, folder{path: f.path + "/" + child, name: strings.TrimPrefix(f.name+"/"+child, "/")}); err != nil {
+			return err
 		}
-		for _, child := range children {
-			below := p + "/" + child
-			s, err := call(inner, c, "look at", below, func(conn driver) (*zk.Stat, error) {
-				_, s, err := conn.Exists(below)
-				return s, err
-			})
-			if err != nil {
-				return err
-			}
-			if s != nil && s.DataLength > 0 {
-				mu.Lock()
-				names = append(names, strings.TrimPrefix(below, c.root+"/registers/"))
-				mu.Unlock()
-			}
-			if s == nil || s.NumChildren == 0 {
-				continue
-			}
-			if !g.TryGo(func() error { return walk(below) }) {
-				if err := walk(below); err != nil {
-					return err
-				}
-			}
-		}
+	}
+	return err
+}
+
+// look takes the name of a register that has a value, and goes on below it.
+func (l *lister) look(ctx context.Context, f folder) error {
+	s, err := call(ctx, l.c, "look at", f.path, func(conn driver) (*zk.Stat, error) {
+		_, s, err := conn.Exists(f.path)
+		return s, err
+	})
+	if err != nil || s == nil {
 		return err
 	}
-	g.Go(func() error { return walk(root) })
-	err := g.Wait()
-	slices.Sort(names)
-	return names, err
+	if s.DataLength > 0 {
+		l.mu.Lock()
+		l.names = append(l.names, f.name)
+		l.mu.Unlock()
+	}
+	if s.NumChildren == 0 || l.group.TryGo(func() error { return l.walk(ctx, f) }) {
+		return nil
+	}
+	return l.walk(ctx, f)
 }

@@ -2,6 +2,7 @@ package zk
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -61,10 +62,14 @@ type node struct {
 	stop func()
 }
 
-func run(t *testing.T, servers []string, root string) *node {
+func run(t *testing.T, servers []string, root string, change ...func(*Options)) *node {
 	t.Helper()
 	n := &node{link: &link{conns: map[net.Conn]struct{}{}}}
-	c, err := New(Options{Servers: servers, Root: root, Session: sessionTime, Name: t.Name(), Dial: n.link.dial})
+	o := Options{Servers: servers, Root: root, Session: sessionTime, Name: t.Name(), Dial: n.link.dial}
+	for _, f := range change {
+		f(&o)
+	}
+	c, err := New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +92,102 @@ var roots atomic.Int64
 func newRoot() string { return fmt.Sprintf("/hub-%d", roots.Add(1)) }
 
 func TestAgreement(t *testing.T) {
+	agree(t, zkproc.Start(t, zkproc.Options{})[0])
+}
+
+// TestAgreementElsewhere: the same over TLS, with places of their own for some of the names.
+func TestAgreementElsewhere(t *testing.T) {
+	t.Parallel()
+	server := zkproc.Start(t, zkproc.Options{TLS: true})[0]
+	cfg, err := server.TLS.Config()
+	if err != nil {
+		t.Fatal(err)
+	}
+	agree(t, server, func(o *Options) {
+		o.TLS = cfg
+		o.Names = Names{
+			Registers: map[string]string{"cursors/test": "Cursors", "p/a": "deep/place", "p/a/x": "elsewhere/x", "x": "X"},
+			Leases:    map[string]string{"job": "OneJob", "another": "Others/jobs"},
+			Groups:    map[string]string{"spoke": "SpokeCluster"},
+		}
+	})
+}
+
+// TestStrangers: a server that the authority does not vouch for, or that speaks no TLS, is not talked to; one that wants a certificate talks to nobody without.
+func TestStrangers(t *testing.T) {
+	t.Parallel()
+	secure, plain := zkproc.Start(t, zkproc.Options{TLS: true})[0], zkproc.Start(t, zkproc.Options{})[0]
+	other := zkproc.Start(t, zkproc.Options{TLS: true})[0]
+	good, err := secure.TLS.Config()
+	if err != nil {
+		t.Fatal(err)
+	}
+	nameless := good.Clone()
+	nameless.Certificates = nil
+	for what, c := range map[string]struct {
+		address string
+		tls     *tls.Config
+	}{
+		"another authority": {other.Address, good}, "no certificate": {secure.Address, nameless}, "a plain server": {plain.Address, good},
+		"a plain client": {secure.Address, nil},
+	} {
+		n := run(t, []string{c.address}, newRoot(), func(o *Options) { o.TLS = c.tls })
+		if _, err := n.Set(t.Context(), "x", nil, 0); !hub.Is(err, hub.Unavailable) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	n := run(t, []string{secure.Address}, newRoot(), func(o *Options) { o.TLS = good })
+	if _, err := n.Set(t.Context(), "x", nil, 0); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestPlaces: things lie where Names say, and the lease tells who waits for it.
+func TestPlaces(t *testing.T) {
+	t.Parallel()
 	server := zkproc.Start(t, zkproc.Options{})[0]
+	root := newRoot()
+	c := run(t, []string{server.Address}, root, func(o *Options) {
+		o.Name = "node-7:80"
+		o.Names = Names{
+			Registers: map[string]string{"webhook": "GroupLastCompleted"}, Leases: map[string]string{"webhook": "WebhookLeader"},
+			Groups: map[string]string{"nodes": "HubCluster"},
+		}
+	})
+	if _, err := c.Set(t.Context(), "webhook/a", []byte("1"), 0); err != nil {
+		t.Fatal(err)
+	}
+	l, err := c.Acquire(t.Context(), "webhook/a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Join(t.Context(), "nodes", "node-7:80", nil); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := c.connection(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []string{"/GroupLastCompleted/a", "/HubCluster/node-7:80", "/WebhookLeader/a/" + l.(*lease).node} {
+		if ok, err := conn.exists(root + p); !ok || err != nil {
+			t.Errorf("%s: %v %v", p, ok, err)
+		}
+	}
+	if who, _, err := conn.Get(root + "/WebhookLeader/a/" + l.(*lease).node); err != nil || string(who) != "node-7:80" {
+		t.Errorf("the lease is held by %q, %v", who, err)
+	}
+	for _, n := range []Names{
+		{Registers: map[string]string{"a": "b", "c": "b"}}, {Registers: map[string]string{"a": "b"}, Leases: map[string]string{"a": "b/c"}},
+		{Groups: map[string]string{"a": "members"}}, {Groups: map[string]string{"a": ""}}, {Leases: map[string]string{"/": "a"}},
+	} {
+		if _, err := New(Options{Servers: []string{"x:1"}, Root: "/r", Names: n}); err == nil {
+			t.Errorf("%+v was taken", n)
+		}
+	}
+}
+
+// agree runs the suite against a server.
+func agree(t *testing.T, server *zkproc.Server, change ...func(*Options)) {
 	coordtest.Run(t, func(t *testing.T) coordtest.World {
 		root := newRoot()
 		var mu sync.Mutex // guards open
@@ -105,7 +205,7 @@ func TestAgreement(t *testing.T) {
 		}
 		return coordtest.World{
 			Open: func(t *testing.T) coord.Coordinator {
-				n := run(t, []string{server.Address}, root)
+				n := run(t, []string{server.Address}, root, change...)
 				mu.Lock()
 				defer mu.Unlock()
 				open = append(open, n)

@@ -11,6 +11,8 @@
 //	leases/{name}/…       a queue of ephemeral nodes; the first holds the lease, its creation is the fence. Slashes of names are written as ~
 //	members/{group}/{name} ephemeral
 //
+// and, by Options.Names, some of them in places of their own. A node of a lease holds the name of the process that waits for it.
+//
 // A version is the zxid of the change (mzxid), a fence the zxid of the node's creation (czxid), an epoch the last zxid that changed the group. All three come
 // from one counter of the ensemble, which outlives everything but the ensemble's own data.
 package zk
@@ -43,6 +45,7 @@ type Options struct {
 	Session time.Duration // time-out that is asked for; 0: 2 s. The server may give another one, see Granted
 	Name    string        // of this node, for messages
 	TLS     *tls.Config   // nil: plain
+	Names   Names         // what has a place of its own
 	Dial    func(ctx context.Context, network, address string) (net.Conn, error)
 	Log     *slog.Logger
 }
@@ -85,6 +88,9 @@ func New(opt Options) (*Coordinator, error) {
 	}
 	if !strings.HasPrefix(opt.Root, "/") || path.Clean(opt.Root) != opt.Root || opt.Root == "/" {
 		return nil, fmt.Errorf("the root in ZooKeeper is %q: want a path like /hub-prod", opt.Root)
+	}
+	if err := opt.Names.check(); err != nil {
+		return nil, err
 	}
 	if opt.Session <= 0 {
 		opt.Session = defaultSession
@@ -210,7 +216,7 @@ func (c *Coordinator) down() {
 func (c *Coordinator) lose() {
 	for l := range c.leases {
 		c.abandon(l.dir, l.node)
-		close(l.lost)
+		l.end()
 	}
 	clear(c.leases)
 	select {
