@@ -62,7 +62,23 @@ type node struct {
 	stop func()
 }
 
+// run begins a session.
 func run(t *testing.T, servers []string, root string, change ...func(*Options)) *node {
+	t.Helper()
+	n := launch(t, servers, root, change...)
+	for deadline := time.Now().Add(60 * time.Second); ; {
+		_, err := n.connection(t.Context())
+		if err == nil {
+			return n
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+}
+
+// launch is run without waiting for the session.
+func launch(t *testing.T, servers []string, root string, change ...func(*Options)) *node {
 	t.Helper()
 	n := &node{link: &link{conns: map[net.Conn]struct{}{}}}
 	o := Options{Servers: servers, Root: root, Session: sessionTime, Name: t.Name(), Dial: n.link.dial}
@@ -131,7 +147,7 @@ func TestStrangers(t *testing.T) {
 		"another authority": {other.Address, good}, "no certificate": {secure.Address, nameless}, "a plain server": {plain.Address, good},
 		"a plain client": {secure.Address, nil},
 	} {
-		n := run(t, []string{c.address}, newRoot(), func(o *Options) { o.TLS = c.tls })
+		n := launch(t, []string{c.address}, newRoot(), func(o *Options) { o.TLS = c.tls })
 		if _, err := n.Set(t.Context(), "x", nil, 0); !hub.Is(err, hub.Unavailable) {
 			t.Errorf("%s: %v", what, err)
 		}
@@ -230,8 +246,10 @@ func agree(t *testing.T, server *zkproc.Server, change ...func(*Options)) {
 
 // TestFrozen: an ensemble that says nothing costs the leases, in time, by this process's own clock; when it goes on, all goes on.
 func TestFrozen(t *testing.T) {
+	t.Parallel()
+	const sessionTime = 6 * time.Second // a third of it is what the machine may be late
 	server := zkproc.Start(t, zkproc.Options{})[0]
-	c := run(t, []string{server.Address}, newRoot())
+	c := run(t, []string{server.Address}, newRoot(), func(o *Options) { o.Session = sessionTime })
 	l, err := c.Acquire(t.Context(), "job")
 	if err != nil {
 		t.Fatal(err)
