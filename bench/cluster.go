@@ -29,6 +29,7 @@ func (b *bench) clusterMeasurements() []measurement {
 	return []measurement{
 		{[]string{rowCluster64, rowCluster64One, rowCluster1, rowClusterBulk, rowClusterGet}, b.clusterLoads},
 		{[]string{rowClusterPush50, rowClusterPush99, rowClusterIdle, rowClusterIdleRSS, rowClusterTakeOver, rowClusterSettled, rowClusterReady, rowClusterWhole, rowClusterRepair}, b.clusterLife},
+		{[]string{rowClusterMany, rowClusterManyRSS}, b.clusterMany},
 	}
 }
 

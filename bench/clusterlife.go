@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -19,8 +17,6 @@ import (
 const (
 	rowClusterPush50   = "cluster: insert answered → websocket message of another node, 1,000 items/s: p50"
 	rowClusterPush99   = "cluster: insert answered → websocket message of another node, 1,000 items/s: p99"
-	rowClusterIdle     = "cluster: idle node, CPU"
-	rowClusterIdleRSS  = "cluster: idle node, RSS"
 	rowClusterTakeOver = "cluster: kill of a webhook's node → its next call"
 	rowClusterSettled  = "cluster: kill of a node → the horizon moves again"
 	rowClusterReady    = "cluster: restart of a node → healthy"
@@ -29,9 +25,8 @@ const (
 )
 
 const (
-	clusterIdleTime = 5 * time.Second
-	repairBulk      = 100 // items of a request
-	surely          = 100 * time.Millisecond
+	repairBulk = 100 // items of a request
+	surely     = 100 * time.Millisecond
 )
 
 // clusterLife is what happens in one cluster: it is idle, works a little, a node dies and comes back, several times, and one was away for long.
@@ -46,7 +41,7 @@ func (b *bench) clusterLife(ctx context.Context) error {
 		if err := b.clusterPush(ctx, c); err != nil {
 			return fmt.Errorf("push: %w", err)
 		}
-		if err := b.clusterIdle(ctx, c); err != nil {
+		if err := b.clusterIdle(ctx, c, rowClusterIdle, rowClusterIdleRSS, limits{cpu: 3, cpuAim: 1, rss: 100, rssAim: 50}); err != nil {
 			return fmt.Errorf("idle: %w", err)
 		}
 		if err := b.clusterKills(ctx, c); err != nil {
@@ -71,79 +66,6 @@ func (b *bench) clusterPush(ctx context.Context, c *cluster) error {
 	b.add(result{name: rowClusterPush50, hub: figure(median(p50s), "ms"), yardstick: "–", value: median(p50s), unit: "ms", must: 50, aim: 5, atMost: true})
 	b.add(result{name: rowClusterPush99, hub: figure(median(p99s), "ms"), yardstick: "–", value: median(p99s), unit: "ms", must: 100, aim: 30, atMost: true})
 	return nil
-}
-
-// clusterIdle is what a node costs that has nothing to do.
-func (b *bench) clusterIdle(ctx context.Context, c *cluster) error {
-	if err := pause(ctx, 2*time.Second); err != nil {
-		return err
-	}
-	before, err := b.usage(c)
-	if err != nil {
-		return err
-	}
-	begin := time.Now()
-	if err := pause(ctx, clusterIdleTime); err != nil {
-		return err
-	}
-	after, err := b.usage(c)
-	if err != nil {
-		return err
-	}
-	each := func(name string) float64 {
-		return (after[name] - before[name]) / time.Since(begin).Seconds() / clusterSize
-	}
-	highest := 0.0
-	for _, h := range c.hubs {
-		rss, err := memory(h, "VmRSS")
-		if err != nil {
-			return err
-		}
-		highest = max(highest, rss)
-	}
-	b.add(result{name: rowClusterIdle, yardstick: "–", value: 100 * each("cpu"), unit: "% of a core", must: 3, aim: 1, atMost: true,
-		hub: fmt.Sprintf("%.1f %% of a core, %.1f syncs/s, %.0f KB/s read, %.0f KB/s written, %.0f + %.0f system calls for it; ZooKeeper %.1f packets/s of all, %.0f watches",
-			100*each("cpu"), each("syncs"), each("rchar")/1000, each("wchar")/1000, each("syscr"), each("syscw"), each("packets")*clusterSize, after["watches"])})
-	b.add(result{name: rowClusterIdleRSS, hub: fmt.Sprintf("%.0f MiB at most", highest), yardstick: "–", value: highest, unit: "MiB", must: 100, aim: 50, atMost: true})
-	return nil
-}
-
-// usage sums up what the nodes have used: seconds of processor time, syncs of the log, and what /proc counts of input and output, sockets included.
-func (b *bench) usage(c *cluster) (map[string]float64, error) {
-	sum := map[string]float64{}
-	for _, h := range c.hubs {
-		used, err := cpu(h)
-		if err != nil {
-			return nil, err
-		}
-		sum["cpu"] += used.Seconds()
-		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", h.PID()))
-		if err != nil {
-			return nil, fmt.Errorf("read what was read and written: %w", err)
-		}
-		for line := range strings.Lines(string(text)) {
-			name, figure, _ := strings.Cut(strings.TrimSpace(line), ": ")
-			v, _ := strconv.ParseFloat(figure, 64)
-			sum[name] += v
-		}
-		syncs, err := b.metric(h, "hub_spoke_log_sync_seconds_count")
-		if err != nil {
-			return nil, err
-		}
-		sum["syncs"] += syncs
-	}
-	text, err := c.zk.Ask("mntr")
-	if err != nil {
-		return nil, fmt.Errorf("ask ZooKeeper: %w", err)
-	}
-	for line := range strings.Lines(text) {
-		if f := strings.Fields(line); len(f) == 2 && f[0] == "zk_packets_received" {
-			sum["packets"], _ = strconv.ParseFloat(f[1], 64)
-		} else if len(f) == 2 && f[0] == "zk_watch_count" {
-			sum["watches"], _ = strconv.ParseFloat(f[1], 64)
-		}
-	}
-	return sum, nil
 }
 
 // horizon is the instant up to which a node's answers are stable; false while it gives none.
