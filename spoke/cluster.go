@@ -87,6 +87,7 @@ type peerStream struct {
 	kept        hub.Mark // the low of a refused stream that is durable
 	complete    bool     // closed, and all of it is here: its low is dropped
 	outstanding int      // batches of it that were enqueued and are not synced
+	sets        int      // sets of it that are being stored for somebody who closes it
 	in          *inbound
 }
 

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -230,5 +232,49 @@ func TestAllDie(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestLateSet: whoever comes with another set for a stream that is closed brings nothing to a disk that has completed it: there it would be alone.
+func TestLateSet(t *testing.T) {
+	w := newClusterWorld(t, 3, roster.Half)
+	want := map[hub.Key]string{}
+	for i, c := range w.nodes {
+		data := fmt.Sprint("item ", i)
+		want[c.write("c", data)] = data
+	}
+	w.nodes[2].kill()
+	first := w.nodes[0].cluster
+	var closed roster.Incarnation
+	for deadline := time.Now().Add(30 * time.Second); closed.Closed == nil; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the incarnation of the dead node is not closed")
+		}
+		first.n.mu.Lock()
+		for _, i := range first.rec.Streams {
+			if st := first.streams[streamOf(i.Stream)]; i.Closed != nil && st != nil && st.complete {
+				closed = i
+			}
+		}
+		first.n.mu.Unlock()
+	}
+	stranger := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "late") }))
+	defer stranger.Close()
+	key := closed.Closed.Base.Key()
+	late := named{"c", hub.KeyAt(key.Millis()+1, "AAAAAA").String()}
+	have := map[named][]string{late: {strings.TrimPrefix(stranger.URL, "http://")}}
+	for i, by := range []int{1, 0} { // over the wire, and from the leader to itself
+		err := w.nodes[by].cluster.askStore(t.Context(), w.nodes[0].address, closed.Stream, closed.Closed.Base, []named{late}, have)
+		if !hub.Is(err, hub.Conflict) {
+			t.Errorf("%d: a late set is answered with %v", i, err)
+		}
+	}
+	w.nodes[0].waitFor("c", want)
+	lateKey, err := hub.ParseKey(late.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, err := w.nodes[0].store.Get(t.Context(), "c", lateKey); !hub.Is(err, hub.NotFound) {
+		t.Errorf("the late item is there: %q %v", r.Data, err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"time"
 
 	"timehub/hub"
 	spokelog "timehub/spoke/log"
@@ -36,6 +37,9 @@ func (c *cluster) finish(ctx context.Context, i roster.Incarnation) error {
 	}
 	if low < i.Closed.Base {
 		return errors.New("what lies below the base is missing")
+	}
+	if err := c.setsStored(ctx, s); err != nil {
+		return err
 	}
 	b, _, err := c.opt.Coordinator.Get(ctx, closedPrefix+i.Stream.String())
 	if err != nil {
@@ -99,6 +103,50 @@ func (c *cluster) store(ctx context.Context, records []spokelog.Record) error {
 		return err
 	case <-ctx.Done():
 		return context.Cause(ctx)
+	}
+}
+
+// takeSet stores a set for one who closes a stream. Not once its end is on record here: whoever comes late with another set would bring back what finish
+// has given up, on this disk alone.
+func (c *cluster) takeSet(ctx context.Context, s spokelog.Stream, base hub.Mark, keys []named, have map[string][]string) (hub.Mark, error) {
+	low, err := c.refuse(ctx, s)
+	if err != nil {
+		return 0, err
+	}
+	if low < base {
+		poke(c.work)
+		return 0, hub.E(hub.Conflict, "what lies below the base is missing here")
+	}
+	c.n.mu.Lock()
+	st := c.streams[s]
+	i, listed := c.rec.Find(recordOf(s))
+	if st == nil || !listed || i.Closed != nil {
+		c.n.mu.Unlock()
+		return 0, hub.E(hub.Conflict, "the stream %d.%d is closed already", s.Ordinal, s.Incarnation)
+	}
+	st.sets++
+	c.n.mu.Unlock()
+	defer func() {
+		c.n.mu.Lock()
+		st.sets--
+		c.n.mu.Unlock()
+	}()
+	return low, c.storeSet(ctx, s, keys, have, false)
+}
+
+// setsStored waits for the sets that were begun before the end of the stream was known here.
+func (c *cluster) setsStored(ctx context.Context, s spokelog.Stream) error {
+	for {
+		c.n.mu.Lock()
+		st := c.streams[s]
+		done := st == nil || st.sets == 0
+		c.n.mu.Unlock()
+		if done {
+			return nil
+		}
+		if !hub.Sleep(ctx, time.Millisecond) {
+			return context.Cause(ctx)
+		}
 	}
 }
 

@@ -148,22 +148,14 @@ func (c *cluster) state() peerState {
 	return p
 }
 
-// serveSet stores the set of a stream that is being closed: 409 while something below its base is missing.
+// serveSet stores the set of a stream that is being closed: 409 while something below its base is missing, and once it is closed.
 func (c *cluster) serveSet(w http.ResponseWriter, r *http.Request) error {
 	var o storeOrder
 	if err := json.NewDecoder(io.LimitReader(r.Body, maxAnswer)).Decode(&o); err != nil {
 		return hub.E(hub.Invalid, "the order cannot be read: %v", err)
 	}
-	s := streamOf(o.Stream)
-	low, err := c.refuse(r.Context(), s)
+	low, err := c.takeSet(r.Context(), streamOf(o.Stream), o.Base, o.Keys, o.Have)
 	if err != nil {
-		return err
-	}
-	if low < o.Base {
-		poke(c.work)
-		return hub.E(hub.Conflict, "what lies below the base is missing here")
-	}
-	if err := c.storeSet(r.Context(), s, o.Keys, o.Have, false); err != nil {
 		return err
 	}
 	return web.JSON(w, http.StatusOK, refusal{c.n.Identity().ID, low})
@@ -273,14 +265,8 @@ func (c *cluster) askStore(ctx context.Context, node string, s roster.Stream, ba
 		where[k.Channel+"/"+k.Key] = nodes
 	}
 	if node == c.opt.Node {
-		low, err := c.refuse(ctx, streamOf(s))
-		if err != nil {
-			return err
-		}
-		if low < base {
-			return errors.New("what lies below the base is missing here")
-		}
-		return c.storeSet(ctx, streamOf(s), keys, where, false)
+		_, err := c.takeSet(ctx, streamOf(s), base, keys, where)
+		return err
 	}
 	var a refusal
 	return c.ask(ctx, http.MethodPost, node, setPath, nil, storeOrder{s, base, keys, where}, &a)

@@ -92,10 +92,17 @@ func (c *cluster) settle(ctx context.Context, s roster.Stream) error {
 		defer cancel()
 		_ = lease.Release(ctx)
 	}()
-	c.n.mu.Lock()
-	i, ok := c.rec.Find(s)
-	c.n.mu.Unlock()
-	if !ok || i.Closed != nil {
+	// As it is on record now: who had the lease before may just have closed it.
+	b, _, err := c.opt.Coordinator.Get(ctx, listRegister)
+	if err != nil {
+		return err
+	}
+	rec, err := roster.Parse(b)
+	if err != nil {
+		return err
+	}
+	if i, ok := rec.Find(s); !ok || i.Closed != nil {
+		poke(c.nudge)
 		return nil
 	}
 	l := &leader{c: c, s: s, answers: map[string]held{}}
