@@ -202,7 +202,11 @@ func (n *Node) name() string {
 	if err != nil {
 		port = strconv.FormatInt(n.cfg.Int("http.bind_port"), 10)
 	}
-	return net.JoinHostPort(n.env.Host, port)
+	host := n.env.Host
+	if bound, _, err := net.SplitHostPort(n.address); n.cfg.Cluster() && err == nil && bound != "" && !net.ParseIP(bound).IsUnspecified() {
+		host = bound // as clusterAddress: machines that were cloned have one name
+	}
+	return net.JoinHostPort(host, port)
 }
 
 // whenClosed makes a context of a channel, for AfterFunc.
