@@ -56,6 +56,12 @@ type Sequel interface {
 	After(ctx context.Context, key hub.Key) error
 }
 
+// Elsewhere is what a ShortTerm may have beside: it looks for an item of a replicated channel on all nodes, whatever its age. NotFound: so many have answered that it would be
+// known; Unavailable: too few.
+type Elsewhere interface {
+	ReadElsewhere(ctx context.Context, channel string, key hub.Key) (hub.Sealed, error)
+}
+
 // Replicas is what replication needs of the short-term store beside ShortTerm (ENGINE §7); spoke.Node is it.
 type Replicas interface {
 	// WriteComplete writes the channel's marker: everything of its source up to a key is here. It follows what WriteKeyed has written before.

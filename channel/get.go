@@ -51,6 +51,9 @@ func (s *Service) Get(ctx context.Context, ch *hub.Channel, key hub.Key, opt Get
 		item, err = s.readMutable(ctx, ch, key, now)
 	default:
 		item, err = s.readImmutable(ctx, ch, key)
+		if store, ok := s.opt.Short.(Elsewhere); ok && ch.Replicated() && hub.Is(err, hub.NotFound) { // it came with an old key, and may not be here yet
+			item, err = store.ReadElsewhere(ctx, ch.Name, key)
+		}
 	}
 	if hub.Is(err, hub.NotFound) {
 		return Found{}, noItem(ch, key)

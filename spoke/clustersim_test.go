@@ -43,6 +43,7 @@ type simWorld struct {
 	store  *local.Store
 	rule   roster.Rule
 	broken string // a rule that is broken on purpose
+	tune   func(*Options)
 	judge  *judge
 	nodes  []*simNode
 	over   chan struct{} // closed when writers and readers are to end
@@ -219,9 +220,11 @@ func (n *simNode) start() {
 		Node: n.name, Coordinator: n.session, Rule: w.rule, Beat: 50 * time.Millisecond, Dial: n.net.Dial, broken: w.broken,
 	}
 	skew := n.skew
-	node, _, err := Open(context.Background(), Options{
-		Disk: n.disk, Clock: func() time.Time { return time.Now().Add(skew) }, Cluster: cl, Segments: segments, WriteTimeout: 2 * time.Second,
-	})
+	opt := Options{Disk: n.disk, Clock: func() time.Time { return time.Now().Add(skew) }, Cluster: cl, Segments: segments, WriteTimeout: 2 * time.Second}
+	if w.tune != nil {
+		w.tune(&opt)
+	}
+	node, _, err := Open(context.Background(), opt)
 	if err != nil {
 		w.store.Cut(n.session)
 		n.disk = n.disk.Restart(memdisk.ProcessKill, 0)

@@ -171,6 +171,9 @@ func (c *cluster) storeSet(ctx context.Context, s spokelog.Stream, keys []named,
 			flags = spokelog.Taken
 		default:
 			if mine.Data, err = c.fetch(ctx, k, have[k.Channel+"/"+k.Key]); err != nil {
+				if final && key.Less(c.n.store.Floor()) { // it was swept where it was: long-term storage has it
+					continue
+				}
 				return err
 			}
 			if final { // its name may be here although its data is not

@@ -40,6 +40,8 @@ type peerState struct {
 	Clock   int64    `json:"clock"`
 	Horizon hub.Mark `json:"horizon"`
 	Whole   bool     `json:"whole"`
+	// Floor is that of its log.
+	Floor frame.Floor `json:"floor"`
 }
 
 // refusal answers the one who closes a stream.
@@ -130,6 +132,7 @@ func (c *cluster) state() peerState {
 	defer n.mu.Unlock()
 	p := peerState{Node: c.opt.Node, Disk: n.identity.ID, Epoch: c.epoch(), Lows: map[string]hub.Mark{}, Clock: n.minter.Wall()}
 	p.Horizon, p.Whole = c.horizon()
+	p.Floor = floorOf(n.store.Floor())
 	for id, s := range c.streams {
 		low := s.low
 		if i, ok := c.rec.Find(recordOf(id)); ok && i.Closed != nil && !s.complete {
@@ -193,7 +196,7 @@ func (c *cluster) serveRecords(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	from := spokelog.From{Above: max(above, 1), Floor: func(k hub.Key) { // if it does not get through, the rest does not either
-		_, _ = w.Write(frame.AppendJSON(nil, frame.KindFloor, frame.Floor{Millis: k.Millis(), Hash: k.Hash()}))
+		_, _ = w.Write(frame.AppendJSON(nil, frame.KindFloor, floorOf(k)))
 	}}
 	if err := inPieces(c.n.store.Stream(r.Context(), s, from), send); err != nil {
 		return err
@@ -335,7 +338,7 @@ func (c *cluster) askRecords(ctx context.Context, node string, s spokelog.Stream
 			if err := frame.ParseJSON(payload, &f); err != nil {
 				return err
 			}
-			if err := c.raiseFloor(hub.KeyAt(f.Millis, f.Hash), above); err != nil {
+			if err := c.raiseFloor(keyOf(f), above); err != nil {
 				return err
 			}
 			continue

@@ -134,7 +134,7 @@ func (c *cluster) takeMessage(ctx context.Context, in *inbound, hold *frame.Hold
 		if err := frame.ParseJSON(payload, &f); err != nil {
 			return err
 		}
-		return c.raiseFloor(hub.KeyAt(f.Millis, f.Hash), in.from)
+		return c.raiseFloor(keyOf(f), in.from)
 	}
 	return frame.ErrInvalid
 }

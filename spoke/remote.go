@@ -68,12 +68,8 @@ func (c *cluster) catchUp(ctx context.Context, epoch uint64) bool {
 	return false
 }
 
-// final reports whether this disk alone can tell what is stored under a key: all that was committed at or below the horizon is here. What is replicated has no
-// place in that order.
-func (c *cluster) final(channel string, key hub.Key) bool {
-	if _, replicated := c.n.store.Complete(channel); replicated {
-		return false
-	}
+// final reports whether this disk alone can tell what is stored under a minted key: all that was committed at or below the horizon is here.
+func (c *cluster) final(key hub.Key) bool {
 	c.n.mu.Lock()
 	h, ok := c.horizon()
 	c.n.mu.Unlock()
@@ -85,13 +81,30 @@ func (c *cluster) final(channel string, key hub.Key) bool {
 func (c *cluster) read(ctx context.Context, channel string, key hub.Key, own error) (hub.Sealed, error) {
 	n := c.n
 	missing, damaged := hub.Is(own, hub.NotFound), errors.Is(own, spokelog.ErrDamaged)
+	_, replicated := n.store.Complete(channel)
 	switch {
-	case missing && key.Less(n.store.Floor()), !missing && !damaged && !hub.Is(own, hub.Unavailable):
+	case !missing && !damaged && !hub.Is(own, hub.Unavailable), missing && replicated && key.Less(n.store.Floor()):
 		return hub.Sealed{}, own
-	case missing && c.final(channel, key): // it may have come while we looked
+	case missing && !replicated && c.final(key): // it may have come while we looked
 		r, err := n.store.Get(ctx, channel, key)
 		return hub.Sealed{Key: key, Data: r.Data}, err
 	}
+	return c.readOfAll(ctx, channel, key, own)
+}
+
+// ReadElsewhere implements channel.Elsewhere: what is replicated may be on its way to this node although it is older than anything that this node has
+// promised to hold.
+func (n *Node) ReadElsewhere(ctx context.Context, channel string, key hub.Key) (hub.Sealed, error) {
+	r, err := n.store.Get(ctx, channel, key)
+	if err == nil || n.cluster == nil {
+		return hub.Sealed{Key: key, Data: r.Data}, err
+	}
+	return n.cluster.readOfAll(ctx, channel, key, err)
+}
+
+// readOfAll asks the others for an item; own is what this disk said.
+func (c *cluster) readOfAll(ctx context.Context, channel string, key hub.Key, own error) (hub.Sealed, error) {
+	missing, damaged := hub.Is(own, hub.NotFound), errors.Is(own, spokelog.ErrDamaged)
 	for {
 		r, found, asked := c.readElsewhere(ctx, channel, key, missing)
 		if found {

@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"timehub/hub"
+	"timehub/spoke/frame"
 	spokelog "timehub/spoke/log"
 )
 
@@ -37,6 +38,17 @@ func (c *cluster) repair(ctx context.Context) {
 			continue
 		}
 		for _, id := range todo {
+			c.n.mu.Lock()
+			s := c.streams[id]
+			i, ok := c.rec.Find(recordOf(id))
+			closed := s != nil && ok && i.Closed != nil
+			c.n.mu.Unlock()
+			if closed { // of its set something may be in long-term storage only
+				if err := c.raiseFloor(keyOf(state.Floor), s.low); err != nil {
+					c.n.log.Error("the floor of the log cannot be raised", "err", err)
+					continue
+				}
+			}
 			if err := c.copyFrom(ctx, node, id, state.Lows[recordOf(id).String()]); err != nil && ctx.Err() == nil {
 				c.n.log.Debug("a stream could not be repaired", "peer", node, "stream", recordOf(id), "err", err)
 			}
@@ -89,6 +101,10 @@ func (c *cluster) copyFrom(ctx context.Context, node string, id spokelog.Stream,
 	c.moved()
 	return nil
 }
+
+func floorOf(k hub.Key) frame.Floor { return frame.Floor{Millis: k.Millis(), Hash: k.Hash()} }
+
+func keyOf(f frame.Floor) hub.Key { return hub.KeyAt(f.Millis, f.Hash) }
 
 // raiseFloor: what another log had of a stream below its floor is in long-term storage, or nobody needs it. Whoever copies the stream from a mark below that floor on misses
 // it, and has to send its readers there too.

@@ -318,7 +318,7 @@ func (c *cluster) repeat(ctx context.Context, conn net.Conn, t *tail, own spokel
 	reached, next, fresh := t.low, t.low, true // reached: before the first record of the piece that is being gathered
 	var wrong error
 	from := spokelog.From{Low: t.low, Floor: func(k hub.Key) {
-		wrong = write(conn, frame.AppendJSON(nil, frame.KindFloor, frame.Floor{Millis: k.Millis(), Hash: k.Hash()}))
+		wrong = write(conn, frame.AppendJSON(nil, frame.KindFloor, floorOf(k)))
 	}, Reached: func(m hub.Mark) { next = max(next, m) }}
 	all := func(yield func(spokelog.Record, error) bool) {
 		for r, err := range n.store.Stream(ctx, own, from) {
