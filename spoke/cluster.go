@@ -70,8 +70,8 @@ type cluster struct {
 	acked   map[string]uint64 // by disk
 	cargoes uint64            // numbers given
 	loads   map[*cargo]*loading
-	waiting []waitingKey // a heap: stored, and not passed by the horizon
-	waiters []posWaiter  // for records that nobody's decision waits for
+	waiting waiting
+	waiters []posWaiter // for records that nobody's decision waits for
 	present map[string]roster.Stream
 	clocks  map[string]reading // of the others, by node
 	strayed bool               // that the own clock is out of the guard was said
@@ -107,7 +107,10 @@ func newCluster(n *Node, opt Cluster) (*cluster, error) {
 		loads: map[*cargo]*loading{},
 	}
 	c.saving <- struct{}{}
-	return c, c.load()
+	if err := c.load(); err != nil {
+		return nil, err
+	}
+	return c, c.waitForStored(context.Background())
 }
 
 // Run is the life of a node among others.
@@ -264,23 +267,13 @@ func tryAgain(why string) error {
 	return e
 }
 
-// waitingKey is a record that the horizon has not passed.
-type waitingKey struct {
-	mark    hub.Mark
-	channel string
-}
-
 // await notes a record that is stored. Under mu.
 func (c *cluster) await(r *spokelog.Record) {
 	if r.Flags&(spokelog.GivenUp|spokelog.Replicated|spokelog.Complete) != 0 {
 		return
 	}
 	m, _ := hub.MarkOf(r.Key)
-	w := append(c.waiting, waitingKey{m, r.Channel})
-	for i := len(w) - 1; i > 0 && w[i].mark < w[(i-1)/2].mark; i = (i - 1) / 2 {
-		w[i], w[(i-1)/2] = w[(i-1)/2], w[i]
-	}
-	c.waiting = w
+	c.waiting.add(m, r.Channel)
 }
 
 // passed returns the channels of which the horizon has passed a record since it was asked last. Under mu.
@@ -289,38 +282,7 @@ func (c *cluster) passed() (channels []string) {
 	if !ok {
 		return nil
 	}
-	seen := map[string]bool{}
-	for len(c.waiting) > 0 && c.waiting[0].mark <= h {
-		if ch := c.waiting[0].channel; !seen[ch] {
-			seen[ch] = true
-			channels = append(channels, ch)
-		}
-		c.pop()
-	}
-	return channels
-}
-
-func (c *cluster) pop() {
-	w := c.waiting
-	last := len(w) - 1
-	w[0] = w[last]
-	w[last] = waitingKey{}
-	w = w[:last]
-	for i := 0; ; {
-		child := 2*i + 1
-		if child >= last {
-			break
-		}
-		if child+1 < last && w[child+1].mark < w[child].mark {
-			child++
-		}
-		if w[i].mark <= w[child].mark {
-			break
-		}
-		w[i], w[child] = w[child], w[i]
-		i = child
-	}
-	c.waiting = w
+	return c.waiting.passed(h)
 }
 
 // moved tells those who wait that the horizon has moved. Not under mu.

@@ -1,0 +1,118 @@
+package spoke
+
+import (
+	"context"
+
+	"timehub/hub"
+)
+
+const (
+	waitingMost = 1 << 17 // records whose marks are remembered
+	farStep     = 100     // ms by which the horizon moves before channels with forgotten marks are told
+)
+
+// waiting is what is stored and not passed by the horizon. Beyond waitingMost records it remembers the channel with its highest mark only: then some wake who find
+// nothing new, but a horizon that stands for an hour costs no memory. Not safe for concurrent use.
+type waiting struct {
+	heap  []waitingKey
+	far   map[string]hub.Mark // the highest mark of channels that are not, or not whole, in the heap
+	farAt hub.Mark            // the horizon when they were told last
+}
+
+type waitingKey struct {
+	mark    hub.Mark
+	channel string
+}
+
+// add notes a record.
+func (w *waiting) add(m hub.Mark, channel string) {
+	if len(w.heap) >= waitingMost {
+		w.addFar(m, channel)
+		return
+	}
+	h := append(w.heap, waitingKey{m, channel})
+	for i := len(h) - 1; i > 0 && h[i].mark < h[(i-1)/2].mark; i = (i - 1) / 2 {
+		h[i], h[(i-1)/2] = h[(i-1)/2], h[i]
+	}
+	w.heap = h
+}
+
+func (w *waiting) addFar(m hub.Mark, channel string) {
+	if w.far == nil {
+		w.far = map[string]hub.Mark{}
+	}
+	w.far[channel] = max(w.far[channel], m)
+}
+
+// passed returns, once each, the channels of which the horizon h may have passed a record since it was asked last.
+func (w *waiting) passed(h hub.Mark) (channels []string) {
+	var seen map[string]bool
+	told := func(channel string) {
+		if !seen[channel] {
+			if seen == nil {
+				seen = map[string]bool{}
+			}
+			seen[channel] = true
+			channels = append(channels, channel)
+		}
+	}
+	for len(w.heap) > 0 && w.heap[0].mark <= h {
+		told(w.heap[0].channel)
+		w.pop()
+	}
+	if len(w.far) == 0 {
+		return channels
+	}
+	step := h.Millis()-w.farAt.Millis() >= farStep
+	if step {
+		w.farAt = h
+	}
+	for channel, m := range w.far {
+		if m <= h {
+			delete(w.far, channel)
+		}
+		if m <= h || step {
+			told(channel)
+		}
+	}
+	return channels
+}
+
+func (w *waiting) pop() {
+	h := w.heap
+	last := len(h) - 1
+	h[0] = h[last]
+	h[last] = waitingKey{}
+	h = h[:last]
+	for i := 0; ; {
+		child := 2*i + 1
+		if child >= last {
+			break
+		}
+		if child+1 < last && h[child+1].mark < h[child].mark {
+			child++
+		}
+		if h[i].mark <= h[child].mark {
+			break
+		}
+		h[i], h[child] = h[child], h[i]
+		i = child
+	}
+	w.heap = h
+}
+
+// waitForStored notes what an earlier start has stored: where the horizon stood then, nobody knows any more.
+func (c *cluster) waitForStored(ctx context.Context) error {
+	all, err := c.n.store.Channels(ctx)
+	if err != nil {
+		c.n.log.Warn("who follows a channel may learn late of what was stored before this start", "err", err)
+		return nil
+	}
+	for channel, r := range all {
+		if _, replicated := c.n.store.Complete(channel); !replicated {
+			m, _ := hub.MarkOf(r.Last)
+			c.waiting.addFar(m, channel)
+		}
+	}
+	return nil
+}
