@@ -26,7 +26,7 @@ type Cluster struct {
 	Dial        func(ctx context.Context, network, address string) (net.Conn, error)
 	Beat        time.Duration // a stream says something at least this often; 0: 20 ms
 
-	broken string // a rule that a test breaks on purpose, to see that it is noticed
+	given func(channel string, keys []hub.Key) // a test is told which keys are given up; under mu
 }
 
 const (
@@ -75,8 +75,11 @@ type cluster struct {
 	present map[string]roster.Stream
 	clocks  map[string]reading // of the others, by node
 	strayed bool               // that the own clock is out of the guard was said
-	why     map[string]string  // the last stream to a node ended by this; absent while one runs
-	members roster.Sessions
+	// So many clocks have to be known before the own one is trusted, and whether the others were asked since the start.
+	needClocks  int
+	askedClocks bool
+	why         map[string]string // the last stream to a node ended by this; absent while one runs
+	members     roster.Sessions
 }
 
 // peerStream is an incarnation on record, as this disk has it.
@@ -245,8 +248,8 @@ func (n *Node) lowOfFlight() hub.Mark {
 
 // writable says why nothing can be minted now; nil if it can. Under mu.
 func (c *cluster) writable() error {
-	if off, out := c.astray(); out {
-		return astrayError(off)
+	if err := c.standing(); err != nil {
+		return err
 	}
 	if !c.open {
 		return tryAgain("this node has not joined the others yet")
@@ -332,6 +335,9 @@ func (c *cluster) decide() {
 			r.answer(nil)
 		case r.state == givingUp && r.namePos > 0 && r.namePos <= pos:
 			r.state = givenUp
+			if c.opt.given != nil {
+				c.opt.given(r.channel, r.keys())
+			}
 		}
 		return r.pos <= pos
 	})

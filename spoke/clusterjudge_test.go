@@ -3,8 +3,8 @@ package spoke
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -14,29 +14,59 @@ import (
 	"timehub/hub"
 )
 
-// judge holds answers against each other. It knows nothing of the inside of nodes.
+// tally is how much happened.
+type tally struct{ acked, undecided, given, answers, windows, unstable, partial, fed, items, refused int }
+
+func (t *tally) add(o tally) {
+	t.acked += o.acked
+	t.undecided += o.undecided
+	t.given += o.given
+	t.answers += o.answers
+	t.windows += o.windows
+	t.unstable += o.unstable
+	t.partial += o.partial
+	t.fed += o.fed
+	t.items += o.items
+	t.refused += o.refused
+}
+
+func (t tally) String() string {
+	return fmt.Sprintf("%d writes acknowledged, %d not, %d refused, %d keys given up; %d stable answers, %d searches, %d unstable answers (%d partial), %d pieces of feeds, %d items read",
+		t.acked, t.undecided, t.refused, t.given, t.answers, t.windows, t.unstable, t.partial, t.fed, t.items)
+}
+
+// judge holds answers against each other and against what was sent. Of the inside of nodes it knows which keys were given up, and no more.
 type judge struct {
+	past *archive
+
 	mu        sync.Mutex
 	began     time.Time
 	history   []string
 	bad       string
 	sent      map[string]map[hub.Key]string // by channel: what was sent under a key, whatever became of it
+	offered   map[string]map[string]bool    // what was sent, whether the key is known or not
 	acked     map[string]map[hub.Key]bool
-	given     map[string]map[hub.Key]bool // whose names enough disks have
+	ahead     map[string]map[hub.Key]bool // those of them above every horizon that was shown
+	ackedList map[string][]hub.Key        // in the order of the acknowledgements
+	gone      map[string]map[hub.Key]bool // given up: their names are on enough disks
 	top       map[string]hub.Key          // the highest horizon that was shown
 	all       map[string][]hub.Key        // the answer with it
-	shown     map[string]hub.Key          // by node
-	counts    [4]int
+	shown     map[string]hub.Key          // by node and channel
+	bulks     map[string]map[hub.Key][]hub.Key
+	counts    tally
 	lostDisks map[string]bool
+	wildClock bool // that of too many nodes was set: keys may be far from the time
 }
 
 func newJudge() *judge {
 	j := &judge{
-		began: time.Now(), sent: map[string]map[hub.Key]string{}, acked: map[string]map[hub.Key]bool{}, given: map[string]map[hub.Key]bool{}, top: map[string]hub.Key{},
-		all: map[string][]hub.Key{}, shown: map[string]hub.Key{}, lostDisks: map[string]bool{},
+		began: time.Now(), sent: map[string]map[hub.Key]string{}, offered: map[string]map[string]bool{}, acked: map[string]map[hub.Key]bool{}, ahead: map[string]map[hub.Key]bool{}, ackedList: map[string][]hub.Key{}, gone: map[string]map[hub.Key]bool{},
+		top: map[string]hub.Key{}, all: map[string][]hub.Key{}, shown: map[string]hub.Key{}, bulks: map[string]map[hub.Key][]hub.Key{}, lostDisks: map[string]bool{},
 	}
-	for _, ch := range []string{"a", "b"} {
-		j.sent[ch], j.acked[ch], j.given[ch] = map[hub.Key]string{}, map[hub.Key]bool{}, map[hub.Key]bool{}
+	for _, ch := range []string{"a", "b", replica} {
+		j.offered[ch] = map[string]bool{}
+		j.ahead[ch] = map[hub.Key]bool{}
+		j.sent[ch], j.acked[ch], j.gone[ch], j.bulks[ch] = map[hub.Key]string{}, map[hub.Key]bool{}, map[hub.Key]bool{}, map[hub.Key][]hub.Key{}
 		j.top[ch] = hub.MinKey
 	}
 	return j
@@ -50,6 +80,29 @@ func (j *judge) note(format string, args ...any) {
 
 func (j *judge) say(format string, args ...any) {
 	j.history = append(j.history, fmt.Sprintf("%9.3f ", time.Since(j.began).Seconds())+fmt.Sprintf(format, args...))
+}
+
+// logger lets a node tell the story, too, when somebody wants to read it.
+func (j *judge) logger(node string) *slog.Logger {
+	if !*simTrace {
+		return nil
+	}
+	return slog.New(slog.NewTextHandler(teller{j, node}, &slog.HandlerOptions{Level: slog.LevelDebug, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.TimeKey {
+			return slog.Attr{}
+		}
+		return a
+	}}))
+}
+
+type teller struct {
+	j    *judge
+	node string
+}
+
+func (t teller) Write(b []byte) (int, error) {
+	t.j.note("   %s %s", t.node, bytes.TrimSpace(b))
+	return len(b), nil
 }
 
 func (j *judge) fail(format string, args ...any) {
@@ -74,7 +127,7 @@ func (j *judge) failed() bool {
 func (j *judge) story() string {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return strings.Join(j.history, "\n") + fmt.Sprintf("\nacknowledged %d, not %d, answers %d, refused %d", j.counts[0], j.counts[1], j.counts[2], j.counts[3])
+	return strings.Join(j.history, "\n") + "\n" + j.counts.String()
 }
 
 func (j *judge) verdict() string {
@@ -84,81 +137,9 @@ func (j *judge) verdict() string {
 	return j.bad + "\n" + j.story()
 }
 
-// wrote is told of the end of a write. err is what the writer got.
-func (j *judge) wrote(node, ch string, keys []hub.Key, data []string, err error, counts bool) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	for i, k := range keys {
-		if _, ok := j.sent[ch][k]; ok {
-			j.wrong("%s gave key %v twice", node, k)
-		}
-		j.sent[ch][k] = data[i]
-		if err != nil || !counts {
-			continue
-		}
-		j.acked[ch][k] = true
-		if !j.top[ch].Less(k) {
-			if _, ok := slices.BinarySearchFunc(j.all[ch], k, hub.Key.Compare); !ok {
-				j.wrong("%s acknowledged %v (%s), which is at or below a horizon that was shown, %v, and not in that answer", node, k, ch, j.top[ch])
-			}
-		}
-	}
-	if err == nil && counts {
-		j.counts[0]++
-	} else {
-		j.counts[1]++
-	}
-}
-
-// answer is a stable one of everything. inTurn: it was asked for after the one before of that node and channel had come.
-func (j *judge) answer(node, ch string, page hub.Page, inTurn bool) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.counts[2]++
-	h := page.Horizon
-	if inTurn {
-		if h.Less(j.shown[node+ch]) {
-			j.wrong("the horizon of %s went back from %v to %v", node, j.shown[node+ch], h)
-		}
-		j.shown[node+ch] = h
-	}
-	low := j.top[ch]
-	if h.Less(low) {
-		low = h
-	}
-	mine, before := upTo(page.Keys, low), upTo(j.all[ch], low)
-	if !slices.Equal(mine, before) {
-		for _, k := range before {
-			if _, ok := slices.BinarySearchFunc(mine, k, hub.Key.Compare); !ok {
-				j.wrong("%s at %v lacks %v (%s, acknowledged %v), which an answer at %v had", node, h, k, ch, j.acked[ch][k], j.top[ch])
-			}
-		}
-		for _, k := range mine {
-			if _, ok := slices.BinarySearchFunc(before, k, hub.Key.Compare); !ok {
-				j.wrong("%s at %v has %v (%s, acknowledged %v), which an answer at %v had not", node, h, k, ch, j.acked[ch][k], j.top[ch])
-			}
-		}
-	}
-	if !j.top[ch].Less(h) {
-		return
-	}
-	old := j.top[ch]
-	j.top[ch], j.all[ch] = h, page.Keys
-	for k := range j.acked[ch] {
-		if old.Less(k) && !h.Less(k) {
-			if _, ok := slices.BinarySearchFunc(page.Keys, k, hub.Key.Compare); !ok {
-				j.wrong("%s at %v lacks the acknowledged %v (%s)", node, h, k, ch)
-			}
-		}
-	}
-	for i, k := range page.Keys {
-		if i > 0 && !page.Keys[i-1].Less(k) {
-			j.wrong("%s: %v is not above %v", node, k, page.Keys[i-1])
-		}
-		if j.given[ch][k] {
-			j.wrong("%s at %v has %v (%s), which was given up", node, h, k, ch)
-		}
-	}
+func has(sorted []hub.Key, k hub.Key) bool {
+	_, ok := slices.BinarySearchFunc(sorted, k, hub.Key.Compare)
+	return ok
 }
 
 func upTo(keys []hub.Key, h hub.Key) []hub.Key {
@@ -169,145 +150,334 @@ func upTo(keys []hub.Key, h hub.Key) []hub.Key {
 	return keys[:at]
 }
 
+func between(keys []hub.Key, from, to hub.Key) []hub.Key {
+	a, _ := slices.BinarySearchFunc(keys, from, hub.Key.Compare)
+	b, _ := slices.BinarySearchFunc(keys, to, hub.Key.Compare)
+	return keys[a:max(a, b)]
+}
+
+// offers is told what is about to be sent.
+func (j *judge) offers(ch string, data ...string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, d := range data {
+		j.offered[ch][d] = true
+	}
+}
+
+// wrote is told of the end of a write. err is what the writer got; counts: its node lived on until then.
+func (j *judge) wrote(node, ch string, keys []hub.Key, data []string, err error, counts bool, began time.Time) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for i, k := range keys {
+		if _, ok := j.sent[ch][k]; ok {
+			j.wrong("%s gave key %v twice", node, k)
+		}
+		if i > 0 && !keys[i-1].Less(k) {
+			j.wrong("%s gave the parts %v and %v of a bulk", node, keys[i-1], k)
+		}
+		j.sent[ch][k] = data[i]
+		j.bulks[ch][k] = keys
+	}
+	j.whole(node, ch, keys, j.all[ch], j.top[ch])
+	if err != nil || !counts {
+		j.counts.undecided++
+		return
+	}
+	j.counts.acked++
+	if early, late := keys[0].Millis()-time.Now().UnixMilli(), began.UnixMilli()-keys[0].Millis(); !j.wildClock && max(early, late) > 2*simGuard.Milliseconds() {
+		j.wrong("%s gave the key %v to a write from %v to now", node, keys[0], hub.ISO(began))
+	}
+	for _, k := range keys {
+		j.ack(node, ch, k)
+	}
+}
+
+// ack notes an acknowledged key. Under mu.
+func (j *judge) ack(node, ch string, k hub.Key) {
+	if j.acked[ch][k] {
+		return
+	}
+	j.acked[ch][k] = true
+	j.ackedList[ch] = append(j.ackedList[ch], k)
+	if j.top[ch].Less(k) {
+		j.ahead[ch][k] = true
+	} else if !has(j.all[ch], k) {
+		j.wrong("%s acknowledged %v (%s), which is at or below a horizon that was shown, %v, and not in that answer", node, k, ch, j.top[ch])
+	}
+	if j.gone[ch][k] {
+		j.wrong("%s acknowledged %v (%s), which was given up", node, k, ch)
+	}
+}
+
+// whole: of a bulk, an answer has all or nothing, as far as it goes. Under mu.
+func (j *judge) whole(node, ch string, bulk, answer []hub.Key, h hub.Key) {
+	if len(bulk) < 2 || h.Less(bulk[len(bulk)-1]) {
+		return
+	}
+	n := 0
+	for _, k := range bulk {
+		if has(answer, k) {
+			n++
+		}
+	}
+	if n > 0 && n < len(bulk) {
+		j.wrong("%s at %v has %d of %d parts of the bulk %v (%s)", node, h, n, len(bulk), bulk[0], ch)
+	}
+}
+
+// sends is told what a source is about to write.
+func (j *judge) sends(ch string, items []hub.Sealed) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, item := range items {
+		j.sent[ch][item.Key] = string(item.Data)
+		j.offered[ch][string(item.Data)] = true
+	}
+}
+
+// took is told that what a source has was written.
+func (j *judge) took(ch string, items []hub.Sealed) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, item := range items {
+		j.ack("a node", ch, item.Key)
+	}
+}
+
+// gaveUp is told by the writers among the nodes that a key is given up: its name is on enough disks.
+func (j *judge) gaveUp(ch string, keys []hub.Key) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.gone[ch] == nil { // of a test with channels of its own
+		j.gone[ch] = map[hub.Key]bool{}
+	}
+	for _, k := range keys {
+		j.counts.given++
+		j.gone[ch][k] = true
+		if j.acked[ch][k] {
+			j.wrong("%v (%s) was acknowledged and is given up", k, ch)
+		}
+		if has(j.all[ch], k) {
+			j.wrong("%v (%s) was in a stable answer at %v and is given up", k, ch, j.top[ch])
+		}
+	}
+}
+
+func (j *judge) refused() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.counts.refused++
+}
+
+// answer is a stable one of everything. inTurn: it was asked for after the one before of that node and channel had come.
+func (j *judge) answer(node, ch string, page hub.Page, inTurn bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.counts.answers++
+	h := page.Horizon
+	if inTurn {
+		if before, ok := j.shown[node+ch]; ok && h.Less(before) {
+			j.wrong("the horizon of %s went back from %v to %v (%s)", node, before, h, ch)
+		}
+		j.shown[node+ch] = h
+	}
+	j.agree(node, ch, hub.MinKey, page)
+	j.rise(node, ch, page.Keys, h)
+}
+
+// rise takes in the highest stable answer so far. Under mu.
+func (j *judge) rise(node, ch string, keys []hub.Key, h hub.Key) {
+	old := j.top[ch]
+	if !old.Less(h) {
+		return
+	}
+	j.top[ch], j.all[ch] = h, keys
+	for k := range j.ahead[ch] {
+		if h.Less(k) {
+			continue
+		}
+		delete(j.ahead[ch], k)
+		if !has(keys, k) {
+			j.wrong("%s at %v lacks the acknowledged %v (%s)", node, h, k, ch)
+		}
+	}
+	var last *hub.Key
+	before := upTo(keys, old)
+	for i, k := range keys[len(before):] {
+		if i > 0 && !keys[len(before)+i-1].Less(k) {
+			j.wrong("%s: %v is not above %v", node, k, keys[len(before)+i-1])
+		}
+		if j.gone[ch][k] {
+			j.wrong("%s at %v has %v (%s), which was given up", node, h, k, ch)
+		}
+		if bulk := j.bulks[ch][k]; len(bulk) > 1 && (last == nil || *last != bulk[0]) {
+			last = &bulk[0]
+			j.whole(node, ch, bulk, keys, h)
+		}
+	}
+}
+
+// agree compares a stable answer from a key on with what was answered before, as far as both go. Under mu.
+func (j *judge) agree(node, ch string, from hub.Key, page hub.Page) {
+	h, low := page.Horizon, j.top[ch]
+	if h.Less(low) {
+		low = h
+	}
+	if low.Less(from) {
+		return
+	}
+	mine, before := upTo(page.Keys, low), between(j.all[ch], from, low.After())
+	if slices.Equal(mine, before) {
+		return
+	}
+	for _, k := range before {
+		if !has(mine, k) {
+			j.wrong("%s at %v lacks %v (%s, acknowledged %v), which an answer at %v had", node, h, k, ch, j.acked[ch][k], j.top[ch])
+		}
+	}
+	for _, k := range mine {
+		if !has(before, k) {
+			j.wrong("%s at %v has %v (%s, acknowledged %v), which an answer at %v had not", node, h, k, ch, j.acked[ch][k], j.top[ch])
+		}
+	}
+	j.wrong("%s: the order of %v", node, mine)
+}
+
+// fed is what a follower got after a cursor: like an answer, from there on.
+func (j *judge) fed(node, ch string, cursor hub.Key, page hub.Page) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.counts.fed++
+	j.after(node+" (feed)", ch, cursor, page)
+}
+
+// after is a stable answer of everything after a key, which was shown. Under mu.
+func (j *judge) after(node, ch string, cursor hub.Key, page hub.Page) {
+	j.agree(node, ch, cursor.After(), page)
+	if !j.top[ch].Less(cursor) {
+		j.rise(node, ch, slices.Concat(upTo(j.all[ch], cursor), page.Keys), page.Horizon)
+	}
+}
+
+// archived is what the archiver takes.
+func (j *judge) archived(node, ch string, cursor hub.Key, page hub.Page) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.after(node+" (archiver)", ch, cursor, page)
+}
+
+// window is a stable search with a limit.
+func (j *judge) window(node string, q hub.Query, page hub.Page) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.counts.windows++
+	low := j.top[q.Channel]
+	if page.Horizon.Less(low) {
+		low = page.Horizon
+	}
+	got := slices.Clone(page.Keys)
+	if q.Reverse {
+		slices.Reverse(got)
+	}
+	to := low.After()
+	if q.To.Less(to) {
+		to = q.To
+	}
+	want := between(j.all[q.Channel], q.From, to)
+	mine := upTo(got, low)
+	above := len(got) - len(mine)
+	if left := q.Limit - above; q.Reverse && len(want) > left {
+		want = want[len(want)-max(left, 0):]
+	} else if !q.Reverse && len(want) > q.Limit {
+		want = want[:q.Limit]
+	}
+	if !slices.Equal(mine, want) {
+		j.wrong("%s answers a search (%s, from %v to %v, %d, reverse %v) at %v with %v; it should have %v", node, q.Channel, q.From, q.To, q.Limit, q.Reverse, page.Horizon, mine, want)
+	}
+}
+
+// ackedSoFar is how many keys of a channel are acknowledged.
+func (j *judge) ackedSoFar(ch string) int {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return len(j.ackedList[ch])
+}
+
+func (j *judge) acks(ch string) int { return j.ackedSoFar(ch) }
+
+// highest is the highest horizon of a channel that was shown.
+func (j *judge) highest(ch string) hub.Key {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.top[ch]
+}
+
+// someAcked is any acknowledged key, rather a young one.
+func (j *judge) someAcked(ch string, rng *rand.Rand) (hub.Key, bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	list := j.ackedList[ch]
+	if len(list) == 0 {
+		return hub.Key{}, false
+	}
+	if rng.IntN(2) == 0 {
+		list = list[max(0, len(list)-10):]
+	}
+	return list[rng.IntN(len(list))], true
+}
+
+// unstable is an answer of everything from q.From on; known keys were acknowledged before it was asked for.
+func (j *judge) unstable(node string, q hub.Query, page hub.Page, known int) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.counts.unstable++
+	for i, k := range page.Keys {
+		if i > 0 && !page.Keys[i-1].Less(k) {
+			j.wrong("%s: %v is not above %v", node, k, page.Keys[i-1])
+		}
+	}
+	if page.Silent > 0 {
+		j.counts.partial++
+		return
+	}
+	for _, k := range j.ackedList[q.Channel][:known] {
+		if !k.Less(q.From) && !has(page.Keys, k) {
+			j.wrong("an unstable answer of %s that is said to be whole lacks the acknowledged %v (%s)", node, k, q.Channel)
+		}
+	}
+}
+
+// item is a read of an item that was acknowledged or shown.
+func (j *judge) item(node, ch string, k hub.Key, item hub.Sealed, err error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.counts.items++
+	want, ok := j.sent[ch][k]
+	switch {
+	case hub.Is(err, hub.NotFound):
+		j.wrong("%s: %v of %s (acknowledged %v) cannot be read: %v", node, k, ch, j.acked[ch][k], err)
+	case err == nil && ok && string(item.Data) != want:
+		j.wrong("%s: %v of %s is %.40q, not %.40q", node, k, ch, item.Data, want)
+	}
+}
+
 // bytes compares all items of a node with what was sent.
 func (j *judge) bytes(n *Node, ch string) {
-	parts, has := map[string]int{}, map[string]int{}
 	for item, err := range n.Items(context.Background(), hub.Query{Channel: ch, From: hub.MinKey, To: hub.MaxKey, Stable: true}) {
 		j.mu.Lock()
 		want, ok := j.sent[ch][item.Key]
 		switch {
 		case err != nil:
 			j.wrong("read of all items: %v", err)
-		case ok && string(item.Data) != want:
+		case !j.offered[ch][string(item.Data)]:
+			j.wrong("%v of %s was sent by nobody: %.40q", item.Key, ch, item.Data)
+		case ok && string(item.Data) != want: // otherwise its writer does not know the key yet
 			j.wrong("%v of %s is %.40q, not %.40q", item.Key, ch, item.Data, want)
 		}
 		j.mu.Unlock()
-		var id string
-		var of int
-		if _, err := fmt.Sscanf(string(item.Data), "%s of %d", &id, &of); err == nil {
-			parts[id], has[id] = of, has[id]+1
-		}
-	}
-	for id, of := range parts {
-		if has[id] != of {
-			j.fail("only %d of %d parts of the bulk %s are there", has[id], of, id)
-		}
-	}
-}
-
-// writer writes items and bulks to one node, one after the other.
-func (w *simWorld) writer(n *simNode, number int, rng *rand.Rand) {
-	last := hub.MinKey
-	for i := 0; ; i++ {
-		select {
-		case <-w.over:
-			return
-		case <-time.After(time.Duration(rng.IntN(400)) * time.Millisecond):
-		}
-		node, life := w.current(n)
-		if node == nil {
-			continue
-		}
-		ch := []string{"a", "b"}[rng.IntN(2)]
-		id := fmt.Sprintf("%s/%d/%d", n.name, number, i)
-		parts := 1
-		if rng.IntN(5) == 0 {
-			parts = 2 + rng.IntN(4)
-		}
-		fill := ""
-		if rng.IntN(10) == 0 {
-			fill = strings.Repeat("x", rng.IntN(20_000))
-		}
-		var keys []hub.Key
-		var data []string
-		for range parts {
-			data = append(data, fmt.Sprintf("%s of %d %s", id, parts, fill))
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-		if rng.IntN(30) == 0 {
-			cancel() // a client that goes away
-			ctx, cancel = context.WithTimeout(context.Background(), time.Duration(rng.IntN(20))*time.Millisecond)
-		}
-		var key hub.Key
-		var err error
-		if parts == 1 {
-			key, err = node.Write(ctx, ch, []byte(data[0]))
-			keys = append(keys, key)
-		} else {
-			sealed := make([][]byte, parts)
-			for i := range sealed {
-				sealed[i] = bytes.Clone([]byte(data[i]))
-			}
-			key, err = node.WriteBulk(ctx, ch, sealed)
-			for i := range parts {
-				keys = append(keys, hub.BulkKey(key, i))
-			}
-		}
-		cancel()
-		if key == (hub.Key{}) {
-			w.judge.refused(err)
-			continue
-		}
-		_, now := w.current(n)
-		w.judge.wrote(n.name, ch, keys, data, err, now == life)
-		if !last.Less(key) {
-			w.judge.fail("%s gave %v after %v", n.name, key, last)
-		}
-		last = key
-		if err != nil && !hub.Is(err, hub.Unavailable) && !hub.Is(err, hub.Full) && !errors.Is(err, context.DeadlineExceeded) {
-			w.judge.fail("%s: a write ended with %v", n.name, err)
-		}
-	}
-}
-
-func (j *judge) refused(error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.counts[3]++
-}
-
-// reader asks one node for stable answers.
-func (w *simWorld) reader(n *simNode, rng *rand.Rand) {
-	for {
-		select {
-		case <-w.over:
-			return
-		case <-time.After(time.Duration(rng.IntN(400)) * time.Millisecond):
-		}
-		node, life := w.current(n)
-		if node == nil {
-			continue
-		}
-		ch := []string{"a", "b"}[rng.IntN(2)]
-		page, err := node.Keys(context.Background(), hub.Query{Channel: ch, From: hub.MinKey, To: hub.MaxKey, Stable: true})
-		if _, now := w.current(n); now != life {
-			continue
-		}
 		if err != nil {
-			if !hub.Is(err, hub.Unavailable) && !hub.Is(err, hub.Internal) {
-				w.judge.fail("%s: a read ended with %v", n.name, err)
-			}
-			continue
+			return
 		}
-		w.judge.answer(n.name, ch, page, true)
-		if len(page.Keys) > 0 {
-			k := page.Keys[rng.IntN(len(page.Keys))]
-			item, err := node.Read(context.Background(), ch, k)
-			if _, now := w.current(n); now == life {
-				w.judge.item(n.name, ch, k, item, err)
-			}
-		}
-	}
-}
-
-func (j *judge) item(node, ch string, k hub.Key, item hub.Sealed, err error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	want, ok := j.sent[ch][k]
-	switch {
-	case hub.Is(err, hub.NotFound):
-		j.wrong("%s: %v of %s is in a stable answer and cannot be read: %v", node, k, ch, err)
-	case err == nil && ok && string(item.Data) != want:
-		j.wrong("%s: %v of %s is %.40q, not %.40q", node, k, ch, item.Data, want)
 	}
 }

@@ -29,6 +29,18 @@ type request struct {
 
 func (r *request) decided() bool { return r.state >= committed }
 
+// keys are those of its records.
+func (r *request) keys() []hub.Key {
+	if r.parts == 0 {
+		return []hub.Key{r.key}
+	}
+	keys := make([]hub.Key, r.parts)
+	for i := range keys {
+		keys[i] = hub.BulkKey(r.key, i)
+	}
+	return keys
+}
+
 // flight holds the requests of one stream that are not decided, in the order of their marks. It is a queue: what is decided in the middle waits for
 // what was minted before it, because `low` does too. Not safe for concurrent use.
 type flight struct {

@@ -90,6 +90,7 @@ func (c *cluster) learnOnce(ctx context.Context) (again bool, err error) {
 	if err := c.join(ctx, rec); err != nil {
 		return false, err
 	}
+	c.meetClocks(ctx, rec)
 	clock, err := c.adopt(ctx, rec)
 	if err != nil {
 		return false, err
@@ -303,7 +304,10 @@ func (c *cluster) steps(ctx context.Context, rec roster.Roster, clock hub.Mark) 
 		next, did = step(next)
 		changed = changed || did
 	}
-	if !changed && next.Next == nil && !rec.Left(c.opt.Node) {
+	n.mu.Lock()
+	stands := n.stands()
+	n.mu.Unlock()
+	if !changed && next.Next == nil && !rec.Left(c.opt.Node) && !stands { // with a wrong clock it would only be in the way
 		var err error
 		if next, changed, err = c.propose(ctx, next, me); err != nil {
 			return nil, err

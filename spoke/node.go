@@ -219,8 +219,7 @@ func (n *Node) raise(ctx context.Context, above hub.Mark) error {
 	if n.stands() { // its own time counts for nothing
 		to = above + 1
 		if above.Millis() > n.wall()+n.opt.ClockGuard.Milliseconds() {
-			off, _ := n.cluster.astray()
-			err = astrayError(off)
+			err = n.cluster.standing()
 		}
 	}
 	n.mu.Unlock()
@@ -261,11 +260,8 @@ func (n *Node) Status() spokelog.Status {
 	s := n.store.Status()
 	if s.Refusing == nil && n.cluster != nil {
 		n.mu.Lock()
-		off, out := n.cluster.astray()
+		s.Refusing = n.cluster.standing()
 		n.mu.Unlock()
-		if out {
-			s.Refusing = astrayError(off)
-		}
 	}
 	return s
 }

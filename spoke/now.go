@@ -15,9 +15,9 @@ func (n *Node) Now(ctx context.Context) (hub.Key, error) {
 	for {
 		n.mu.Lock()
 		if n.stands() {
-			off, _ := n.cluster.astray()
+			err := n.cluster.standing()
 			n.mu.Unlock()
-			return hub.Key{}, astrayError(off)
+			return hub.Key{}, err
 		}
 		ms := n.minter.Peek().Millis()
 		if last := n.minter.Last(); last == n.nowEnd && n.minter.Wall() <= last.Millis() {

@@ -207,9 +207,6 @@ func (c *cluster) takeFrame(ctx context.Context, in *inbound, f *frame.Frame) er
 		return nil
 	}
 	in.last = f
-	if c.opt.broken == "low before sync" {
-		c.applied(in, &frame.Frame{Low: f.Low})
-	}
 	if err := c.enqueue(in, records, f); err != nil {
 		in.failed = true
 		return err

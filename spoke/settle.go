@@ -130,11 +130,15 @@ type leader struct {
 func (c *cluster) nodes() (list []string) {
 	c.n.mu.Lock()
 	defer c.n.mu.Unlock()
-	for _, d := range c.rec.Disks {
+	return listed(c.rec)
+}
+
+func listed(rec roster.Roster) (list []string) {
+	for _, d := range rec.Disks {
 		list = append(list, d.Node)
 	}
-	if c.rec.Next != nil {
-		for _, d := range c.rec.Next.Disks {
+	if rec.Next != nil {
+		for _, d := range rec.Next.Disks {
 			if !slices.Contains(list, d.Node) {
 				list = append(list, d.Node)
 			}

@@ -9,6 +9,7 @@ import (
 
 	"timehub/hub"
 	"timehub/hub/web"
+	"timehub/spoke/roster"
 )
 
 const (
@@ -29,17 +30,53 @@ type clockAnswer struct {
 	Clock int64 `json:"clock"`
 }
 
+// askClocks asks nodes for their clocks.
+func (c *cluster) askClocks(ctx context.Context, nodes []string) {
+	var wg sync.WaitGroup
+	for _, node := range nodes {
+		if node != c.opt.Node {
+			wg.Go(func() { c.readClock(ctx, node) })
+		}
+	}
+	wg.Wait()
+}
+
+// meetClocks asks for the clocks of a list that was read, before anything of it counts, unless so many are known that this node is not alone with its own:
+// one that starts with a wrong clock would move its position there, and nobody could write until the time has come.
+func (c *cluster) meetClocks(ctx context.Context, rec roster.Roster) {
+	c.n.mu.Lock()
+	c.needClocks = rec.Rule.Write(len(rec.Disks))
+	unsure := c.unsure()
+	c.n.mu.Unlock()
+	if !unsure {
+		return
+	}
+	c.askClocks(ctx, listed(rec))
+	c.n.mu.Lock()
+	c.askedClocks = c.askedClocks || ctx.Err() == nil
+	c.n.mu.Unlock()
+}
+
+// unsure reports whether this node does not know enough clocks to trust its own: those of W members, its own included, are needed to write anything anyhow.
+// Under mu.
+func (c *cluster) unsure() bool { return !c.askedClocks || 1+len(c.clocks) < c.needClocks }
+
+// standing says why clock, bound and low stand still; nil: they do not (ENGINE §4). Under mu.
+func (c *cluster) standing() error {
+	if c.unsure() {
+		return tryAgain("this node does not know yet whether its clock is right")
+	}
+	if off, out := c.astray(); out {
+		return astrayError(off)
+	}
+	return nil
+}
+
 // keepClocks asks the others for their clocks. An answer that took more than half the guard tells too little.
 func (c *cluster) keepClocks(ctx context.Context) error {
 	for {
 		nodes := c.nodes()
-		var wg sync.WaitGroup
-		for _, node := range nodes {
-			if node != c.opt.Node {
-				wg.Go(func() { c.readClock(ctx, node) })
-			}
-		}
-		wg.Wait()
+		c.askClocks(ctx, nodes)
 		c.n.mu.Lock()
 		for node := range c.clocks {
 			if !slices.Contains(nodes, node) {
@@ -123,11 +160,7 @@ func (n *Node) wall() int64 {
 
 // stands reports whether the clock must not be moved by the time of this machine. Under mu.
 func (n *Node) stands() bool {
-	if n.cluster == nil {
-		return false
-	}
-	_, out := n.cluster.astray()
-	return out
+	return n.cluster != nil && n.cluster.standing() != nil
 }
 
 func astrayError(off int64) error {

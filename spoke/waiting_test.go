@@ -62,7 +62,7 @@ func TestWokenForWhatAnEarlierStartStored(t *testing.T) {
 	directed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
 		a, b := w.nodes[0], w.nodes[1]
 		b.end("stop")
-		b.skew = 450 * time.Millisecond // its keys lie above the bounds of the others
+		b.setSkew(450 * time.Millisecond) // its keys lie above the bounds of the others
 		b.start()
 		for round := range 30 {
 			w.whole()

@@ -15,7 +15,7 @@ import (
 // directed plays one course of events on nodes in memory, in virtual time; nobody but play writes or reads.
 func directed(t *testing.T, nodes int, rule roster.Rule, play func(t *testing.T, w *simWorld)) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newSim(t, 1, "")
+		w := newSim(t, 1)
 		w.rule = rule
 		for range nodes {
 			w.member()
@@ -45,7 +45,7 @@ func directed(t *testing.T, nodes int, rule roster.Rule, play func(t *testing.T,
 
 // member makes a node with an empty disk and starts it.
 func (w *simWorld) member() *simNode {
-	n := &simNode{w: w, name: fmt.Sprintf("n%d:80", len(w.nodes)), net: memnet.New(), disk: memdisk.New(memdisk.Options{})}
+	n := &simNode{w: w, name: fmt.Sprintf("n%d:80", len(w.nodes)), net: memnet.New(), disk: memdisk.New(memdisk.Options{}), awake: closedChannel()}
 	for _, m := range w.nodes {
 		w.connect(n, m)
 		w.connect(m, n)

@@ -185,13 +185,7 @@ func (n *Node) name(r *request) {
 	if r.decided() || !n.ours(r) {
 		return
 	}
-	keys := []hub.Key{r.key}
-	if r.parts > 0 {
-		keys = keys[:0]
-		for i := range r.parts {
-			keys = append(keys, hub.BulkKey(r.key, i))
-		}
-	}
+	keys := r.keys()
 	records := make([]spokelog.Record, len(keys))
 	for i, k := range keys {
 		records[i] = spokelog.Record{Channel: r.channel, Key: k, Stream: n.stream, Flags: spokelog.GivenUp | spokelog.MoreFollows}

@@ -1,0 +1,529 @@
+package spoke
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"timehub/e2e/memdisk"
+	"timehub/hub"
+	spokelog "timehub/spoke/log"
+)
+
+// What goes wrong in a simWorld, and what operators do to it.
+
+func (w *simWorld) any() *simNode { return w.nodes[w.rng.IntN(len(w.nodes))] }
+
+// bury notices processes whose disk has killed them in the middle of a call.
+func (w *simWorld) bury() {
+	for _, n := range w.living() {
+		select {
+		case <-n.disk.Dead():
+			n.end("power")
+		default:
+		}
+	}
+}
+
+// startDead starts what does not run, but for nodes that were decommissioned.
+func (w *simWorld) startDead(all bool) {
+	for _, n := range w.nodes {
+		if node, _ := w.current(n); node == nil && !n.out && (all || w.rng.IntN(3) > 0) {
+			w.note("%s starts", n.name)
+			n.start()
+		}
+	}
+}
+
+// step is one fault, or the end of one, or the work of an operator.
+func (w *simWorld) step(members int) {
+	n, m := w.any(), w.any()
+	switch w.rng.IntN(27) {
+	case 0:
+		n.end("power")
+	case 1:
+		n.end("kill")
+	case 2:
+		n.end("stop")
+	case 3, 4, 5, 6, 7:
+		w.startDead(false)
+	case 8:
+		w.note("%s does not reach %s", n.name, m.name)
+		w.setLink(n, m, false, 0)
+	case 9:
+		w.note("%s is cut off", n.name)
+		for _, m := range w.nodes {
+			w.setLink(n, m, false, 0)
+			w.setLink(m, n, false, 0)
+		}
+	case 10, 11, 12:
+		w.note("links are mended")
+		w.openLinks()
+	case 13:
+		d := time.Duration(w.rng.IntN(300)) * time.Millisecond
+		w.note("%s reaches %s in %v", n.name, m.name, d)
+		w.setLink(n, m, true, d)
+	case 14:
+		if !n.cut {
+			w.note("%s loses its session", n.name)
+			n.cut = true
+			w.store.Cut(n.session)
+		}
+	case 15, 16:
+		w.mend()
+	case 17:
+		w.lose(n)
+	case 18:
+		if len(w.nodes) < members {
+			w.note("another node joins")
+			w.people(w.add())
+		}
+	case 19:
+		w.sink(n)
+	case 20:
+		w.freezeFor(n)
+	case 21:
+		w.turnClock(n)
+	case 22:
+		w.crowdDisk(n)
+	case 23:
+		if *simDamage {
+			w.damage(n)
+		}
+	case 24:
+		w.leave(n, m)
+	case 25:
+		w.recall()
+	case 26:
+		if w.rng.IntN(4) == 0 {
+			w.roll()
+		} else {
+			w.all()
+		}
+	}
+}
+
+// all is what strikes everybody.
+func (w *simWorld) all() {
+	if w.rng.IntN(2) == 0 {
+		w.note("the coordinator is away")
+		for _, n := range w.nodes {
+			if node, _ := w.current(n); node != nil && !n.cut {
+				n.cut = true
+				w.store.Cut(n.session)
+			}
+		}
+		return
+	}
+	w.note("everybody dies")
+	for _, n := range w.nodes {
+		n.end("power")
+	}
+}
+
+func (w *simWorld) mend() {
+	w.note("sessions are mended")
+	for _, n := range w.nodes {
+		if node, _ := w.current(n); node != nil && n.cut {
+			n.cut = false
+			w.store.Mend(n.session)
+		}
+	}
+}
+
+func (w *simWorld) openLinks() {
+	for _, n := range w.nodes {
+		for _, m := range w.nodes {
+			w.setLink(n, m, true, 0)
+		}
+	}
+}
+
+// spare reports whether a node's disk may be lost, or a part of it, without any acknowledged item.
+func (w *simWorld) spare(n *simNode) (id string, ok bool) {
+	r := w.list()
+	d, ok := r.Member(n.name)
+	if !ok || r.Next != nil {
+		return "", false
+	}
+	node, _ := w.current(n)
+	if node == nil || node.Identity().ID != d.ID {
+		return "", false
+	}
+	gone := 1
+	for _, x := range r.Disks {
+		if w.judge.lostDisks[x.ID] && x.ID != d.ID {
+			gone++
+		}
+	}
+	return d.ID, gone < r.Rule.Write(len(r.Disks))
+}
+
+// lose replaces the disk of a node by an empty one.
+func (w *simWorld) lose(n *simNode) {
+	id, ok := w.spare(n)
+	if !ok {
+		return
+	}
+	w.judge.lostDisks[id] = true
+	n.end("power")
+	n.disk = w.newDisk(n)
+	w.note("%s lost its disk", n.name)
+}
+
+// sink lets calls of a disk fail, or the process die in one.
+func (w *simWorld) sink(n *simNode) {
+	if node, _ := w.current(n); node == nil {
+		return
+	}
+	what := []string{"spoke/*", "cluster*", "clock", "identity*", "*"}[w.rng.IntN(5)]
+	effect := memdisk.Effect(w.rng.IntN(3))
+	switch w.rng.IntN(3) {
+	case 0:
+		w.note("%s: the next syncs of %s fail", n.name, what)
+		n.disk.Inject(memdisk.Rule{Ops: memdisk.OpSync, Name: what, Times: 1 + w.rng.IntN(2), Fault: memdisk.Fault{Err: errFault, Effect: effect}})
+	case 1:
+		w.note("%s: the next writes of %s fail", n.name, what)
+		n.disk.Inject(memdisk.Rule{Ops: memdisk.OpWrite, Name: what, Times: 1 + w.rng.IntN(2), Fault: memdisk.Fault{Err: errFault, Effect: effect}})
+	case 2:
+		k := 1 + w.rng.IntN(40)
+		w.note("%s: dies in the call %d", n.name, k)
+		n.disk.CrashAt(memdisk.Changes, k, effect)
+	}
+}
+
+// freezeFor stops a process for a while; if that is long, its session ends.
+func (w *simWorld) freezeFor(n *simNode) {
+	if node, _ := w.current(n); node == nil {
+		return
+	}
+	d := time.Duration(w.rng.IntN(8000)) * time.Millisecond
+	w.note("%s is frozen for %v", n.name, d)
+	n.freeze(true)
+	time.Sleep(min(d, simSession))
+	if d > simSession {
+		w.store.Cut(n.session)
+		time.Sleep(d - simSession)
+		if !n.cut {
+			w.store.Mend(n.session)
+		}
+	}
+	n.freeze(false)
+	w.note("%s goes on", n.name)
+}
+
+// turnClock sets one clock wrong, or right again: never so many that the median is.
+func (w *simWorld) turnClock(n *simNode) {
+	r := w.list()
+	wrong := 0
+	for _, m := range w.nodes {
+		if abs(time.Duration(m.skew.Load())) > 150*time.Millisecond {
+			wrong++
+			if m == n {
+				wrong = 99
+			}
+		}
+	}
+	if wrong >= 99 {
+		w.note("the clock of %s is right again", n.name)
+		n.setSkew(w.smallSkew())
+		return
+	}
+	if _, ok := r.Member(n.name); !ok || r.Next != nil || wrong > 0 || len(r.Disks) < 3 {
+		n.setSkew(w.smallSkew())
+		return
+	}
+	d := []time.Duration{400 * time.Millisecond, 2 * time.Second, 10 * time.Minute, -700 * time.Millisecond, -time.Hour}[w.rng.IntN(5)]
+	w.note("the clock of %s is off by %v", n.name, d)
+	n.setSkew(d)
+}
+
+func abs(d time.Duration) time.Duration { return max(d, -d) }
+
+// crowdDisk fills a disk, or makes room on it.
+func (w *simWorld) crowdDisk(n *simNode) {
+	if n.small {
+		w.note("there is room again on the disk of %s", n.name)
+		n.small = false
+		n.disk.SetCapacity(0)
+		return
+	}
+	free, err := n.disk.Free()
+	if err != nil {
+		return
+	}
+	n.small = true
+	left := []int64{0, 8 << 10, 60 << 10, 120 << 10}[w.rng.IntN(4)]
+	w.note("%d bytes are left on the disk of %s", left, n.name)
+	n.disk.SetCapacity(1<<40 - free + left)
+}
+
+// damage flips bytes of a segment.
+func (w *simWorld) damage(n *simNode) {
+	id, ok := w.spare(n)
+	if !ok {
+		return
+	}
+	entries, err := n.disk.List(spokelog.DefaultDir)
+	if err != nil || len(entries) == 0 {
+		return
+	}
+	e := entries[w.rng.IntN(len(entries))]
+	name := spokelog.DefaultDir + "/" + e.Name
+	info, err := n.disk.Stat(name)
+	if err != nil || info.Size < 200 {
+		return
+	}
+	at := 100 + w.rng.Int64N(info.Size-150)
+	f, err := n.disk.Open(name, false)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	b := make([]byte, 1+w.rng.IntN(20))
+	if k, _ := f.ReadAt(b, at); k == 0 {
+		return
+	}
+	for i := range b {
+		b[i] ^= byte(1 + w.rng.IntN(255))
+	}
+	if err := n.disk.Damage(name, at, b[:min(int64(len(b)), info.Size-at)]); err == nil {
+		w.judge.lostDisks[id] = true
+		w.note("%s: %d bytes at %d of %s are damaged", n.name, len(b), at, name)
+	}
+}
+
+// leave decommissions a node.
+func (w *simWorld) leave(n, by *simNode) {
+	node, _ := w.current(by)
+	if node == nil || len(w.list().Disks) < 2 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	err := node.Leave(ctx, n.name)
+	w.note("%s is told by %s to leave: %v", n.name, by.name, err)
+}
+
+// recall lets nodes return that have left, some of them with a new disk; others are stopped.
+func (w *simWorld) recall() {
+	r := w.list()
+	for _, n := range w.nodes {
+		if !r.Left(n.name) {
+			continue
+		}
+		node, _ := w.current(n)
+		if node != nil && w.rng.IntN(2) == 0 {
+			n.end("stop")
+			node = nil
+		}
+		if node == nil && w.rng.IntN(2) == 0 {
+			w.note("%s gets a new disk", n.name)
+			n.disk = w.newDisk(n)
+		}
+		w.callBack(n)
+	}
+}
+
+func (w *simWorld) callBack(n *simNode) {
+	for _, m := range w.living() {
+		node, _ := w.current(m)
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		err := node.Return(ctx, n.name)
+		cancel()
+		if err == nil {
+			w.note("%s is called back", n.name)
+			return
+		}
+	}
+}
+
+// roll restarts one node after the other, each when the one before has joined.
+func (w *simWorld) roll() {
+	w.note("a rolling restart")
+	for _, n := range slices.Clone(w.nodes) {
+		node, _ := w.current(n)
+		if node == nil || w.judge.failed() {
+			continue
+		}
+		n.end("stop")
+		w.note("%s starts", n.name)
+		n.start()
+		if node, _ = w.current(n); node != nil {
+			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+			_ = node.Join(ctx)
+			cancel()
+		}
+	}
+}
+
+// endFaults takes back all that does not end by itself.
+func (w *simWorld) endFaults() {
+	w.openLinks()
+	for _, n := range w.nodes {
+		n.freeze(false)
+		n.small = false
+		n.disk.SetCapacity(0)
+		n.setSkew(time.Duration(n.skew.Load()) % (100 * time.Millisecond))
+	}
+	w.mend()
+}
+
+// heal ends all faults and demands progress and equality; some stay dead, as many as may be.
+func (w *simWorld) heal() {
+	if w.judge.failed() {
+		return
+	}
+	w.note("faults end")
+	w.endFaults()
+	r := w.list()
+	dead := map[*simNode]bool{}
+	if spare := len(r.Disks) - max(r.Rule.Write(len(r.Disks)), r.Rule.Read(len(r.Disks))); r.Next == nil && len(r.Leaving) == 0 && spare > 0 && w.rng.IntN(3) == 0 {
+		for _, d := range r.Disks {
+			if w.judge.lostDisks[d.ID] {
+				spare = 0
+			}
+		}
+		for range spare {
+			n := w.any()
+			n.end("power")
+			dead[n] = true
+		}
+	}
+	began := time.Now()
+	moment := hub.KeyAt(began.UnixMilli(), "")
+	why := ""
+	for i := range 400 {
+		w.bury()
+		for _, n := range w.nodes {
+			if node, _ := w.current(n); node == nil && !dead[n] {
+				w.note("%s starts", n.name)
+				n.start()
+			}
+		}
+		if i%10 == 0 {
+			r := w.list()
+			for _, n := range w.nodes {
+				if r.Left(n.name) {
+					w.callBack(n)
+				}
+			}
+		}
+		time.Sleep(500 * time.Millisecond)
+		if w.judge.failed() {
+			return
+		}
+		if why = w.behind(moment); why == "" {
+			break
+		}
+	}
+	if why != "" {
+		w.judge.fail("%v after the faults: %s\n%s", time.Since(began), why, w.dump())
+		return
+	}
+	w.note("everybody has caught up")
+	w.alike()
+}
+
+// behind says what is not yet as it has to be when all is well.
+func (w *simWorld) behind(moment hub.Key) string {
+	for _, n := range w.living() {
+		node, life := w.current(n)
+		for _, ch := range liveChannels {
+			page, err := w.stableKeys(node, ch, hub.MinKey)
+			if err != nil {
+				return fmt.Sprintf("%s answers %v", n.name, err)
+			}
+			if page.Horizon.Less(moment) {
+				return fmt.Sprintf("the horizon of %s stays at %v", n.name, page.Horizon)
+			}
+			if _, now := w.current(n); now == life {
+				w.judge.answer(n.name, ch, page, false)
+			}
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		err := node.Join(ctx)
+		cancel()
+		if err != nil {
+			return fmt.Sprintf("%s takes no writes: %v", n.name, err)
+		}
+		if at, ok := node.Complete(replica); w.judge.acks(replica) > 0 && (!ok || at.Less(w.judge.highest(replica))) {
+			return fmt.Sprintf("the replica on %s is complete up to %v %v only, and was shown up to %v", n.name, at, ok, w.judge.highest(replica))
+		}
+	}
+	return ""
+}
+
+// alike demands that all nodes hold the same, byte by byte.
+func (w *simWorld) alike() {
+	for _, ch := range append([]string{replica}, liveChannels...) {
+		sums := map[time.Time]spokelog.Digest{}
+		for _, n := range w.living() {
+			node, life := w.current(n)
+			page, err := w.stableKeys(node, ch, hub.MinKey)
+			if err == nil {
+				w.judge.answer(n.name, ch, page, false)
+			}
+			w.judge.bytes(node, ch)
+			for range 30 {
+				if k, ok := w.judge.someAcked(ch, w.rng); ok {
+					w.readItem(n, node, life, ch, k, nil)
+				}
+			}
+			// Minutes that nothing is written to any more, and of which nothing was swept anywhere.
+			for at := w.judge.began.Truncate(time.Minute); at.Add(time.Minute).Before(time.Now().Add(-5 * time.Second)); at = at.Add(time.Minute) {
+				count, sum, err := node.Minute(context.Background(), ch, at)
+				if floor := node.Floor(ch); err != nil || hub.First(at).Less(floor) {
+					continue
+				}
+				d := spokelog.Digest{Count: count, Sum: sum}
+				if other, ok := sums[at]; ok && other != d {
+					w.judge.fail("the minute %v of %s is %v on %s and %v elsewhere", at, ch, d, n.name, other)
+				}
+				sums[at] = d
+			}
+		}
+	}
+}
+
+// dump is what the nodes know.
+func (w *simWorld) dump() string {
+	s := ""
+	rec, _ := w.list().Encode()
+	s += "list " + string(rec) + "\n"
+	for _, n := range w.nodes {
+		node, _ := w.current(n)
+		if node == nil {
+			s += n.name + " is dead\n"
+			continue
+		}
+		s += n.name + " " + node.cluster.dump()
+	}
+	return s
+}
+
+func (c *cluster) dump() string {
+	n := c.n
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	h, ok := c.horizon()
+	s := fmt.Sprintf("disk %s %d.%d: open %v own %v fresh %v floor %v horizon %v %v pos %d own %d quorum %d epoch %d flight %d refusing %v\n", n.identity.ID[:6], n.stream.Ordinal,
+		n.identity.Incarnation, c.open, recordOf(n.stream), c.fresh, c.floor.Key(), h.Key(), ok, c.pos, c.ownPos, c.quorum, c.rec.Epoch, len(n.flight.queue)-n.flight.head, n.store.Status().Refusing)
+	var ids []spokelog.Stream
+	for id := range c.streams {
+		ids = append(ids, id)
+	}
+	slices.SortFunc(ids, func(a, b spokelog.Stream) int {
+		return int(a.Ordinal)*1000 + int(a.Incarnation) - int(b.Ordinal)*1000 - int(b.Incarnation)
+	})
+	for _, id := range ids {
+		if st := c.streams[id]; !st.complete {
+			s += fmt.Sprintf("   %v low %v refused %v outstanding %d in %v\n", recordOf(id), st.low.Key(), st.refused, st.outstanding, st.in != nil)
+		}
+	}
+	for t := range c.tails {
+		s += fmt.Sprintf("   tail %s pos %d queue %d broken %v acked %d\n", t.disk[:6], t.pos, len(t.queue), t.broken, c.acked[t.disk])
+	}
+	return s
+}
