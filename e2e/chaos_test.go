@@ -12,10 +12,11 @@ import (
 
 // How long and how the chaos run hurts the cluster: briefly in CI, longer by `make chaos`.
 var (
-	chaosMinutes = flag.Float64("chaos.minutes", 1.25, "how long faults go on in the chaos run")
+	chaosMinutes = flag.Float64("chaos.minutes", 1, "how long faults go on in the chaos run")
 	chaosFaults  = flag.String("chaos.faults", "", "comma-separated kinds of faults of the chaos run; \"\": all")
 	chaosRate    = flag.Int("chaos.rate", 300, "items a second that the chaos run offers")
 	chaosDir     = flag.String("chaos.dir", "", "folder in which the chaos run keeps its histories and logs; \"\": a temporary one, kept only when it fails")
+	chaosInside  = flag.String("chaos.inside", "", "the hub with the control of clocks: given by the chaos run to itself in its namespaces")
 )
 
 // TestChaos: three hubs, three ZooKeeper servers and an S3 server, as processes in network namespaces of their own, are killed, stopped and cut off while
@@ -24,18 +25,41 @@ func TestChaos(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes two minutes")
 	}
-	bin, err := hubBinary.get()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !chaos.Inside(t, "-hub="+bin) {
+	if *chaosInside == "" {
+		bin, err := clockBinary.get()
+		if err != nil {
+			t.Fatal(err)
+		}
+		chaosOutside(t, bin)
 		return
+	}
+	if !chaos.Inside(t) {
+		t.Fatal("the run is not in the namespaces that were made for it")
 	}
 	seed := *crashSeed
 	if seed == 0 {
 		seed = uint64(time.Now().UnixNano())
 	}
 	t.Logf("-seed=%d", seed)
+	s := chaos.NewStage(t, chaos.Options{Bin: *chaosInside, Root: "..", Dir: *chaosDir, Disks: true, Clocks: true})
+	span := time.Duration(*chaosMinutes * float64(time.Minute))
+	opt := chaos.RunOptions{Seed: seed, Span: span, Least: 15, Rate: *chaosRate, Faults: s.All(), Only: *chaosFaults}
+	if span < 3*time.Minute {
+		opt.Brief, opt.Calm = true, 300*time.Millisecond
+	}
+	v, _ := s.Go(t, opt)
+	t.Logf("%v", v)
+	if !v.Good() {
+		t.Error("promises were broken")
+	}
+	if *chaosFaults == "" && (v.Acked < 5000 || v.FaultCount() < 15 || len(v.Faults) < 6) {
+		t.Errorf("%d items acknowledged under %d faults of %d kinds: the run shows little, it wants 5000 under 15 of 6", v.Acked, v.FaultCount(), len(v.Faults))
+	}
+}
+
+// chaosOutside lets the test run in namespaces of its own, with a folder that stays when it fails.
+func chaosOutside(t *testing.T, bin string) {
+	t.Helper()
 	if *chaosDir != "" {
 		if err := os.MkdirAll(*chaosDir, 0o755); err != nil {
 			t.Fatal(err)
@@ -48,23 +72,10 @@ func TestChaos(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if t.Failed() || *chaosDir != "" {
-			t.Logf("histories and logs are in %s", dir)
-		} else if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	s := chaos.NewStage(t, chaos.Options{Bin: bin, Root: "..", Dir: dir})
-	faults := append(append(append(s.Processes(), s.Ensemble()...), s.Partitions()...), s.Store()...)
-	v, _ := s.Go(t, chaos.RunOptions{
-		Seed: seed, Span: time.Duration(*chaosMinutes * float64(time.Minute)), Rate: *chaosRate, Faults: faults, Only: *chaosFaults,
-	})
-	t.Logf("%v", v)
-	if !v.Good() {
-		t.Error("promises were broken")
-	}
-	if *chaosFaults == "" && (v.Acked < 5000 || v.FaultCount() < 15 || len(v.Faults) < 6) {
-		t.Errorf("%d items acknowledged under %d faults of %d kinds: the run shows little, it wants 5000 under 15 of 6", v.Acked, v.FaultCount(), len(v.Faults))
+	chaos.Inside(t, "-chaos.inside="+bin, "-chaos.dir="+dir)
+	if t.Failed() || *chaosDir != "" {
+		t.Logf("histories and logs are in %s", dir)
+	} else if err := os.RemoveAll(dir); err != nil {
+		t.Error(err)
 	}
 }

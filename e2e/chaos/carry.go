@@ -3,19 +3,18 @@ package chaos
 import (
 	"io"
 	"net"
-	"strings"
 	"sync"
 	"testing"
 )
 
-// carryS3 lets hubs reach the S3 server, which listens on loopback, at the address of the test; it returns the port.
+// carryS3 lets hubs reach the proxy before the S3 server, which listens on loopback, at the address of the test; it returns the port.
 func (s *Stage) carryS3(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", Here+":0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &carrier{to: strings.TrimPrefix(s.S3.URL, "http://"), open: map[net.Conn]bool{}}
+	c := &carrier{to: s.Proxy.Addr, open: map[net.Conn]bool{}}
 	c.group.Go(func() { c.accept(l) })
 	t.Cleanup(func() {
 		_ = l.Close()

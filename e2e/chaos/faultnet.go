@@ -83,20 +83,3 @@ func (s *Stage) Partitions() []Fault {
 		}),
 	}
 }
-
-// Store are the faults of the way to S3 that need nothing but the network.
-func (s *Stage) Store() []Fault {
-	return []Fault{
-		s.cut("s3-cut", 2*time.Second, 8*time.Second, func(*rand.Rand) (string, []string) {
-			var rules []string
-			for i := range s.Hubs {
-				rules = append(rules, ToHere(s.Hub(i), s.S3Port))
-			}
-			return "all hubs from S3", rules
-		}),
-		{"s3-gone", 2 * time.Second, 8 * time.Second, func(context.Context, *rand.Rand) (string, Heal, error) {
-			s.S3.Kill()
-			return "the S3 server", func() error { s.S3.Run(s.t); return nil }, nil
-		}},
-	}
-}

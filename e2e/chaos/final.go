@@ -56,6 +56,9 @@ func (r *Run) list(c *client, node int, channel string) error {
 	}
 	op.End = r.rec.Now()
 	r.rec.Add(op)
+	if node == 0 {
+		r.final[channel] = op.Items
+	}
 	return nil
 }
 

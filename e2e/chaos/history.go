@@ -67,7 +67,7 @@ type Op struct {
 
 	Stable  bool   `json:"stable,omitempty"`
 	Horizon string `json:"horizon,omitempty"` // Hub-Horizon as it was told
-	Silent  bool   `json:"silent,omitempty"`  // the answer says that it may lack something
+	Silent  bool   `json:"silent,omitempty"`  // the answer says that it may lack something; of a call of a webhook: it was not answered
 	Lo      string `json:"lo,omitempty"`      // the answer says everything about keys from here …
 	Hi      string `json:"hi,omitempty"`      // … to below here; with Hi "" it says nothing about what is not in it
 

@@ -23,15 +23,20 @@ func Inside(t *testing.T, flags ...string) bool {
 		return true
 	}
 	args := []string{"-test.run=^" + t.Name() + "$", "-test.v=true", "-test.count=1"}
-	for _, a := range os.Args[1:] {
-		switch name, _, _ := strings.Cut(strings.TrimLeft(a, "-"), "="); name {
-		case "test.run", "test.v", "test.count", "test.testlogfile", "test.coverprofile", "test.skip":
+	given := os.Args[1:]
+	for i := 0; i < len(given); i++ {
+		switch name, _, whole := strings.Cut(strings.TrimLeft(given[i], "-"), "="); name {
+		case "test.v":
+		case "test.run", "test.count", "test.testlogfile", "test.coverprofile", "test.skip":
+			if !whole {
+				i++ // its value
+			}
 		default:
-			args = append(args, a)
+			args = append(args, given[i])
 		}
 	}
 	cmd := exec.CommandContext(t.Context(), os.Args[0], append(args, flags...)...)
-	cmd.Env = append(os.Environ(), inside+"="+t.Name())
+	cmd.Env = append(os.Environ(), inside+"="+t.Name(), "TMPDIR="+t.TempDir()) // others take what they find by numbers of processes, which mean nothing there
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWPID | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL,
@@ -50,10 +55,29 @@ func furnish() error {
 	if err := syscall.Mount("none", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
+	if err := leave(); err != nil {
+		return err
+	}
 	if err := syscall.Mount("proc", "/proc", "proc", 0, ""); err != nil {
 		return fmt.Errorf("mount /proc: %w", err)
 	}
 	return run("ip", "link", "set", "lo", "up")
+}
+
+// leave lets go of the disks of other tests, which would not be free for them as long as they are mounted here too.
+func leave() error {
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(mounts)) {
+		if fields := strings.Fields(line); len(fields) > 1 && strings.Contains(fields[1], "/hub-loopdisk-") {
+			if err := syscall.Unmount(fields[1], syscall.MNT_DETACH); err != nil {
+				return fmt.Errorf("let go of %s: %w", fields[1], err)
+			}
+		}
+	}
+	return nil
 }
 
 // run runs a command to its end.

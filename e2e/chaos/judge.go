@@ -176,9 +176,13 @@ func (j *judge) known(op *Op, it Item) {
 	}
 }
 
-// stays checks an item that was seen at any time: it is there in the end, and the same. I1, I2.
+// stays checks an item that was seen at any time: it is there in the end, and the same. I1, I2. Only an unstable answer may have shown one that was given
+// up later (ENGINE §4); whether it was acknowledged is looked at elsewhere.
 func (j *judge) stays(op *Op, it Item) {
 	n, ok := j.place[op.Channel][it.Key]
+	if !ok && op.Kind == List && !op.Stable {
+		return
+	}
 	if !ok {
 		j.fail("lost", "%s was seen and is not there in the end: %s", it.Key, op.where())
 		return

@@ -197,6 +197,16 @@ func TestJudgeAllows(t *testing.T) {
 			op.Begin, op.End = sec(12), sec(13)
 			k.h.Ops = append(k.h.Ops, op)
 		},
+		"a webhook repeats what was not answered": func(k *tale) {
+			op := *k.op(Deliver, 11)
+			op.Begin, op.End = sec(60), sec(61)
+			k.op(Deliver, 11).Silent = true
+			k.h.Ops = append(k.h.Ops, op)
+		},
+		"an unstable answer shows what is given up": func(k *tale) {
+			k.h.Ops = append(k.h.Ops, Op{Proc: "v", Kind: Post, Channel: telling, Result: Unknown, Items: []Item{{ID: "v-1", Sum: "0"}}})
+			k.op(List, 1).Items = append(k.op(List, 1).Items, Item{Key: "2026/03/04/05/06/06/500/BBB01", ID: "v-1", Sum: "0"})
+		},
 		"another node gives a lower key": func(k *tale) { k.op(Post, 4).Node = 7 },
 	} {
 		k := newTale()

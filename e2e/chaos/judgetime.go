@@ -127,11 +127,15 @@ func (j *judge) delivers() {
 		channel := ops[0].Channel
 		final, place := j.final[channel], j.place[channel]
 		slices.SortFunc(ops, func(a, b *Op) int { return int(a.Begin - b.Begin) })
-		taken := make([]int64, len(final)) // when each was taken first, 0: never
+		taken, told := make([]int64, len(final)), make([]int64, len(final)) // when each was taken first, and when the hub was told so; 0: never
 		for _, op := range ops {
 			for _, it := range op.Items {
-				if n, ok := place[it.Key]; ok && op.Result == OK && (taken[n] == 0 || op.End < taken[n]) {
+				n, ok := place[it.Key]
+				if ok && op.Result == OK && (taken[n] == 0 || op.End < taken[n]) {
 					taken[n] = op.End
+				}
+				if ok && op.Result == OK && !op.Silent && (told[n] == 0 || op.End < told[n]) {
+					told[n] = op.End
 				}
 			}
 		}
@@ -145,7 +149,9 @@ func (j *judge) delivers() {
 					j.fail("webhook order", "%s was sent %s before it had taken %s: %s", proc, it.Key, final[n-1].Key, op.where())
 				case taken[n] != 0 && taken[n] < op.Begin:
 					j.v.Again++
-					j.again(proc, it.Key, taken[n], op)
+					if told[n] != 0 && told[n] < op.Begin {
+						j.again(proc, it.Key, told[n], op)
+					}
 				}
 			}
 		}

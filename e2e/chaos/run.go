@@ -24,8 +24,10 @@ const (
 type RunOptions struct {
 	Seed   uint64
 	Span   time.Duration // of faults; setting up and looking come on top
+	Least  int           // faults that there have to be: on a slow machine they may take three times as long as Span
+	Brief  bool          // faults last about as long as they have to, not longer
 	Rate   int           // items a second that are offered, at most; 0: 300
-	Calm   time.Duration // after each fault, once the hubs are healthy; 0: a second
+	Calm   time.Duration // after each fault, once the hubs are healthy; 0: 2 s
 	Faults []Fault
 	Only   string // comma-separated kinds; "": all
 }
@@ -41,10 +43,17 @@ type Run struct {
 	chans  []string
 	start  map[string]string // by channel: the key of the first item, which everybody who follows begins with
 	marker map[string]string // by channel: the key of the last item
+	final  map[string][]Item // by channel: as the first node has it in the end
 	ended  []error           // hubs that ended by themselves
 
-	stop context.CancelFunc
+	stop context.CancelFunc // ends the writers and the readers
 	done sync.WaitGroup
+
+	sinks     []*sink
+	followers []*follower
+	watching  context.Context // of these
+	unwatch   context.CancelFunc
+	following sync.WaitGroup
 }
 
 // Go lets clients work while faults come and go, heals everything, reads everything, and judges. The history is in the folder that it returns.
@@ -54,7 +63,7 @@ func (s *Stage) Go(t *testing.T, opt RunOptions) (*Verdict, string) {
 		opt.Rate = 300
 	}
 	if opt.Calm == 0 {
-		opt.Calm = time.Second
+		opt.Calm = 2 * time.Second
 	}
 	dir := filepath.Join(s.opt.Dir, "history")
 	rec, err := NewRecorder(dir, len(s.Hubs))
@@ -63,13 +72,22 @@ func (s *Stage) Go(t *testing.T, opt RunOptions) (*Verdict, string) {
 	}
 	r := &Run{
 		s: s, t: t, opt: opt, rec: rec, rng: rand.New(rand.NewPCG(opt.Seed, 1)), pool: &pool{},
-		chans: []string{channelBatch, channelBatch, channelBatch, channelSingle, channelBoth}, start: map[string]string{}, marker: map[string]string{},
+		chans: []string{channelBatch, channelBatch, channelBatch, channelSingle, channelBoth}, start: map[string]string{}, marker: map[string]string{}, final: map[string][]Item{},
 	}
+	r.watching, r.unwatch = context.WithCancel(t.Context())
+	defer func() { // also when the test is given up
+		r.unwatch()
+		r.following.Wait()
+	}()
 	r.prepare()
 	r.work()
 	r.nemesis()
 	r.heal()
 	r.finish()
+	r.told()
+	r.archived()
+	r.unwatch()
+	r.following.Wait()
 	if err := rec.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -107,9 +125,12 @@ func (r *Run) prepare() {
 			r.insist("a channel is known", func() error { return c.must(r.t.Context(), node, "GET", "/channel/"+channel, "") })
 		}
 	}
+	r.hook(channelSingle)
+	r.hook(channelBoth)
 	for _, channel := range r.names() {
 		r.start[channel] = r.mark("begin", channel)
 	}
+	r.follow(channelBatch)
 }
 
 // insist tries until it works, for two minutes.
@@ -152,6 +173,10 @@ func (r *Run) mark(proc, channel string) string {
 func (r *Run) work() {
 	ctx, cancel := context.WithCancel(r.t.Context())
 	r.stop = cancel
+	r.t.Cleanup(func() {
+		cancel()
+		r.done.Wait()
+	})
 	const writers, readers = 9, 4
 	for i := range writers {
 		w := &writer{
@@ -187,7 +212,8 @@ func (r *Run) deck() []Fault {
 func (r *Run) nemesis() {
 	pause(r.t.Context(), r.opt.Calm)
 	var deck []Fault
-	for end := time.Now().Add(r.opt.Span); time.Now().Before(end) && r.t.Context().Err() == nil; {
+	began := time.Now()
+	for n := 0; (time.Since(began) < r.opt.Span || n < r.opt.Least && time.Since(began) < 3*r.opt.Span) && r.t.Context().Err() == nil; n++ {
 		if len(deck) == 0 {
 			deck = r.deck()
 		}
@@ -206,7 +232,11 @@ func (r *Run) inflict(f Fault) {
 	if err != nil {
 		r.t.Errorf("%s: %v", op.Path, err)
 	}
-	pause(r.t.Context(), f.Min+time.Duration(r.rng.Int64N(int64(f.Max-f.Min)+1)))
+	more := r.rng.Int64N(int64(f.Max-f.Min) + 1)
+	if r.opt.Brief {
+		more /= 8
+	}
+	pause(r.t.Context(), f.Min+time.Duration(more))
 	lasted := r.rec.Now() - op.Begin
 	if heal != nil {
 		if err := heal(); err != nil {

@@ -11,7 +11,10 @@ import (
 	"testing"
 	"time"
 
+	"timehub/e2e/clockctl"
+	"timehub/e2e/faultproxy"
 	"timehub/e2e/hubproc"
+	"timehub/e2e/loopdisk"
 	"timehub/e2e/s3proc"
 	"timehub/e2e/zkproc"
 )
@@ -29,6 +32,8 @@ type Options struct {
 	Hubs       int      // 0: 3
 	ZooKeepers int      // 0: 3
 	Flags      []string // of the hubs
+	Disks      bool     // each hub has a disk of its own, whose power can be cut
+	Clocks     bool     // Bin has the control of clocks
 }
 
 // Stage is a cluster of processes: hubs, ZooKeeper and S3, which run until the test ends.
@@ -37,6 +42,9 @@ type Stage struct {
 	Hubs   []*hubproc.Hub
 	ZK     []*zkproc.Server
 	S3     *s3proc.Server
+	Proxy  *faultproxy.HTTP // before the S3 server
+	Disks  []*loopdisk.Disk // of the hubs, with Options.Disks
+	Clocks []*clockctl.Clock
 	Bucket string // the folder that the S3 server keeps the bucket in
 	S3Port string // of the address Here, at which hubs reach the S3 server
 
@@ -63,6 +71,7 @@ func NewStage(t *testing.T, opt Options) *Stage {
 	if err := os.Mkdir(s.Bucket, 0o755); err != nil {
 		t.Fatal(err)
 	}
+	s.Proxy = faultproxy.NewHTTP(t, strings.TrimPrefix(s.S3.URL, "http://"))
 	s.S3Port = s.carryS3(t)
 	s.ZK = zkproc.Start(t, zkproc.Options{Servers: opt.ZooKeepers, Tick: 200 * time.Millisecond, Hosts: hosts, Run: s.startZK})
 	for i := range opt.Hubs {
@@ -116,8 +125,17 @@ func (s *Stage) newHub(t *testing.T, i int) *hubproc.Hub {
 	for _, p := range set {
 		flags = append(flags, "--set", p)
 	}
+	dir, env := filepath.Join(s.opt.Dir, fmt.Sprintf("hub%d", i)), []string(nil)
+	if s.opt.Disks {
+		s.Disks = append(s.Disks, loopdisk.New(t, loopdisk.Options{}))
+		dir = filepath.Join(s.Disks[i].Dir, "data")
+	}
+	if s.opt.Clocks {
+		s.Clocks = append(s.Clocks, clockctl.New(t))
+		env = s.Clocks[i].Env(0)
+	}
 	h, err := hubproc.New(hubproc.Options{
-		Bin: s.opt.Bin, Dir: filepath.Join(s.opt.Dir, fmt.Sprintf("hub%d", i)), Flags: append(flags, s.opt.Flags...), Addr: s.Hub(i).IP + ":" + hubPort, Start: s.Hub(i).Start,
+		Bin: s.opt.Bin, Dir: dir, Env: env, Flags: append(flags, s.opt.Flags...), Addr: s.Hub(i).IP + ":" + hubPort, Start: s.Hub(i).Start,
 	})
 	if err != nil {
 		t.Fatal(err)
