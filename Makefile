@@ -17,9 +17,13 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 ARGS     ?=
 FUZZTIME ?= 30s
 ROUNDS   ?= 50
+# make chaos MINUTES=10 SEED=0 FAULTS=kill-one,halves: how long, of which seed (0: of the time), which kinds of faults (none named: all).
+MINUTES  ?= 10
+SEED     ?= 0
+FAULTS   ?=
 SEEDS    ?= 2000
 
-.PHONY: run build check test bench fuzz sim chaos image clean needs lint floors unit e2e
+.PHONY: run build check test bench fuzz sim chaos chaos-single image clean needs lint floors unit e2e
 
 run: build
 	exec $(BIN)/hub serve $(ARGS)
@@ -74,7 +78,12 @@ fuzz:
 sim:
 	$(GO) test -count=1 -timeout 60m -run '^TestSim' ./e2e -sim.seeds=$(SEEDS)
 
-chaos:
+# Three hubs, three ZooKeeper servers and S3 in network namespaces of their own, under all faults. A run that fails names the folder of its histories.
+chaos: needs
+	$(GO) test -count=1 -timeout $$(($(MINUTES) * 4 + 30))m -run '^TestChaos$$' -v ./e2e -seed=$(SEED) -chaos.minutes=$(MINUTES) -chaos.faults=$(FAULTS)
+
+# One hub, killed and injured, its webhooks and replicas.
+chaos-single:
 	$(GO) test -count=1 -timeout 60m -run '^Test(Crash|Injuries|WebhookChaos|Replicate)' -v ./e2e -rounds=$(ROUNDS) -replicate.items=200000 -replicate.cuts=50 -replicate.seeds=100 -webhook.items=50000 -webhook.kills=30
 
 # The container image timehub/hub:local: one static binary on nothing. Built by docker, or by buildah where there is no daemon.
