@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -86,6 +87,15 @@ func (s *Service) cached(ctx context.Context) ([]*hub.Channel, error) {
 		return nil, fmt.Errorf("list the channels: %w", err)
 	}
 	return channelsOf(docs), nil
+}
+
+// Unreadable are the ids of channels whose configurations are in the store and cannot be used, sorted, as far as this node has seen them.
+func (s *Service) Unreadable() []string {
+	c, ok := s.opt.Catalog.(interface{ Broken() map[string]error })
+	if !ok {
+		return nil
+	}
+	return slices.Sorted(maps.Keys(c.Broken()))
 }
 
 func channelsOf(docs []*Document) []*hub.Channel {

@@ -455,6 +455,40 @@ func TestClusterWebhook(t *testing.T) {
 		}
 	}
 	t.Logf("%d items delivered in order, %d of them again", len(paths), len(again))
+
+	// A node that does not run it deletes it: when that is answered, nothing is delivered any more. Two that are asked find it gone.
+	w.run(t)
+	had := len(to.all())
+	eventually(t, "it is delivered again", func() bool { return len(to.all()) > had+20 })
+	leader = c.runs(t)
+	other := c.hubs[(leader+1)%3].URL
+	must(t, 202, "DELETE", other+"/webhook/called", nil)
+	ended := time.Now()
+	must(t, 404, "GET", other+"/webhook/called", nil)
+	must(t, 404, "DELETE", other+"/webhook/called", nil)
+	time.Sleep(time.Second)
+	w.stop()
+	for _, d := range to.all() {
+		if d.at.After(ended) {
+			t.Fatalf("a call came %v after the webhook was deleted", d.at.Sub(ended))
+		}
+	}
+}
+
+// runs is the one node that runs the one webhook.
+func (c *hubCluster) runs(t *testing.T) (leader int) {
+	t.Helper()
+	eventually(t, "one node runs the webhook", func() bool {
+		runs := 0
+		for i, h := range c.hubs {
+			if string(must(t, 200, "GET", h.URL+"/internal/webhook/count", nil).body) == "1" {
+				leader = i
+				runs++
+			}
+		}
+		return runs == 1
+	})
+	return leader
 }
 
 // TestClusterS3: three processes with their long-term storage in a real S3 server archive each item once, and a node without its log reads it from there.

@@ -9,17 +9,19 @@ import (
 func TestWhatIsSentOn(t *testing.T) {
 	for _, c := range []struct {
 		method, path, name string
-		ok                 bool
+		change, ok         bool
 	}{
-		{"GET", "/webhook/a/attempts", "a", true}, {"POST", "/group/b/replay", "b", true}, {"GET", "/webhook/a", "", false},
-		{"POST", "/webhook/a/attempts", "a", false}, {"GET", "/channel/a/attempts", "", false}, {"GET", "/webhook/a/attempts/x", "", false}, {"GET", "/", "", false},
+		{"GET", "/webhook/a/attempts", "a", false, true}, {"POST", "/group/b/replay", "b", true, true}, {"GET", "/webhook/a", "", false, false},
+		{"POST", "/webhook/a/attempts", "", false, false}, {"GET", "/channel/a/attempts", "", false, false}, {"GET", "/webhook/a/attempts/x", "", false, false},
+		{"GET", "/", "", false, false}, {"DELETE", "/webhook/a", "a", true, true}, {"DELETE", "/group/a", "a", true, true}, {"PUT", "/webhook/a", "a", true, true},
+		{"PUT", "/webhook/a/updateCursor", "a", true, true}, {"DELETE", "/channel/a", "", false, false}, {"GET", "/webhook", "", false, false},
 	} {
 		r := httptest.NewRequest(c.method, c.path, nil)
-		if name, ok := forwarded(r); ok != c.ok || ok && name != c.name {
-			t.Errorf("%s %s: %q %v", c.method, c.path, name, ok)
+		if name, change, ok := forwarded(r); ok != c.ok || name != c.name || change != c.change {
+			t.Errorf("%s %s: %q %v %v", c.method, c.path, name, change, ok)
 		}
 		r.Header.Set(forwardedBy, "node-2")
-		if _, ok := forwarded(r); ok {
+		if _, _, ok := forwarded(r); ok {
 			t.Errorf("%s %s is sent on twice", c.method, c.path)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
@@ -22,13 +23,24 @@ const (
 	forwardedTime = 30 * time.Second
 )
 
-// forwarded is the name of the webhook that a request is about, if only the node that runs it can answer: its last calls, and what is to be delivered again.
-func forwarded(r *http.Request) (name string, ok bool) {
+// forwarded is the name of the webhook that a request is about, if the node that runs it should answer: it alone knows its last calls and what is to be delivered
+// again, and who stops it, or moves its cursor, is answered when it has stopped. change: the request changes something.
+func forwarded(r *http.Request) (name string, change, ok bool) {
 	parts := strings.Split(strings.TrimPrefix(r.URL.Path, "/"), "/")
-	if len(parts) != 3 || parts[0] != "webhook" && parts[0] != "group" || r.Header.Get(forwardedBy) != "" {
-		return "", false
+	if len(parts) < 2 || len(parts) > 3 || parts[0] != "webhook" && parts[0] != "group" || r.Header.Get(forwardedBy) != "" {
+		return "", false, false
 	}
-	return parts[1], parts[2] == "attempts" && r.Method == http.MethodGet || parts[2] == "replay" && r.Method == http.MethodPost
+	what := r.Method
+	if len(parts) == 3 {
+		what += " " + parts[2]
+	}
+	switch what {
+	case "GET attempts":
+		return parts[1], false, true
+	case "POST replay", "PUT updateCursor", "PUT", "DELETE":
+		return parts[1], true, true
+	}
+	return "", false, false
 }
 
 // addLeads lets the other nodes ask whether a webhook runs here.
@@ -50,16 +62,28 @@ func (n *Node) leads(ctx context.Context, webhook string) bool {
 	return ok
 }
 
-// forwardHooks sends requests that only the node that runs a webhook can answer to that node. If nobody says that it runs it, this one answers.
+// elsewhere is where a request is sent on to; "": it is answered here.
+func (n *Node) elsewhere(r *http.Request) (webhook, address string, change bool) {
+	name, change, ok := forwarded(r)
+	if !ok || n.leads(r.Context(), name) {
+		return "", "", false
+	}
+	if change {
+		if n.parts.hooks.runs == nil {
+			return "", "", false // webhooks are not changed here
+		}
+		if _, err := n.parts.hooks.catalog.Get(r.Context(), name); hub.Is(err, hub.NotFound) {
+			return "", "", false // it is made
+		}
+	}
+	return name, n.leaderOf(r.Context(), name), change
+}
+
+// forwardHooks sends requests that the node that runs a webhook should answer to that node. If nobody says that it runs it, this one answers.
 func (n *Node) forwardHooks(next http.Handler) http.Handler {
 	transport := &http.Transport{DialContext: n.env.Dial, DisableKeepAlives: true, ResponseHeaderTimeout: forwardedTime}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		name, ok := forwarded(r)
-		if !ok || n.leads(r.Context(), name) {
-			next.ServeHTTP(w, r)
-			return
-		}
-		leader := n.leaderOf(r.Context(), name)
+		name, leader, change := n.elsewhere(r)
 		if leader == "" {
 			next.ServeHTTP(w, r)
 			return
@@ -76,10 +100,24 @@ func (n *Node) forwardHooks(next http.Handler) http.Handler {
 				p.Out.Header.Set(forwardedBy, n.name())
 			},
 			ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
+				var dial *net.OpError
+				if errors.As(err, &dial) && dial.Op == "dial" { // it has just died: nothing was sent
+					next.ServeHTTP(w, r)
+					return
+				}
 				n.log.Warn("a request about a webhook could not be sent on to the node that runs it", "webhook", name, "node", leader, "err", err)
 				w.Header().Set("Retry-After", "1")
 				http.Error(w, `{"error": "the node that runs the webhook does not answer: try again"}`, http.StatusServiceUnavailable)
 			},
+		}
+		if change { // whoever asks this node next finds what the other one did
+			proxy.ModifyResponse = func(resp *http.Response) error {
+				_, err := n.parts.hooks.catalog.Fresh(resp.Request.Context(), name)
+				if err != nil && !hub.Is(err, hub.NotFound) {
+					n.log.Debug("the configuration of a webhook was changed by another node and could not be read again", "webhook", name, "err", err)
+				}
+				return nil
+			}
 		}
 		proxy.ServeHTTP(w, r)
 	})

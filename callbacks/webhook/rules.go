@@ -215,7 +215,13 @@ func checkErrorChannel(w *Webhook) error {
 	if w.ErrorChannelURL == "" {
 		return nil
 	}
-	return checkChannelURL("errorChannelUrl", w.ErrorChannelURL)
+	if err := checkChannelURL("errorChannelUrl", w.ErrorChannelURL); err != nil {
+		return err
+	}
+	if name := channelOf(w.ErrorChannelURL); w.ManagedByTag == "" && strings.EqualFold(name, w.ChannelName()) {
+		return hub.E(hub.Invalid, "errorChannelUrl names channel %s, which the webhook follows: each item given up would make another one; name another channel", name)
+	}
+	return nil
 }
 
 func (r Rules) checkNumbers(w *Webhook) error {

@@ -67,6 +67,8 @@ func TestRules(t *testing.T) {
 		{`{` + minimal + `,"heartbeat":true,"batch":"single"}`, "heartbeat"}, {`{` + minimal + `,"heartbeat":true,"batch":"second"}`, ""},
 
 		{`{` + minimal + `,"errorChannelUrl":"http://h/oops"}`, "errorChannelUrl"}, {`{` + minimal + `,"errorChannelUrl":"http://h/channel/e"}`, ""},
+		{`{"callbackUrl":"http://h/","channelUrl":"http://h/channel/a","errorChannelUrl":"http://other/channel/A"}`, "errorChannelUrl follows another"},
+		{`{"callbackUrl":"http://h/","tagUrl":"http://h/tag/a","errorChannelUrl":"http://other/channel/A"}`, ""},
 		{`{` + minimal + `,"errorChannelUrl":""}`, ""}, {`{` + minimal + `,"errorChannelUrl":null}`, ""},
 		{`{` + minimal + `,"payload":"xml"}`, "payload cloudevents"}, {`{` + minimal + `,"payload":"items"}`, ""}, {`{` + minimal + `,"payload":""}`, ""},
 		{`{` + minimal + `,"orderBy":"(("}`, "orderBy"}, {`{` + minimal + `,"orderBy":".id"}`, ""}, {`{` + minimal + `,"orderBy":".` + strings.Repeat("x", maxOrderBy) + `"}`, "orderBy at most"},

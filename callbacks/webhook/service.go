@@ -22,6 +22,8 @@ type Catalog interface {
 	// List reads all from the store; Cached lists those in memory. Both are in no particular order.
 	List(ctx context.Context) ([]*Webhook, error)
 	Cached(ctx context.Context) ([]*Webhook, error)
+	// Broken are those in memory that cannot be used, by name, and why.
+	Broken() map[string]error
 	// Update changes a webhook in one conditional step; see catalog.Catalog.
 	Update(ctx context.Context, id string, change func(now *Webhook) (*Webhook, error)) (*Webhook, error)
 }
@@ -131,6 +133,23 @@ func (s *Service) List(ctx context.Context) ([]*Webhook, error) {
 	}
 	slices.SortFunc(all, byName)
 	return all, nil
+}
+
+// Names are those of all webhooks, read from the store, sorted; those whose configuration cannot be read are among them.
+func (s *Service) Names(ctx context.Context) ([]string, error) {
+	all, err := s.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	names := make([]string, len(all))
+	for i, w := range all {
+		names[i] = w.Name
+	}
+	for name := range s.opt.Catalog.Broken() {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names, nil
 }
 
 func byName(a, b *Webhook) int { return cmp.Compare(a.Name, b.Name) }

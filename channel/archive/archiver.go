@@ -33,6 +33,10 @@ type state struct {
 	cursor  *coord.Cursor // used by the pass that runs; nil: not loaded
 	marker  hub.Key       // of a replicated channel, as the last pass saw it
 	marked  time.Time     // since when it stands there
+	replica bool          // the last pass found it replicated
+
+	// Of one that was found so: how far it was archived then, and up to where that has been compared since; zero: it was.
+	passed, compared hub.Key
 }
 
 // outcome is what a pass found.

@@ -19,6 +19,8 @@ const (
 	passChunks = 4       // chunks, or minutes, of one channel before the others have their turn
 	openRetry  = 20 * time.Millisecond
 	openMax    = time.Second
+	// agoReplica is how far back a channel is compared that is found to be replicated: longer than a node can go without hearing of a change (catalog.Options.Poll).
+	agoReplica = 10 * time.Minute
 	// staleMarker is how long the source of a replicated channel may stay silent before a minute that it has not ended is archived as it is.
 	staleMarker = time.Minute
 )
@@ -33,7 +35,7 @@ func (j *Jobs) pass(ctx context.Context, st *state, fence uint64) outcome {
 	if err != nil {
 		return outcome{err: fmt.Errorf("read the horizon: %w", err)}
 	}
-	ch, err := j.live(ctx, st.name)
+	ch, err := j.known(ctx, st.name)
 	if err != nil {
 		return outcome{err: err}
 	}
@@ -53,6 +55,9 @@ func (j *Jobs) pass(ctx context.Context, st *state, fence uint64) outcome {
 	if !ok {
 		return outcome{}
 	}
+	if err := j.recheck(ctx, ch, st, horizon); err != nil {
+		return outcome{err: err}
+	}
 	p := &run{j: j, ch: ch, cursor: st.cursor, horizon: horizon, budget: passChunks, wary: st.pause > retryMin}
 	if ch.Replicated() {
 		if now := j.opt.Clock(); st.marker != horizon {
@@ -70,6 +75,45 @@ func (j *Jobs) pass(ctx context.Context, st *state, fence uint64) outcome {
 		return outcome{more: true}
 	}
 	return o
+}
+
+// known is the channel of a name of which the short-term store holds something; nil: there is none. Before that is believed, the store of configurations is
+// asked: the channel may have been made on another node a moment ago, and nobody would come back to it.
+func (j *Jobs) known(ctx context.Context, name string) (*hub.Channel, error) {
+	ch, err := j.live(ctx, name)
+	if ch != nil || err != nil {
+		return ch, err
+	}
+	ch, err = j.opt.Channels.Fresh(ctx, name)
+	return exactly(ch, err, name)
+}
+
+// recheck compares what a channel, found to be replicated for the first time, has around the cursor with long-term storage, as far as the marker has come. Until
+// this node heard of that change it may have passed keys by the clock that another node, which follows the source already, wrote only then.
+func (j *Jobs) recheck(ctx context.Context, ch *hub.Channel, st *state, marker hub.Key) error {
+	at := st.cursor.Position().Key
+	if was := st.replica; ch.Replicated() && !was && !at.IsZero() {
+		st.passed = at
+		st.compared = hub.First(earlier(at, marker).Time().Add(-agoReplica))
+	}
+	if st.replica = ch.Replicated(); !st.replica || st.passed.IsZero() {
+		return nil
+	}
+	to := earlier(at, marker)
+	if err := j.verifyRange(ctx, ch, st.compared, to, func(w hub.Window) error { st.compared = w.To(); return nil }); err != nil {
+		return err
+	}
+	if !to.Less(hub.WindowAt(st.passed.Time(), hub.Minute).To()) {
+		st.passed, st.compared = hub.Key{}, hub.Key{}
+	}
+	return nil
+}
+
+func earlier(a, b hub.Key) hub.Key {
+	if a.Less(b) {
+		return a
+	}
+	return b
 }
 
 // load opens the cursor. Its first move takes it, so that a quiet channel costs no write.

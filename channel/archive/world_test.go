@@ -37,6 +37,7 @@ type world struct {
 	damaged  map[hub.Key]bool
 	hidden   map[hub.Key]bool
 	channels map[string]*hub.Channel // by display name
+	stale    map[string]*hub.Channel // what this node's memory holds instead, until it reads afresh; nil: no such channel
 	remains  []channel.Remains
 	held     hub.Key // the horizon stands here; zero: it follows the clock
 	markers  map[string]hub.Key
@@ -311,19 +312,36 @@ func (w source) Items(ctx context.Context, q hub.Query) iter.Seq2[hub.Sealed, er
 // configurations are those of Channels.
 type configurations struct{ *world }
 
-func (w configurations) Channel(_ context.Context, name string) (*hub.Channel, error) {
+func (w configurations) Channel(ctx context.Context, name string) (*hub.Channel, error) {
+	w.mu.Lock()
+	old, stale := w.stale[name]
+	w.mu.Unlock()
+	switch {
+	case !stale:
+		return w.Fresh(ctx, name)
+	case old == nil:
+		return nil, hub.E(hub.NotFound, "channel %s not found", name)
+	}
+	return old, nil
+}
+
+// heard lets this node's memory hold what is.
+func (w *world) heard(name string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	delete(w.stale, name)
+}
+
+func (w configurations) Fresh(_ context.Context, name string) (*hub.Channel, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.stale, name)
 	for _, ch := range w.channels {
 		if hub.ChannelID(ch.Name) == hub.ChannelID(name) {
 			return ch, nil
 		}
 	}
 	return nil, hub.E(hub.NotFound, "channel %s not found", name)
-}
-
-func (w configurations) Fresh(ctx context.Context, name string) (*hub.Channel, error) {
-	return w.Channel(ctx, name)
 }
 
 func (w configurations) Channels(context.Context) (all []*hub.Channel, err error) {

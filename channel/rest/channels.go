@@ -3,6 +3,7 @@ package rest
 import (
 	"html"
 	"net/http"
+	"slices"
 	"strings"
 
 	"timehub/channel"
@@ -37,11 +38,19 @@ func (h *Handlers) listChannels(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	d := doc{b: make([]byte, 0, 256+len(all)*128)}
+	names := make([]string, len(all))
+	for i, ch := range all {
+		names[i] = ch.Name
+	}
+	if broken := h.svc.Unreadable(); len(broken) > 0 { // they are there: asking for one says what is wrong with it
+		names = append(names, broken...)
+		slices.Sort(names)
+	}
+	d := doc{b: make([]byte, 0, 256+len(names)*128)}
 	d.open()
 	d.link("self", web.URI(r))
 	base := web.Base(r)
-	d.named("channels", len(all), func(i int) (string, string) { return all[i].Name, base + "/channel/" + all[i].Name })
+	d.named("channels", len(names), func(i int) (string, string) { return names[i], base + "/channel/" + names[i] })
 	d.close()
 	d.done()
 	web.WriteJSON(w, http.StatusOK, d.b)

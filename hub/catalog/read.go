@@ -51,7 +51,8 @@ func (c *Catalog[T]) fetch(ctx context.Context, id string) (*entry[T], error) {
 	}
 	e := &entry[T]{version: info.Version}
 	if e.head, e.value, err = decode[T](b); err != nil {
-		e.value, e.err = nil, fmt.Errorf("the document %s cannot be used: %w", name, err)
+		e.value = nil
+		e.err = hub.E(hub.Unavailable, "the document %s is damaged, or of a newer version of the hub: an operator has to put it right, or to remove it", name).Because(err)
 	}
 	return e, nil
 }

@@ -94,13 +94,13 @@ func self(r *http.Request) string { return web.Base(r) + web.Path(r) }
 
 func (h *Handlers) list(key string) web.Handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		all, err := h.svc.List(r.Context())
+		all, err := h.svc.Names(r.Context())
 		if err != nil {
 			return err
 		}
 		entries := make([]named, len(all))
 		for i, one := range all {
-			entries[i] = named{one.Name, self(r) + "/" + one.Name}
+			entries[i] = named{one, self(r) + "/" + one}
 		}
 		links := any(struct {
 			Self     href    `json:"self"`

@@ -16,6 +16,7 @@ import (
 	"timehub/callbacks/webhook"
 	"timehub/callbacks/webhook/attempts"
 	"timehub/hub"
+	"timehub/hub/bucket"
 	"timehub/hub/bucket/mem"
 	"timehub/hub/catalog"
 	"timehub/hub/coord"
@@ -30,6 +31,7 @@ var testTime = time.Date(2021, 3, 4, 5, 6, 7, 89e6, time.UTC)
 // world is the face over a real service, a real catalog and real cursors in memory, and one channel that is called Orders and has the tag cafe.
 type world struct {
 	t       *testing.T
+	bucket  *mem.Bucket
 	cursors *coord.Cursors
 	svc     *webhook.Service
 	diary   diary
@@ -38,8 +40,8 @@ type world struct {
 
 func newWorld(t *testing.T, readOnly bool) *world {
 	t.Helper()
-	w := &world{t: t}
-	c, err := catalog.Open[webhook.Webhook](t.Context(), catalog.Options{Bucket: mem.New(mem.Options{}), Prefix: ".hub/webhooks/"})
+	w := &world{t: t, bucket: mem.New(mem.Options{})}
+	c, err := catalog.Open[webhook.Webhook](t.Context(), catalog.Options{Bucket: w.bucket, Prefix: ".hub/webhooks/"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -338,4 +340,26 @@ func TestNewChecks(t *testing.T) {
 	if _, err := New(Options{}); err == nil {
 		t.Error("made without a service")
 	}
+}
+
+// TestDamaged: a webhook whose configuration cannot be read is in the list, and whoever asks for it, or wants to change it, is told what is wrong.
+func TestDamaged(t *testing.T) {
+	w := newWorld(t, false)
+	w.want(w.do("PUT", "/webhook/whole", `{"callbackUrl":"http://h/","channelUrl":"http://h/channel/orders"}`, "Content-Type: application/json"), 201)
+	const text = `{"version":1,"value":{"name":7`
+	if _, err := w.bucket.Put(t.Context(), ".hub/webhooks/harmed.json", strings.NewReader(text), int64(len(text)), bucket.PutOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	w.want(w.do("GET", "/webhook", ""), 200, `"harmed"`, `"whole"`)
+	for _, method := range []string{"GET", "PUT", "DELETE"} {
+		w.want(w.do(method, "/webhook/harmed", `{"paused":true}`, "Content-Type: application/json"), 503, ".hub/webhooks/harmed.json", "damaged", "operator")
+	}
+	w.want(w.do("GET", "/webhook/whole", ""), 200)
+	if err := w.bucket.Delete(t.Context(), ".hub/webhooks/harmed.json"); err != nil {
+		t.Fatal(err)
+	}
+	if r := w.do("GET", "/webhook", ""); strings.Contains(r.Body.String(), "harmed") {
+		t.Errorf("what was removed is listed: %s", r.Body)
+	}
+	w.want(w.do("GET", "/webhook/harmed", ""), 404)
 }
