@@ -336,6 +336,9 @@ func (w configurations) Fresh(_ context.Context, name string) (*hub.Channel, err
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.stale, name)
+	if ch := w.channels[name]; ch != nil {
+		return ch, nil
+	}
 	for _, ch := range w.channels {
 		if hub.ChannelID(ch.Name) == hub.ChannelID(name) {
 			return ch, nil
