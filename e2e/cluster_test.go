@@ -82,6 +82,8 @@ type clusterWriter struct {
 	name  string
 	at    int
 	next  int
+	stays bool              // it stays with its node, and any answer will do
+	got   map[string]int    // how often which answer came; of those that stay
 	last  string            // the last key, of the node at which it is
 	acked map[string]string // body by key
 	told  []string          // answers 503
@@ -94,6 +96,9 @@ func (w *clusterWriter) run(ctx context.Context, hubs []*hubproc.Hub, channel st
 		body := fmt.Sprintf("%s-%06d", w.name, w.next)
 		w.next++
 		r, err := call(ctx, "POST", hubs[w.at].URL+"/channel/"+channel, []byte(body), "Content-Type", "text/plain")
+		if w.stays && ctx.Err() == nil {
+			w.note(r, err)
+		}
 		switch {
 		case err == nil && r.status == 201:
 			key := keyOf(r.header.Get("Location"))
@@ -105,6 +110,11 @@ func (w *clusterWriter) run(ctx context.Context, hubs []*hubproc.Hub, channel st
 				w.wrong = append(w.wrong, "twice: "+key)
 			}
 			w.acked[key] = body
+		case w.stays:
+			select {
+			case <-time.After(20 * time.Millisecond):
+			case <-ctx.Done():
+			}
 		case err == nil && r.status == 503:
 			w.told = append(w.told, fmt.Sprintf("%s %s: %.200s", time.Now().Format("05.000"), hubs[w.at].Addr, r.body))
 			w.at, w.last = (w.at+1)%len(hubs), ""
@@ -125,6 +135,17 @@ func (w *clusterWriter) run(ctx context.Context, hubs []*hubproc.Hub, channel st
 	}
 }
 
+// note counts an answer: its status, with "later" when it says when to try again.
+func (w *clusterWriter) note(r reply, err error) {
+	what := fmt.Sprint(r.status)
+	if err != nil {
+		what = "nothing"
+	} else if r.header.Get("Retry-After") != "" {
+		what += " later"
+	}
+	w.got[what]++
+}
+
 // crowd is writers and readers on all nodes.
 type crowd struct {
 	c       *hubCluster
@@ -138,12 +159,38 @@ type crowd struct {
 }
 
 func (c *hubCluster) crowd(t *testing.T, channel string) *crowd {
+	w := c.gather(channel)
+	w.run(t)
+	return w
+}
+
+// gather is a crowd that does not work yet.
+func (c *hubCluster) gather(channel string) *crowd {
 	w := &crowd{c: c, channel: channel}
 	for i := range 2 * len(c.hubs) {
 		w.writers = append(w.writers, &clusterWriter{name: fmt.Sprint("w", i), at: i % len(c.hubs), acked: map[string]string{}})
 	}
-	w.run(t)
 	return w
+}
+
+// stay makes each writer stay with its node, and forget which answers came.
+func (w *crowd) stay() {
+	for i, one := range w.writers {
+		one.at, one.last, one.stays, one.got = i%len(w.c.hubs), "", true, map[string]int{}
+	}
+}
+
+// got is which answers a node gave to those that stay, and how often.
+func (w *crowd) got(node int) map[string]int {
+	all := map[string]int{}
+	for i, one := range w.writers {
+		if i%len(w.c.hubs) == node {
+			for what, n := range one.got {
+				all[what] += n
+			}
+		}
+	}
+	return all
 }
 
 // run lets everybody work until stop.

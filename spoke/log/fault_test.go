@@ -187,6 +187,32 @@ func TestFullDisk(t *testing.T) {
 		}
 		time.Sleep(3 * time.Second)
 		l.mustPut(rec("a", 10_003, "x"))
+
+		// No space at all for long: whoever asks is told that it is space that is missing, also when nothing more can be tried.
+		d.SetCapacity(1)
+		lost := make(chan error, 1) // seen first by a write, of which nobody knows anything until a segment can be made
+		if err := l.Enqueue(&Batch{Records: []Record{rec("a", 10_004, fmt.Sprintf("%030000d", 0))}, Done: func(err error) { lost <- err }}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Second)
+		if s := l.Status(); s.Failures < tooMany {
+			t.Fatalf("%d failures: it does not try, or it can", s.Failures)
+		}
+		for range 20 {
+			if err := l.put(rec("a", 10_004, "x")); !hub.Is(err, hub.Full) {
+				t.Fatal(err)
+			}
+			if err := l.Status().Refusing; !hub.Is(err, hub.Full) {
+				t.Fatalf("a disk that is full: %v", err)
+			}
+			time.Sleep(time.Second)
+		}
+		d.SetCapacity(4 << 20)
+		time.Sleep(10 * time.Second)
+		if err := <-lost; !errors.Is(err, ErrLost) {
+			t.Fatal(err)
+		}
+		l.mustPut(rec("a", 10_005, "x"))
 		l.stop()
 	})
 }

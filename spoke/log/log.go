@@ -112,7 +112,7 @@ func (l *Log) enqueue(b *Batch, force bool) error {
 	}
 	l.mu.Lock()
 	err := l.refusal()
-	if force && hub.Is(err, hub.Full) {
+	if force && !l.broken && hub.Is(err, hub.Full) {
 		err = nil
 	}
 	if err == nil {
@@ -172,13 +172,13 @@ func (l *Log) refusal() error {
 	switch {
 	case l.ended:
 		return hub.E(hub.Unavailable, "this node is stopping: try another one")
+	case l.full: // which may be why it is broken
+		e := hub.E(hub.Full, "the disk of this node is nearly full: try again when there is room")
+		e.RetryAfter = 30 * time.Second
+		return e
 	case l.broken:
 		e := hub.E(hub.Unavailable, "this node cannot write to its disk at the moment: try again")
 		e.RetryAfter = 5 * time.Second
-		return e
-	case l.full:
-		e := hub.E(hub.Full, "the disk of this node is nearly full: try again when there is room")
-		e.RetryAfter = 30 * time.Second
 		return e
 	}
 	return nil

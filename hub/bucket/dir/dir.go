@@ -41,6 +41,7 @@ const (
 	copySize   = 64 << 10
 	shortPause = time.Millisecond
 	longPause  = 16 * time.Millisecond
+	lockTries  = 500 // of a name that nobody else has
 )
 
 // New opens a bucket, making its folder if need be, and removes temporary files that were left by processes that died.
@@ -63,6 +64,10 @@ func New(opt Options) (*Bucket, error) {
 	}
 	// The lock comes before the folder, or another process could take the folder for a dead one's.
 	release, err := b.disk.Lock(b.tmp+".lock", "")
+	for tries := 0; errors.Is(err, disk.ErrLocked) && tries < lockTries; tries++ { // another process looks whether it is a dead one's
+		time.Sleep(longPause)
+		release, err = b.disk.Lock(b.tmp+".lock", "")
+	}
 	if err != nil {
 		return nil, failed("open the store", err)
 	}

@@ -303,6 +303,30 @@ func TestWaitsForTheLock(t *testing.T) {
 	}
 }
 
+// looked is a disk on which another process looks at each new lock under tmp before its owner has it, as one does that starts at the same time.
+type looked struct {
+	disk.Disk
+	times int
+}
+
+func (l *looked) Lock(name, note string) (func() error, error) {
+	if strings.Contains(name, "/tmp/") && l.times > 0 {
+		l.times--
+		return nil, fmt.Errorf("lock %s: %w", name, disk.ErrLocked)
+	}
+	return l.Disk.Lock(name, note)
+}
+
+func TestOpensWhileOthersLook(t *testing.T) {
+	b, err := dir.New(dir.Options{Disk: &looked{newSpy(t).Disk, 3}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestPagesReadWhatTheyNeed: a page from the middle of a deep tree reads the folders on its way, not those before.
 func TestPagesReadWhatTheyNeed(t *testing.T) {
 	s := newSpy(t)
