@@ -2,6 +2,7 @@ package spoke
 
 import (
 	"context"
+	"time"
 
 	"timehub/hub"
 )
@@ -9,9 +10,40 @@ import (
 // initial is the hash of the keys that Now returns (spec 03 §1.3).
 const initial = "initial"
 
+// How long Now waits for the other nodes, and how often it looks.
+const (
+	nowWait  = time.Second
+	nowPause = 2 * time.Millisecond
+)
+
 // Now implements channel.Writer: {the present millisecond}/initial. It moves the clock to the end of that millisecond, and the bound above it, so that
 // whatever is minted later lies above the key, by this start or the next one. While nothing else moves the clock, all who ask get the same key.
+//
+// Among others it returns when they too have moved their clocks there, as the horizon shows. If one of them holds the horizon for more than a second, the key
+// is the millisecond below the horizon instead: what is written later lies above it, and perhaps a little of what was written before.
 func (n *Node) Now(ctx context.Context) (hub.Key, error) {
+	k, err := n.now(ctx)
+	if err != nil || n.cluster == nil {
+		return k, err
+	}
+	for begin := time.Now(); ; {
+		h, err := n.Horizon(ctx)
+		switch {
+		case err != nil:
+			return hub.Key{}, err
+		case !h.Less(k):
+			return k, nil
+		case time.Since(begin) >= nowWait:
+			return hub.KeyAt(h.Millis()-1, initial), nil
+		}
+		if !hub.Sleep(ctx, nowPause) {
+			return hub.Key{}, ctx.Err()
+		}
+	}
+}
+
+// now is Now of this node alone.
+func (n *Node) now(ctx context.Context) (hub.Key, error) {
 	for {
 		n.mu.Lock()
 		if n.stands() {

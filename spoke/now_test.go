@@ -10,6 +10,7 @@ import (
 
 	"timehub/e2e/memdisk"
 	"timehub/hub"
+	"timehub/spoke/roster"
 )
 
 // What was minted before Now lies below its key, what is minted after it above, whatever the clock does meanwhile.
@@ -128,4 +129,36 @@ func TestNowWithoutAClock(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// Among several nodes, what any of them mints after Now has returned lies above its key, also where the clock is behind; and a node that is gone does not keep
+// anybody waiting for long.
+func TestNowDividesNodes(t *testing.T) {
+	w := newClusterWorld(t, 3, roster.Half)
+	late := w.nodes[2]
+	late.kill()
+	late.clock = func() time.Time { return time.Now().Add(-200 * time.Millisecond) }
+	late.start()
+	late.write("a", "x")
+	for range 5 {
+		k, err := w.nodes[0].Now(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range w.nodes {
+			if minted := n.write("a", "x"); !k.Less(minted) {
+				t.Fatalf("%s minted %v after %v", n.address, minted, k)
+			}
+		}
+		time.Sleep(250 * time.Millisecond)
+	}
+	late.kill()
+	written := w.nodes[1].write("a", "x")
+	k, err := w.nodes[0].Now(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if after := w.nodes[1].write("a", "x"); !k.Less(after) {
+		t.Errorf("%v was minted after %v; before it, %v", after, k, written)
+	}
 }

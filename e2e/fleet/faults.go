@@ -1,12 +1,18 @@
 package fleet
 
 import (
+	"context"
+	"encoding/json"
 	"io"
 	"math"
+	"net/http"
+	"slices"
 	"time"
 
 	"timehub/e2e/memdisk"
 	"timehub/e2e/memnet"
+	hubclient "timehub/hub/client"
+	"timehub/spoke/roster"
 )
 
 func (w *world) any() *machine { return w.machines[w.rng.IntN(len(w.machines))] }
@@ -16,7 +22,7 @@ func (w *world) upTo(d time.Duration) time.Duration { return time.Duration(w.rng
 // step is one fault, or the end of one.
 func (w *world) step() {
 	m, o := w.any(), w.any()
-	switch w.rng.IntN(22) {
+	switch w.rng.IntN(28) {
 	case 0:
 		m.kill(memdisk.PowerCut)
 	case 1:
@@ -30,29 +36,30 @@ func (w *world) step() {
 			}
 		}
 	case 8:
-		w.ledger.Note("%s does not reach %s", m.ip, o.ip)
+		w.note("%s does not reach %s", m.ip, o.ip)
 		w.line(m, o, memnet.Line{Cut: true})
 	case 9:
-		w.ledger.Note("%s is cut off from the others", m.ip)
+		w.note("%s is cut off from the others", m.ip)
 		for _, o := range w.machines {
 			w.line(m, o, memnet.Line{Cut: true})
 			w.line(o, m, memnet.Line{Cut: true})
 		}
 	case 10, 11:
-		w.ledger.Note("lines are mended")
+		w.note("lines are mended")
 		w.mendLines()
 	case 12:
 		d := w.upTo(300 * time.Millisecond)
-		w.ledger.Note("%s reaches %s in %v", m.ip, o.ip, d)
+		w.note("%s reaches %s in %v", m.ip, o.ip, d)
 		w.line(m, o, memnet.Line{Delay: d})
 	case 13:
 		if p, _ := m.current(); p != nil {
-			w.ledger.Note("%s loses its session", m.ip)
+			w.note("%s loses its session", m.ip)
 			w.store.Cut(p.seat.Coordinator)
+			w.unrest.point()
 		}
 	case 14, 15:
-		w.comeBack()
 		w.deaf.Store(0)
+		w.comeBack()
 	case 16:
 		w.goAway()
 	case 17:
@@ -60,17 +67,29 @@ func (w *world) step() {
 		if w.rng.IntN(3) > 0 {
 			d /= 50
 		}
-		w.ledger.Note("the clock of %s is off by %v", m.ip, d)
+		w.note("the clock of %s is off by %v", m.ip, d)
 		m.skew.Store(int64(d))
 	case 18:
 		w.troubleBucket()
 	case 19:
-		w.sick.Store(nil)
-		w.ledger.Note("long-term storage is well")
+		w.cure()
 	case 20:
 		w.troubleDisk(m)
 	case 21:
 		w.rare()
+	case 22, 23:
+		w.moods()
+	case 24:
+		w.steal()
+	case 25:
+		w.note("%s and the consumers of webhooks do not reach each other", m.ip)
+		w.unrest.point()
+		w.wire.SetLine(m.ip, consumerIP, memnet.Line{Cut: true})
+		w.wire.SetLine(consumerIP, m.ip, memnet.Line{Cut: true})
+	case 26:
+		w.joinOrLeave(m)
+	case 27:
+		w.lose(m)
 	}
 }
 
@@ -78,19 +97,20 @@ func (w *world) step() {
 func (w *world) rare() {
 	switch w.rng.IntN(3) {
 	case 0:
-		w.ledger.Note("everybody dies")
+		w.note("everybody dies")
 		for _, m := range w.machines {
 			m.kill(memdisk.PowerCut)
 		}
 	case 1:
 		p := w.rng.Float64() * 0.5
-		w.ledger.Note("the coordinator is deaf, %.2f", p)
+		w.note("the coordinator is deaf, %.2f", p)
 		w.deaf.Store(math.Float64bits(p))
+		w.unrest.begin()
 	case 2:
 		for _, m := range w.machines {
 			m.skew.Store(0)
 		}
-		w.ledger.Note("all clocks are right")
+		w.note("all clocks are right")
 	}
 }
 
@@ -105,6 +125,15 @@ func (w *world) mendLines() {
 		for _, b := range w.machines {
 			w.line(a, b, memnet.Line{})
 		}
+		w.wire.SetLine(a.ip, consumerIP, memnet.Line{})
+		w.wire.SetLine(consumerIP, a.ip, memnet.Line{})
+	}
+}
+
+func (w *world) cure() {
+	if w.sick.Swap(nil) != nil {
+		w.ill = time.Now()
+		w.note("long-term storage is well")
 	}
 }
 
@@ -113,7 +142,7 @@ func (w *world) troubleBucket() {
 	if w.rng.IntN(3) == 0 {
 		s.before = 1
 	}
-	w.ledger.Note("long-term storage is sick: %+v", *s)
+	w.note("long-term storage is sick: %+v", *s)
 	w.sick.Store(s)
 }
 
@@ -129,7 +158,137 @@ func (w *world) troubleDisk(m *machine) {
 	if w.rng.IntN(3) == 0 {
 		r.Fault = memdisk.Fault{Delay: w.upTo(4 * time.Second)}
 	}
-	w.ledger.Note("%s: the next %d of %v of %q: %v, effect %d, delay %v", m.ip, r.Times, r.Ops, r.Name, r.Fault.Err, r.Fault.Effect, r.Fault.Delay)
+	w.note("%s: the next %d of %v of %q: %v, effect %d, delay %v", m.ip, r.Times, r.Ops, r.Name, r.Fault.Err, r.Fault.Effect, r.Fault.Delay)
 	m.strange++
 	p.disk.Inject(r)
+}
+
+// moods changes how the consumers of webhooks behave.
+func (w *world) moods() {
+	for _, h := range w.hooks {
+		var m mood
+		switch w.rng.IntN(6) {
+		case 0:
+			m.fails = w.rng.Float64()
+		case 1:
+			m.fails = 1
+		case 2:
+			m.slow = w.upTo(4 * time.Second)
+		case 3:
+			m.loses = w.rng.Float64()
+		case 4:
+			m.hangs = w.rng.Float64() / 2
+		}
+		w.note("the consumer of %s: %+v", h.name, m)
+		h.feel(m)
+	}
+}
+
+// steal takes a lease from a node that does not notice, as one that slept.
+func (w *world) steal() {
+	names := []string{"archive/lease/archiver", "spoke/settle"}
+	for _, h := range w.hooks {
+		names = append(names, "webhook/"+h.name, "webhook/"+h.name)
+	}
+	name := names[w.rng.IntN(len(names))]
+	w.note("the lease %s is taken by somebody else", name)
+	w.unrest.point()
+	tell := w.store.Steal(name)
+	w.lives.Go(func() {
+		time.Sleep(leaseTime)
+		tell()
+		w.unrest.point()
+	})
+}
+
+// list is the list on record.
+func (w *world) list() (roster.Roster, bool) {
+	s := w.store.Session("reader")
+	defer w.store.Cut(s)
+	b, _, err := s.Get(context.Background(), "spoke/list")
+	if err != nil {
+		return roster.Roster{}, false
+	}
+	r, err := roster.Parse(b)
+	if err != nil {
+		w.ledger.Wrong("%v", err)
+	}
+	return r, err == nil
+}
+
+// joinOrLeave adds a node, or takes one off, or calls one back.
+func (w *world) joinOrLeave(m *machine) {
+	switch {
+	case m.left:
+		w.note("%s is called back", m.ip)
+		if err := w.operate(func(ctx context.Context, c *hubclient.Client) error { return c.ReturnNode(ctx, m.name()) }); err == nil {
+			m.left = false
+			m.start()
+		}
+	case len(w.machines) < w.conf.most && w.rng.IntN(2) == 0:
+		w.note("another node joins")
+		w.add()
+	default:
+		err := w.operate(func(ctx context.Context, c *hubclient.Client) error { return c.RemoveNode(ctx, m.name()) })
+		w.note("%s is decommissioned: %v", m.ip, err)
+	}
+}
+
+// operate does what only a caller on the machine of a node may, at any of them.
+func (w *world) operate(f func(context.Context, *hubclient.Client) error) error {
+	p, _ := w.any().current()
+	if p == nil {
+		return errGone
+	}
+	transport := &http.Transport{DialContext: p.host.Dial, DisableKeepAlives: true}
+	c, err := hubclient.New(hubclient.Options{URL: "http://localhost:80", Tries: 1, Transport: transport})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), callTime)
+	defer cancel()
+	return f(ctx, c)
+}
+
+// lose replaces the disk of a node by an empty one, if no acknowledged item can be lost by it.
+func (w *world) lose(m *machine) {
+	p, _ := m.current()
+	r, ok := w.list()
+	if p == nil || !ok || r.Next != nil || m.left {
+		return
+	}
+	d, ok := r.Member(m.name())
+	if !ok || d.ID != m.diskID() {
+		return
+	}
+	gone := 1
+	for _, d := range r.Disks {
+		if slices.Contains(r.Leaving, d.Node) {
+			return // then fewer stay than it takes
+		}
+		if w.lost[d.ID] {
+			gone++
+		}
+	}
+	if gone >= r.Rule.Write(len(r.Disks)) {
+		return
+	}
+	w.lost[d.ID] = true
+	m.kill(memdisk.PowerCut)
+	m.disk = w.newDisk()
+	w.note("%s has lost its disk", m.ip)
+}
+
+// diskID is the identity of the disk that is in the machine.
+func (m *machine) diskID() string {
+	f, err := m.disk.Open("disk", false)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	b := make([]byte, 1<<10)
+	n, _ := f.ReadAt(b, 0)
+	var id struct{ ID string }
+	_ = json.Unmarshal(b[:n], &id) // one that cannot be read is none on the list
+	return id.ID
 }

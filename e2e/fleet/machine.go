@@ -38,7 +38,6 @@ type process struct {
 	host   *memnet.Host
 	disk   *memdisk.Disk
 	seat   *seat
-	ailing bool          // long-term storage was sick when it started
 	dead   chan struct{} // closed when it is killed: then it has no effect on anything any more
 	asked  atomic.Bool   // to stop
 	cancel context.CancelFunc
@@ -82,7 +81,7 @@ func (m *machine) start() {
 		return
 	}
 	m.life++
-	p := &process{machine: m, number: m.life, host: w.wire.Host(m.ip), disk: m.disk, dead: make(chan struct{}), ended: make(chan struct{}), ailing: w.sick.Load() != nil}
+	p := &process{machine: m, number: m.life, host: w.wire.Host(m.ip), disk: m.disk, dead: make(chan struct{}), ended: make(chan struct{})}
 	p.seat = &seat{world: w, dead: p.dead, Coordinator: w.store.Session(fmt.Sprintf("%s life %d", m.ip, m.life))}
 	if w.away.Load() {
 		w.store.Cut(p.seat.Coordinator)
@@ -100,9 +99,9 @@ func (m *machine) start() {
 	if w.flavor.Env != nil {
 		w.flavor.Env(m.ip, &env)
 	}
-	w.ledger.Note("%s starts, life %d", m.ip, m.life)
+	w.note("%s starts, life %d", m.ip, m.life)
 	if p.node, err = node.New(cfg, env); err != nil {
-		w.ledger.Note("%s does not start: %v", m.ip, err)
+		w.note("%s does not start: %v", m.ip, err)
 		if m.strange == 0 {
 			w.ledger.Wrong("%s does not start: %v", m.ip, err)
 		}
@@ -131,7 +130,8 @@ func (m *machine) kill(how memdisk.Death) {
 		return
 	}
 	w := m.w
-	w.ledger.Note("%s dies: %v", m.ip, how)
+	w.note("%s dies: %v", m.ip, how)
+	w.unrest.point()
 	close(p.dead)
 	p.host.Kill()
 	m.disk = p.disk.Restart(how, w.rng.Uint64())
@@ -160,14 +160,14 @@ func (m *machine) stop() {
 		return
 	}
 	w := m.w
-	w.ledger.Note("%s is stopped", m.ip)
+	w.note("%s is stopped", m.ip)
 	p.asked.Store(true)
 	p.cancel()
 	p.awaitEnd()
 	if p.err != nil && m.strange == 0 && !strings.Contains(p.err.Error(), "coordinator") { // with which it could not speak a last time
 		w.ledger.Wrong("%s stopped with: %v", m.ip, p.err)
 	}
-	w.ledger.Note("%s has stopped: %v", m.ip, p.err)
+	w.note("%s has stopped: %v", m.ip, p.err)
 	close(p.dead)
 	p.host.Kill()
 	m.disk = p.disk.Restart(memdisk.ProcessKill, w.rng.Uint64())
@@ -198,7 +198,8 @@ func (m *machine) notice() {
 	}
 	m.leave()
 	w := m.w
-	w.ledger.Note("%s has ended: %v", m.ip, p.err)
+	w.note("%s has ended: %v", m.ip, p.err)
+	w.unrest.point()
 	if p.err != nil && strings.Contains(p.err.Error(), "was decommissioned") {
 		m.left = true
 	} else if !w.excused(p) {
@@ -216,7 +217,7 @@ func (w *world) excused(p *process) bool {
 	case <-p.node.Ready():
 		return p.strange > 0
 	default:
-		return p.strange > 0 || w.sick.Load() != nil || p.ailing
+		return p.strange > 0 || w.sick.Load() != nil || time.Since(w.ill) < time.Minute
 	}
 }
 

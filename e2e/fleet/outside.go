@@ -115,7 +115,8 @@ func (w *world) goAway() {
 	if w.away.Swap(true) {
 		return
 	}
-	w.ledger.Note("the coordinator is away")
+	w.note("the coordinator is away")
+	w.unrest.begin()
 	w.absence++
 	number := w.absence
 	w.lives.Go(func() {
@@ -141,7 +142,10 @@ func (w *world) comeBack() {
 	w.doors.Lock()
 	defer w.doors.Unlock()
 	if w.away.Swap(false) {
-		w.ledger.Note("the coordinator is back")
+		w.note("the coordinator is back")
+	}
+	if w.deaf.Load() == 0 {
+		w.unrest.end()
 	}
 	for _, m := range w.machines {
 		if p, _ := m.current(); p != nil {

@@ -19,6 +19,8 @@ func (w *world) settle() {
 		rng := w.roll()
 		w.people.Go(func() { w.reader(i, rng) })
 	}
+	w.openFollowers()
+	w.openContest()
 }
 
 // newClient makes a client on a machine of its own.

@@ -27,20 +27,26 @@ type Flavor struct {
 type Played struct {
 	Verdict string // "": no promise was broken
 	sim.Played
-	Faults int
+	Faults  int
+	Calls   int // of webhooks
+	Repeats int // of these
+	Heard   int // items, by followers
 }
 
 // config is what a seed chooses once.
 type config struct {
-	nodes    int
-	most     int // that join later, these included
-	set      []string
-	channels map[string]string // with their storage
-	writers  int
-	readers  int
-	think    time.Duration
-	steps    int
-	majority bool
+	nodes            int
+	most             int // that join later, these included
+	set              []string
+	channels         map[string]string // with their storage
+	writers          int
+	readers          int
+	hooks, followers int
+	think            time.Duration
+	stretch          time.Duration // by how much everything is slower
+	long             bool          // until long-term storage is whole
+	steps            int
+	majority         bool
 }
 
 func (c *config) names() (list []string) {
@@ -52,24 +58,32 @@ func (c *config) names() (list []string) {
 
 // world is one seed. Its own goroutine changes it.
 type world struct {
-	flavor   Flavor
-	seed     uint64
-	rng      *rand.Rand // of the world's goroutine
-	conf     config
-	ledger   *sim.Ledger
-	wire     *memnet.Net
-	store    *local.Store
-	blobs    *mem.Bucket
-	machines []*machine // read by others under mu
-	log      *slog.Logger
-	played   Played
-	rough    atomic.Bool // something may be wrong, or was a moment ago
-	absence  int         // of the coordinator; rises
-	doors    sync.Mutex  // of sessions: held for computing only
+	flavor    Flavor
+	seed      uint64
+	rng       *rand.Rand // of the world's goroutine
+	conf      config
+	ledger    *sim.Ledger
+	wire      *memnet.Net
+	store     *local.Store
+	blobs     *mem.Bucket
+	machines  []*machine // read by others under mu
+	log       *slog.Logger
+	played    Played
+	start     time.Time
+	hooks     []*hook
+	consumers *consumers
+	followers []*follower
+	unrest    unrest
+	closed    chan struct{}   // at the end
+	lost      map[string]bool // disks
+	rough     atomic.Bool     // something may be wrong, or was a moment ago
+	absence   int             // of the coordinator; rises
+	doors     sync.Mutex      // of sessions: held for computing only
 
 	away atomic.Bool   // the coordinator is
 	deaf atomic.Uint64 // how often it does not hear: the bits of a float64
 	sick atomic.Pointer[sickness]
+	ill  time.Time // when it was sick last
 
 	over   context.Context // ends when everybody is to go home
 	people sync.WaitGroup
@@ -101,10 +115,16 @@ func newConfig(r *rand.Rand) config {
 	c.think = time.Duration(20+r.IntN(400)) * time.Millisecond
 	c.steps = 10 + r.IntN(30)
 	c.majority = r.IntN(2) == 0
+	c.hooks, c.followers = r.IntN(3), r.IntN(4)
+	c.stretch = 1
+	if c.long = r.IntN(4) == 0; c.long {
+		c.stretch = time.Duration(1 + r.IntN(12))
+		c.think *= c.stretch
+	}
 	stable := []string{"auto", "auto", "1", "5"}[r.IntN(4)]
 	c.set = []string{
 		"hub.type=aws", "app.stable_seconds=" + stable, "spoke.write.ttlMinutes=1", "app.birthDay=1999/01/01", "app.large.payload.MB=1", "s3Verifier.offsetMinutes=1",
-		"app.shutdown_wait_seconds=5", fmt.Sprintf("spoke.write.timeout=%d", 1+r.IntN(4)),
+		"app.shutdown_wait_seconds=5", "webhook.retry.first_millis=100", "webhook.callbackTimeoutSeconds.min=1", fmt.Sprintf("spoke.write.timeout=%d", 1+r.IntN(4)),
 	}
 	if c.majority {
 		c.set = append(c.set, "spoke.quorum=majority")
@@ -119,15 +139,17 @@ func Play(seed uint64, f Flavor, log *slog.Logger) Played {
 	}
 	w := &world{
 		flavor: f, seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), dice: rand.New(rand.NewPCG(seed, 2)), log: log, wire: memnet.New(), store: local.NewMemory(),
+		start: time.Now(), closed: make(chan struct{}), lost: map[string]bool{},
 	}
 	w.conf = newConfig(w.rng)
 	w.ledger = sim.NewClusterLedger(w.conf.names())
 	w.blobs = mem.New(mem.Options{Fault: w.bucketFault, Complain: func(text string) { w.ledger.Wrong("%s", text) }})
-	w.ledger.Note("seed %d: %+v", seed, w.conf)
+	w.note("seed %d: %+v", seed, w.conf)
 	begin := time.Now()
 	over, goHome := context.WithCancel(context.Background())
 	w.over = over
 	w.rough.Store(true)
+	w.watchCursors()
 	for range w.conf.nodes {
 		w.add()
 	}
@@ -147,7 +169,10 @@ func Play(seed uint64, f Flavor, log *slog.Logger) Played {
 	for _, m := range w.machines {
 		m.stop()
 	}
+	w.consumers.close()
+	close(w.closed)
 	w.lives.Wait()
+	time.Sleep(lastMoments)
 	if w.fine() {
 		w.ledger.Finish()
 	}
@@ -156,6 +181,12 @@ func Play(seed uint64, f Flavor, log *slog.Logger) Played {
 	w.played.Virtual = time.Since(begin)
 	return w.played
 }
+
+// lastMoments are what a request gets that a process was busy with when it died. Whatever runs then, the bubble complains about.
+const lastMoments = 2 * time.Minute
+
+// note puts what happens to the nodes into the history, where the judge shows it whenever it was.
+func (w *world) note(format string, args ...any) { w.ledger.Note("** "+format, args...) }
 
 func (w *world) fine() bool {
 	select {
@@ -224,6 +255,7 @@ func (w *world) begin() {
 		}
 		return ""
 	})
+	w.openHooks(c)
 }
 
 // down says which node that should be up is not.
@@ -246,7 +278,7 @@ func (w *world) live() {
 			w.step()
 			w.played.Faults++
 		}
-		w.pass(time.Duration(w.rng.Int64N(1 + w.rng.Int64N(int64(6*time.Second)))))
+		w.pass(w.conf.stretch * time.Duration(w.rng.Int64N(1+w.rng.Int64N(int64(6*time.Second)))))
 	}
 }
 
@@ -262,11 +294,14 @@ func (w *world) pass(d time.Duration) {
 
 // heal ends all faults.
 func (w *world) heal() {
-	w.ledger.Note("faults end")
+	w.note("faults end")
 	w.mendLines()
-	w.sick.Store(nil)
+	w.cure()
 	w.deaf.Store(0)
 	w.comeBack()
+	for _, h := range w.hooks {
+		h.feel(mood{})
+	}
 	for _, m := range w.machines {
 		m.notice()
 		m.skew.Store(0)
@@ -303,6 +338,70 @@ func (w *world) converge() {
 		return ""
 	})
 	w.everything(c, hub.AllTiers)
+	if w.fine() {
+		w.exam()
+	}
+	w.told(c)
+	if w.conf.long && w.fine() {
+		w.note("until long-term storage is whole")
+		w.pass(8 * time.Minute) // longer than the longest pause between two attempts, and than a round of the verifier
+		w.everything(c, hub.AllTiers)
+		w.archived(c)
+	}
+}
+
+// told demands that callbacks have seen everything.
+func (w *world) told(c *client) {
+	c.move(w.first())
+	keys := map[string][]hub.Key{}
+	for _, name := range w.conf.names() {
+		list, err := w.stableKeys(c, name)
+		if err != nil {
+			return
+		}
+		keys[name] = list
+	}
+	for _, f := range w.followers {
+		f.whole(keys[f.channel])
+	}
+	for _, h := range w.hooks {
+		w.eventually(4*time.Minute, func() string { return h.missing(keys[h.channel]) })
+		w.played.Calls += h.calls
+		w.played.Repeats += h.repeats
+	}
+	for _, f := range w.followers {
+		w.played.Heard += len(f.heard)
+	}
+}
+
+// first is a machine that is there.
+func (w *world) first() *machine {
+	for _, m := range w.machines {
+		if !m.left {
+			return m
+		}
+	}
+	return w.machines[0]
+}
+
+// archived demands that long-term storage holds each item in the layout of its channel.
+func (w *world) archived(c *client) {
+	c.move(w.first())
+	for name, storage := range w.conf.channels {
+		for _, t := range []struct {
+			tier hub.Tier
+			in   bool
+		}{{hub.LongTerm, true}, {hub.LongTermSingle, storage != "BATCH"}, {hub.LongTermBatch, storage != "SINGLE"}} {
+			if !t.in {
+				continue
+			}
+			for _, bodies := range []bool{false, true} {
+				if _, err := c.ask(sim.Ask{Channel: name, Kind: sim.Earliest, N: 10_000, Bodies: bodies, Tier: t.tier}); err != nil {
+					w.ledger.Wrong("%v of %s cannot be read: %v", t.tier, name, err)
+				}
+			}
+		}
+	}
 }
 
 // everything asks every node for everything, in several ways.

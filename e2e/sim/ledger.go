@@ -159,7 +159,7 @@ func (l *Ledger) fail(f *fact, format string, args ...any) {
 		}
 	}
 	l.history.add("BROKEN: %s", text)
-	l.wrong = text + "\n" + l.history.dump(400, append(words, "life begins", "trouble:", "no more:", "dead:", "it is stopped", "does not start", "seed ")...)
+	l.wrong = text + "\n" + l.history.dump(400, append(words, "life begins", "trouble:", "no more:", "dead:", "it is stopped", "does not start", "seed ", "** ")...)
 	close(l.broken)
 }
 

@@ -116,14 +116,22 @@ func (c *Coordinator) take(name string, w *waiter, fence uint64) (coord.Lease, e
 }
 
 // Steal takes a lease away without a word to its holder, as if that were a process that sleeps while its session ends: it goes on believing until it
-// is told by a fence. It is for tests.
-func (s *Store) Steal(name string) {
+// is told by a fence, or by tell, as by its own clock. It is for tests.
+func (s *Store) Steal(name string) (tell func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if h := s.leases[name]; h != nil && h.held != nil {
-		delete(h.held.owner.leases, h.held)
-		h.held = nil
-		s.advance(name, h)
+	h := s.leases[name]
+	if h == nil || h.held == nil {
+		return func() {}
+	}
+	l := h.held
+	delete(l.owner.leases, l)
+	h.held = nil
+	s.advance(name, h)
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.freed(l)
 	}
 }
 
