@@ -30,15 +30,14 @@ type Cluster struct {
 }
 
 const (
-	listRegister  = "spoke/list"
-	closedPrefix  = "spoke/closed/"
-	settlePrefix  = "spoke/settle/"
-	memberGroup   = "spoke"
-	learnEvery    = time.Second
-	defaultBeat   = 20 * time.Millisecond
-	callTime      = 10 * time.Second
-	peerPause     = 100 * time.Millisecond // before a peer is connected to again
-	closedKeysMax = 400 << 10              // bytes of the register with the keys of a set
+	listRegister = "spoke/list"
+	closedPrefix = "spoke/closed/"
+	settlePrefix = "spoke/settle/"
+	memberGroup  = "spoke"
+	learnEvery   = time.Second
+	defaultBeat  = 20 * time.Millisecond
+	callTime     = 10 * time.Second
+	peerPause    = 100 * time.Millisecond // before a peer is connected to again
 )
 
 // cluster is what a Node knows of the others. Its fields below mu are guarded by Node.mu.

@@ -2,7 +2,6 @@ package spoke
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"time"
 
@@ -10,6 +9,8 @@ import (
 	spokelog "timehub/spoke/log"
 	"timehub/spoke/roster"
 )
+
+const setChunk = 1000 // records of a set that are stored at once
 
 // finishAll completes the streams that are closed on record and of which everything is here.
 func (c *cluster) finishAll(ctx context.Context) {
@@ -41,12 +42,8 @@ func (c *cluster) finish(ctx context.Context, i roster.Incarnation) error {
 	if err := c.setsStored(ctx, s); err != nil {
 		return err
 	}
-	b, _, err := c.opt.Coordinator.Get(ctx, closedPrefix+i.Stream.String())
+	end, err := c.getEnding(ctx, i.Stream)
 	if err != nil {
-		return err
-	}
-	var end ending
-	if err := json.Unmarshal(b, &end); err != nil {
 		return err
 	}
 	inSet := map[named]bool{}
@@ -154,6 +151,7 @@ func (c *cluster) setsStored(ctx context.Context, s spokelog.Stream) error {
 // that were given up here stay so; final takes them back.
 func (c *cluster) storeSet(ctx context.Context, s spokelog.Stream, keys []named, have map[string][]string, final bool) error {
 	var records []spokelog.Record
+	size := 0
 	for _, k := range keys {
 		key, err := hub.ParseKey(k.Key)
 		if err != nil {
@@ -181,7 +179,18 @@ func (c *cluster) storeSet(ctx context.Context, s spokelog.Stream, keys []named,
 			}
 		}
 		records = append(records, spokelog.Record{Channel: k.Channel, Key: key, Stream: s, Flags: flags, Data: mine.Data})
+		if size += len(mine.Data); size >= frameTarget || len(records) >= setChunk { // what was fetched is kept, or one who has little time begins again for ever
+			if err := c.storeOf(ctx, records); err != nil {
+				return err
+			}
+			records, size = nil, 0
+		}
 	}
+	return c.storeOf(ctx, records)
+}
+
+// storeOf writes records of others, if there are any, and lets the horizon tell who follows their channels.
+func (c *cluster) storeOf(ctx context.Context, records []spokelog.Record) error {
 	if len(records) == 0 {
 		return nil
 	}

@@ -2,7 +2,6 @@ package spoke
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -28,12 +27,6 @@ type held struct {
 	Low   hub.Mark `json:"low"`
 	Keys  []named  `json:"keys"`
 	Given []named  `json:"given"` // names of keys that were given up
-}
-
-// ending is the content of the set of a closed stream, in a register of its own.
-type ending struct {
-	Base hub.Mark `json:"base"`
-	Keys []named  `json:"keys"`
 }
 
 const (
@@ -259,12 +252,9 @@ func (l *leader) write(ctx context.Context) error {
 // record puts base and set on record: the first leader wins.
 func (l *leader) record(ctx context.Context) error {
 	c := l.c
-	text, err := json.Marshal(ending{Base: l.base, Keys: l.set})
+	text, err := c.putEnding(ctx, l.s, ending{Base: l.base, Keys: l.set})
 	if err != nil {
 		return err
-	}
-	if len(text) > closedKeysMax {
-		return hub.E(hub.TooLarge, "%d records were in flight, more than can be put on record: the members have to repair first", len(l.set))
 	}
 	for {
 		b, version, err := c.opt.Coordinator.Get(ctx, listRegister)
@@ -277,6 +267,7 @@ func (l *leader) record(ctx context.Context) error {
 		}
 		next, ok := rec.Close(l.state, roster.Closing{Base: l.base, Count: len(l.set), Digest: digestOf(l.set)})
 		if !ok {
+			c.dropPieces(ctx, l.s, text)
 			if i, _ := rec.Find(l.s); i.Closed != nil {
 				poke(c.nudge)
 				return nil
