@@ -13,6 +13,7 @@ type Me struct {
 	Clock   hub.Mark // the position of its clock
 	Horizon hub.Mark // as applied on its disk
 	Done    bool     // its disk holds every incarnation that it knows, closed and complete
+	Lacks   bool     // its disk was not on the list, and has not yet copied what was pruned from the record (see Prune)
 	Writing bool     // it has an open incarnation, or one that is on its way
 	Epoch   uint64   // the epoch that its disk has synced: a change of that epoch may be answered
 }
@@ -45,7 +46,7 @@ func (r Roster) Answer(me Me) (Roster, bool) {
 // Catch says that a node's disk has everything up to the top of the decided change.
 func (r Roster) Catch(me Me) (Roster, bool) {
 	c := r.Next
-	if c == nil || !c.Decided || slices.Contains(c.Caught, me.Disk) || me.Horizon < c.Top && !me.Done {
+	if c == nil || !c.Decided || slices.Contains(c.Caught, me.Disk) || me.Lacks || me.Horizon < c.Top && !me.Done {
 		return r, false
 	}
 	r = r.clone()

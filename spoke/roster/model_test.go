@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/bits"
 	"math/rand/v2"
+	"strings"
 	"testing"
 
 	"timehub/hub"
@@ -21,16 +22,18 @@ var (
 
 func TestModel(t *testing.T) {
 	for _, force := range []bool{false, true} {
-		var committed, closed, epochs int
+		var sum result
 		for seed := *modelFrom; seed < *modelFrom+*modelSeeds; seed++ {
 			c := of(seed, config{force: force})
 			res := run(c, schedule(seed, c.steps), int(seed))
 			if res.bad != "" {
 				t.Fatalf("seed %d n=%d half=%v force=%v: %s", seed, c.n, c.half, force, res.bad)
 			}
-			committed, closed, epochs = committed+res.done, closed+res.closed, epochs+res.epochs
+			sum = result{"", sum.minted + res.minted, sum.done + res.done, sum.late + res.late, sum.closed + res.closed, sum.forced + res.forced,
+				sum.pruned + res.pruned, sum.epochs + res.epochs}
 		}
-		t.Logf("%d seeds (forced closings: %v): %d keys committed, %d incarnations closed, %d epochs", *modelSeeds, force, committed, closed, epochs)
+		t.Logf("%d seeds: %d keys committed, %d late, %d incarnations closed, %d of them by force, %d pruned, %d epochs", *modelSeeds, sum.done, sum.late, sum.closed,
+			sum.forced, sum.pruned, sum.epochs)
 	}
 }
 
@@ -41,7 +44,7 @@ func TestMutants(t *testing.T) {
 		t.Run(bug, func(t *testing.T) {
 			t.Parallel()
 			for seed := max(1, from); seed < from+500; seed++ {
-				c := of(seed, config{bug: bug})
+				c := of(seed, config{bug: bug, force: strings.HasPrefix(bug, "late-")})
 				if res := run(c, schedule(seed, c.steps), int(seed)); res.bad != "" {
 					t.Logf("seed %d: %s", seed, res.bad)
 					return
@@ -59,6 +62,7 @@ var mutants = map[string]uint64{
 	"set-without-what-is-below": 430, "leaver-reads-on": 1776480, "low-runs-out-of-guard": 6150, "refusal-not-told": 1, "reads-without-session": 17500,
 	"horizon-ignores-silent": 1, "low-dropped-unsettled": 1, "settle-with-too-few": 1, "settle-not-written": 1150, "union-keeps-given-up": 1,
 	"stale-leader-overwrites": 1, "fence-forgotten": 65250, "fence-lets-group-through": 300, "returner-keeps-unsettled": 1, "mints-before-acknowledged": 1,
+	"prune-what-i-have": 1, "no-rest": 1, "rest-not-waited-for": 1, "late-not-copied": 1, "late-not-flagged": 1, "late-given-up": 1,
 	"given-up-not-named": 1, "commit-after-giving-up": 1, "mint-below-low": 1, "bound": 1, "ack-before-sync": 150, "low-before-sync": 1, "repair-skips": 1,
 }
 
@@ -142,6 +146,8 @@ type disk struct {
 	decided   bool
 	bound     int64
 	late      set
+	rest      bool // it has to copy what is not in any stream on record
+	read      bool // it has read a list
 	lost      bool
 	fresh     bool // has not started an incarnation: answers nothing
 }
@@ -196,6 +202,7 @@ type world struct {
 	keyStream    []int
 	rec          Roster
 	ends         [maxStreams]set // what the sets on record hold
+	bases        [maxStreams]int64
 	coordUp      bool
 	coordCut     set
 	session      set
@@ -204,6 +211,9 @@ type world struct {
 	down         [maxNodes]set // down[a] has b: a cannot reach b
 	wire         [maxNodes][maxNodes][]message
 	incarnations int
+	ended        int // streams closed
+	forced       int // of them by too few
+	pruned       int
 
 	// the oracle
 	committed, finalGiven, late set
@@ -242,7 +252,7 @@ func (w *world) upTo(keys set, t int64) set {
 }
 
 func newWorld(cfg config) *world {
-	w := &world{cfg: cfg, now: 10, coordUp: true, rec: New(cfg.rule())}
+	w := &world{cfg: cfg, now: 10, coordUp: true, rec: New(cfg.rule()), incarnations: 1}
 	for i := range maxNodes {
 		w.nodes = append(w.nodes, &node{id: i, stream: -1, pending: -1})
 	}
@@ -262,7 +272,7 @@ func newWorld(cfg config) *world {
 	}
 	for i := range cfg.n {
 		d := w.nodes[i].d
-		d.fresh = false
+		d.fresh, d.read = false, true
 		d.known, d.list = w.listed(), w.list()
 	}
 	return w
@@ -373,7 +383,7 @@ func (w *world) view(n *node) Roster {
 
 func (w *world) me(n *node) Me {
 	return Me{
-		Node: nodeName(n.id), Disk: diskName(n.d.id), Clock: hub.Mark(n.clock), Horizon: hub.Mark(w.horizon(n)), Done: n.d.known == n.d.complete,
+		Node: nodeName(n.id), Disk: diskName(n.d.id), Clock: hub.Mark(n.clock), Horizon: hub.Mark(w.horizon(n)), Done: n.d.known&^n.d.complete == 0, Lacks: n.d.rest && !w.is("rest-not-waited-for"),
 		Writing: n.stream >= 0 || n.pending >= 0, Epoch: uint64(n.d.epoch),
 	}
 }
@@ -470,6 +480,9 @@ func (w *world) horizon(n *node) int64 {
 		}
 		h = min(h, l)
 	}
+	if n.d.rest && !w.is("rest-not-waited-for") {
+		h = 0
+	}
 	if h == none {
 		return n.lastH
 	}
@@ -480,8 +493,11 @@ func (w *world) horizon(n *node) int64 {
 // stable is the stable answer of n: every item up to its horizon.
 func (w *world) stable(n *node) (int64, set) {
 	h := w.horizon(n)
-	return h, w.upTo(n.d.has&^n.d.gave&^n.d.late, h)
+	return h, w.upTo(n.d.shows(), h)
 }
+
+// shows is what people see of a disk: what is late outweighs its name.
+func (d *disk) shows() set { return d.has &^ (d.gave &^ d.late) }
 
 func (w *world) mint(n *node) {
 	if !n.up || n.stream < 0 || len(w.keyTime) >= maxKeys || !w.inGuard(n) || has(w.leaving(), n.id) {
@@ -524,7 +540,7 @@ func (w *world) giveUp(n *node, pick int) {
 	case "given-up-without-quorum": // as the text had it
 		n.done |= bit(k)
 	}
-	n.written = append(n.written, entry{k, true})
+	n.written = append(n.written, entry{key: k, give: true})
 }
 
 func (w *world) send(n *node, to int) {
@@ -708,6 +724,21 @@ func (w *world) repair(p, q *node) {
 	if p == q || p.d == nil || q.d == nil || !w.call(p.id, q.id) || q.d.epoch > p.d.epoch && !w.is("unknown-epoch-repaired") {
 		return
 	}
+	if p.d.rest && !q.d.rest && has(q.d.list, q.d.id) && (has(p.d.list, p.d.id) || has(p.d.next, p.d.id)) {
+		listed := w.listed()
+		for s := range w.streams {
+			if !has(listed&p.d.known, s) {
+				keys := w.streams[s].keys
+				theirs := q.d.shows() & keys
+				p.d.gave = p.d.gave&^theirs | p.d.has&keys&^theirs
+				p.d.has |= theirs
+				p.d.late |= q.d.late & keys
+			}
+		}
+		p.d.rest = false
+		w.note("node %d has the rest, from node %d", p.id, q.id)
+		p.d.known &= listed
+	}
 	for k := p.d.known & q.d.known &^ p.d.complete; k != 0; k &= k - 1 {
 		s := bits.TrailingZeros64(k)
 		keys := w.streams[s].keys
@@ -719,13 +750,12 @@ func (w *world) repair(p, q *node) {
 			low, pos = w.ownLow(q), q.synced
 		}
 		if has(p.d.closed, s) {
-			if has(q.d.complete, s) {
-				w.adopt(p, s, q.d.has&keys&^q.d.gave)
-				continue
-			}
 			p.d.has |= q.d.has & w.ends[s]
 		}
-		if low > p.d.low[s] && !has(q.d.complete, s) {
+		if has(q.d.complete, s) {
+			low = max(low, w.bases[s])
+		}
+		if low > p.d.low[s] {
 			p.drop(s)
 			if !w.is("repair-skips") {
 				p.d.has |= q.d.has & keys
@@ -736,8 +766,10 @@ func (w *world) repair(p, q *node) {
 		}
 		w.finish(p, s)
 	}
-	p.d.late |= q.d.late
-	p.d.has |= q.d.has & q.d.late
+	if !w.is("late-not-copied") {
+		p.d.late |= q.d.late
+		p.d.has |= q.d.has & q.d.late
+	}
 }
 
 // drop forgets unsynced frames of a stream.
@@ -848,6 +880,10 @@ func (w *world) record(t *task, n *node) bool {
 	if !w.coord(n) {
 		return false
 	}
+	if !has(w.listed(), t.stream) {
+		t.over = true
+		return true
+	}
 	if w.closed(t.stream) != nil && !w.is("stale-leader-overwrites") {
 		t.over = true
 		return true
@@ -870,7 +906,11 @@ func (w *world) record(t *task, n *node) bool {
 	if ok {
 		w.note("stream %d is closed: base %d set %b", t.stream, t.base, t.set)
 		w.rec.Streams = after.Streams
-		w.ends[t.stream] = t.set
+		w.ended++
+		if t.forced {
+			w.forced++
+		}
+		w.ends[t.stream], w.bases[t.stream] = t.set, t.base
 		t.over = true
 	}
 	return ok
@@ -881,28 +921,37 @@ func (w *world) finish(p *node, s int) {
 	if !has(p.d.closed, s) || has(p.d.complete, s) {
 		return
 	}
-	base, end := int64(w.closed(s).Base), w.ends[s]
+	if w.closed(s) == nil {
+		return
+	}
+	base, end := w.bases[s], w.ends[s]
 	if keys := w.streams[s].keys; p.d.low[s] >= base && end&^p.d.has == 0 {
 		w.adopt(p, s, w.upTo(keys&p.d.has&^p.d.gave&^p.d.late, base)|end)
 	}
 }
 
-// adopt makes final the content of a closed stream; what is not in it is given up, by everyone.
+// adopt makes final the content of a closed stream; what is not in it is given up, by everyone. After a forced closing it is late instead, and
+// the others copy it.
 func (w *world) adopt(p *node, s int, content set) {
 	keys := w.streams[s].keys
 	mine := p.d.has & keys &^ p.d.gave
-	extra := mine &^ content
-	p.d.complete |= bit(s)
-	if w.cfg.force {
+	extra := mine &^ content &^ w.upTo(keys, w.bases[s])
+	if w.closed(s).Forced && !w.is("late-given-up") {
+		p.d.complete |= bit(s)
 		p.d.late |= extra | w.upTo(content&^mine, p.d.low[s]) | content&p.d.gave
+		if w.is("late-not-flagged") {
+			p.d.late &^= extra
+		}
 		p.d.has |= content
 		p.d.gave &^= content
 		return
 	}
+	p.d.complete |= bit(s)
 	own := w.streams[s].node == p.id
 	if own && w.is("returner-keeps-unsettled") || !own && w.is("only-the-returner-gives-up") { // the latter: as the text had it
 		content |= extra
 	}
+	content |= keys & p.d.late & p.d.has
 	p.d.has = p.d.has&^keys | content
 	p.d.gave = p.d.gave&^keys | keys&^content
 }
@@ -916,16 +965,29 @@ func (w *world) learn(n *node) {
 	w.seen |= bit(n.id)
 	h := w.horizon(n)
 	listed := w.listed()
+	off := w.list() != 0 && !has(w.list()|w.coming(), d.id)
+	if off && !w.rec.Left(nodeName(n.id)) && !w.is("no-rest") {
+		if !d.rest {
+			w.note("node %d has to copy the rest", n.id)
+		}
+		d.rest = true
+	}
+	if d.rest || off { // what is pruned may hold more, or less, than is here: the rest will tell
+		d.known &= listed | ^d.complete
+	} else {
+		d.known &= listed
+	}
 	for k := listed &^ d.known; k != 0; k &= k - 1 {
 		s := bits.TrailingZeros64(k)
-		if d.known != 0 {
+		if d.read {
 			d.low[s] = min(h, n.clock) // nothing of s can lie at or below it
 		}
-		if c := w.rec.Next; c != nil && c.Stream != nil && w.index(*c.Stream) == s && !c.Decided && d.known != 0 {
+		if c := w.rec.Next; c != nil && c.Stream != nil && w.index(*c.Stream) == s && !c.Decided && d.read {
 			d.low[s] = n.clock
 		}
 	}
 	d.known |= listed
+	d.read = true
 	d.epoch, d.list, d.next, d.decided = int(w.rec.Epoch), w.list(), 0, false
 	if c := w.rec.Next; c != nil {
 		d.epoch, d.next = int(c.Epoch), disksOf(c.Disks)
@@ -947,9 +1009,27 @@ func (w *world) learn(n *node) {
 			d.complete |= bit(s)
 		}
 	}
+	w.prune(n)
 	w.propose(n)
 	if w.rec.Next == nil && n.pending < 0 && n.stream < 0 && w.rec.Left(nodeName(n.id)) {
 		n.out = true
+	}
+}
+
+// prune forgets streams that everybody has told this node to be complete.
+func (w *world) prune(n *node) {
+	after, gone := w.rec.Prune(func(disk string, s Stream) bool {
+		d := w.disks[number(disk)]
+		m := w.nodes[d.node]
+		if w.is("prune-what-i-have") {
+			m, d = n, n.d
+		}
+		return m.d == d && w.call(n.id, m.id) && !d.rest && has(d.complete, w.index(s))
+	})
+	if len(gone) > 0 {
+		w.rec = after
+		w.pruned += len(gone)
+		w.note("node %d prunes %v", n.id, gone)
 	}
 }
 
@@ -1041,7 +1121,7 @@ func (w *world) differ(keys set, format string, args ...any) {
 // check asks every live node for its stable answer, without moving its clock.
 func (w *world) check() {
 	for _, n := range w.nodes {
-		if !n.up || n.out || n.d.known == 0 {
+		if !n.up || n.out || !n.d.read {
 			continue
 		}
 		h, a := w.stable(n)
@@ -1214,7 +1294,8 @@ type action struct{ op, a, b, c uint8 }
 type result struct {
 	bad                string
 	minted, done, late int
-	closed             int
+	closed, forced     int
+	pruned             int
 	epochs             int
 }
 
@@ -1445,13 +1526,7 @@ func run(cfg config, plan []action, dead int) (res result) {
 	if w.bad == "" {
 		w.heal(dead)
 	}
-	closed := 0
-	for _, i := range w.rec.Streams {
-		if i.Closed != nil {
-			closed++
-		}
-	}
-	return result{w.bad, len(w.keyTime), bits.OnesCount64(w.committed), bits.OnesCount64(w.late), closed, int(w.rec.Epoch)}
+	return result{w.bad, len(w.keyTime), bits.OnesCount64(w.committed), bits.OnesCount64(w.late), w.ended, w.forced, w.pruned, int(w.rec.Epoch)}
 }
 
 // of derives the cluster from the seed: n = 1..5, both modes.
