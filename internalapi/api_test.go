@@ -309,9 +309,16 @@ func (f *fakeCluster) Return(_ context.Context, node string) error {
 	return nil
 }
 
-func (f *fakeCluster) CloseOpen(_ context.Context, what string) error {
+func (f *fakeCluster) CloseOpen(_ context.Context, what string, force bool) error {
+	if force {
+		what += " by force"
+	}
 	f.calls = append(f.calls, "close "+what)
 	return nil
+}
+
+func (f *fakeCluster) LateItems(_ context.Context, from int64, limit int) (items any, count int, next int64, err error) {
+	return []int64{from, int64(limit)}, 9, 70, nil
 }
 
 func TestCluster(t *testing.T) {
@@ -344,13 +351,18 @@ func TestCluster(t *testing.T) {
 		t.Fatal(err, body)
 	}
 	want := decommissioned{[]serverName{{"c:1"}}, []serverName{{"d:1"}}}
+	for _, c := range []struct{ query, want string }{{"", `"items":[0,1000]`}, {"?from=5&limit=99999", `"items":[5,10000]`}, {"?from=x", "from is"}, {"?limit=-1", "limit is"}} {
+		if _, body, _ := b.call(t, "GET", "/internal/cluster/late"+c.query, ""); !strings.Contains(strings.NewReplacer(" ", "", "\n", "").Replace(body), strings.ReplaceAll(c.want, " ", "")) {
+			t.Errorf("late items %s: %s", c.query, body)
+		}
+	}
 	if !slices.Equal(d.SpokeCluster, []serverName{{"a:1"}, {"b:1"}}) || cmp.Diff(want, d.Decommissioned) != "" || cmp.Diff(d.clusterText, d.Object) != "" || d.Detail["epoch"] != 7 {
 		t.Errorf("/internal/cluster: %s", body)
 	}
 	if len(d.Links) != 3 || d.Links["recommission d:1"].Href != "http://localhost:8080/internal/cluster/recommission/d:1" {
 		t.Errorf("links of /internal/cluster: %v", d.Links)
 	}
-	for path, want := range map[string]int{"decommission": 200, "decommission?node=a:1": 200, "recommission/d:1": 202, "recommission/x:1": 500, "close/1.2": 200} {
+	for path, want := range map[string]int{"decommission": 200, "decommission?node=a:1": 200, "recommission/d:1": 202, "recommission/x:1": 500, "close/1.2": 200, "close/a:1?force=true": 200, "close/a:1?force=x": 400} {
 		if status, _, _ := b.call(t, "POST", "/internal/cluster/"+path, ""); status != 403 {
 			t.Errorf("%s is open to everybody: %d", path, status)
 		}
@@ -359,7 +371,7 @@ func TestCluster(t *testing.T) {
 		}
 	}
 	slices.Sort(f.calls)
-	if got := []string{"close 1.2", "leave ", "leave a:1", "return d:1"}; !slices.Equal(f.calls, got) {
+	if got := []string{"close 1.2", "close a:1 by force", "leave ", "leave a:1", "return d:1"}; !slices.Equal(f.calls, got) {
 		t.Errorf("calls: %q", f.calls)
 	}
 	if _, body, _ := b.call(t, "GET", "/internal/deploy", ""); !strings.Contains(body, "node-2:8080") {

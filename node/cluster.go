@@ -101,7 +101,9 @@ func (n *Node) clusterOptions() *spoke.Cluster {
 	if n.cfg.Text("spoke.quorum") == "majority" {
 		rule = roster.Majority
 	}
-	return &spoke.Cluster{Node: n.clusterAddress(), Coordinator: n.parts.coordinator, Rule: rule, Dial: n.peerDial()}
+	return &spoke.Cluster{
+		Node: n.clusterAddress(), Coordinator: n.parts.coordinator, Rule: rule, Dial: n.peerDial(), ForceAfter: n.cfg.Duration("cluster.force_close_seconds"),
+	}
 }
 
 // joinCluster opens the doors for the other nodes and runs Spoke. What comes after it starts when this node is one of them and knows all that it has shown.

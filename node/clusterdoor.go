@@ -37,6 +37,15 @@ func (d clusterDoor) Cluster(ctx context.Context) (internalapi.ClusterState, err
 	return s, nil
 }
 
+// LateItems implements internalapi.Cluster.
+func (d clusterDoor) LateItems(_ context.Context, from int64, limit int) (items any, count int, next int64, err error) {
+	list, count, next, err := d.Late(from, limit)
+	if list == nil {
+		list = []spoke.LateItem{}
+	}
+	return list, count, next, err
+}
+
 // maxPage bounds what another node's page may be.
 const maxPage = 16 << 20
 

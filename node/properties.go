@@ -253,7 +253,7 @@ func clusterProperties() []Property {
 		number("zookeeper.maxRetries", 20, 0, anyNumber, "", "retry").none(ownPauses),
 		number("watchManager.threads", 10, 1, anyNumber, "", "watch callbacks").none(notOurs),
 		text("runSingleZookeeperInternally", "", "anything, such as singleNode: zookeeper.connection alone does not make a cluster, coordination is in process"),
-		number("cluster.force_close_seconds", 0, 0, anyNumber, "seconds", "close the stream of a dead node without a quorum after this; 0: never").none("a stream is closed by a quorum only"),
+		number("cluster.force_close_seconds", 0, 0, anyNumber, "seconds", "with an even number of nodes and spoke.quorum=half: half of them close what the dead ones left open after this; items may then come late; 0: only when told"),
 	}
 }
 

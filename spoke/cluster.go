@@ -14,6 +14,7 @@ import (
 
 	"timehub/hub"
 	"timehub/hub/coord"
+	"timehub/hub/metrics"
 	spokelog "timehub/spoke/log"
 	"timehub/spoke/roster"
 )
@@ -25,6 +26,9 @@ type Cluster struct {
 	Rule        roster.Rule       // spoke.quorum; "": half. The list on record keeps the one with which it was begun
 	Dial        func(ctx context.Context, network, address string) (net.Conn, error)
 	Beat        time.Duration // a stream says something at least this often; 0: 20 ms
+	// ForceAfter (cluster.force_close_seconds): with an even number of nodes and Half, an incarnation that could not be closed for so long is closed by the
+	// half that is left (ENGINE §4); what differs on those who come later is late. 0: only when an operator says so.
+	ForceAfter time.Duration
 
 	given func(channel string, keys []hub.Key) // a test is told which keys are given up; under mu
 }
@@ -79,6 +83,12 @@ type cluster struct {
 	askedClocks bool
 	why         map[string]string // the last stream to a node ended by this; absent while one runs
 	members     roster.Sessions
+
+	late      *lateBook
+	lateItems metrics.Counter
+	lateSeen  map[string]int64 // how far the lists of late items of others were copied, by disk; durable
+	lateTaken map[string]int64 // how far the own one was, by node
+	notes     map[string]noted // of the others, by node
 }
 
 // peerStream is an incarnation on record, as this disk has it.
@@ -88,6 +98,7 @@ type peerStream struct {
 	promised    bool     // the refusal is durable
 	kept        hub.Mark // the low of a refused stream that is durable
 	complete    bool     // closed, and all of it is here: its low is dropped
+	settled     bool     // and that is durable
 	outstanding int      // batches of it that were enqueued and are not synced
 	sets        int      // sets of it that are being stored for somebody who closes it
 	in          *inbound
@@ -109,8 +120,15 @@ func newCluster(n *Node, opt Cluster) (*cluster, error) {
 		loads: map[*cargo]*loading{},
 	}
 	c.saving <- struct{}{}
-	if err := c.load(); err != nil {
+	var err error
+	if c.late, err = openLate(n.opt.Disk); err != nil {
 		return nil, err
+	}
+	_, count := c.late.state()
+	c.lateItems = metrics.OrDiscard(n.opt.Segments.Metrics).Counter(metrics.LateItems, "")
+	c.lateItems.Add(int64(count))
+	if err := c.load(); err != nil {
+		return nil, errors.Join(err, c.late.close())
 	}
 	return c, c.waitForStored(context.Background())
 }

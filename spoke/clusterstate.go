@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"slices"
 
 	"timehub/hub"
@@ -22,6 +23,8 @@ type diskState struct {
 	Complete []roster.Stream `json:"complete"`       // closed streams of which all is here
 	Fresh    bool            `json:"fresh"`          // the disk has never written
 	Lows     []streamLow     `json:"lows,omitempty"` // of refused streams: whoever closes one relies on what a disk said
+	// How far the lists of late items of other disks were copied, by disk.
+	LateSeen map[string]int64 `json:"lateSeen,omitempty"`
 }
 
 // streamLow is how far a disk has a stream.
@@ -44,10 +47,14 @@ func (c *cluster) load() error {
 		return hub.E(hub.Invalid, "%s does not hold what this hub knows of the others (version %d): restore it, or start with an empty data directory",
 			c.n.opt.Disk.Path(stateFile), s.Version)
 	}
-	c.rec, c.known, c.fresh, c.floor = s.List, true, s.Fresh, c.n.minter.Last()
+	c.rec, c.known, c.fresh, c.floor, c.lateSeen = s.List, true, s.Fresh, c.n.minter.Last(), s.LateSeen
 	for _, i := range s.List.Streams {
 		refused := slices.Contains(s.Refused, i.Stream)
-		c.streams[streamOf(i.Stream)] = &peerStream{refused: refused, promised: refused, complete: slices.Contains(s.Complete, i.Stream)}
+		c.streams[streamOf(i.Stream)] = &peerStream{refused: refused, promised: refused}
+		if slices.Contains(s.Complete, i.Stream) {
+			st := c.streams[streamOf(i.Stream)]
+			st.complete, st.settled = true, true
+		}
 	}
 	for _, l := range s.Lows {
 		if st := c.streams[streamOf(l.Stream)]; st != nil {
@@ -72,12 +79,13 @@ func (c *cluster) save(ctx context.Context, list *roster.Roster, done func()) er
 	}
 	defer func() { c.saving <- struct{}{} }()
 	c.n.mu.Lock()
-	s := diskState{Version: 1, List: c.rec, Fresh: c.fresh}
+	s := diskState{Version: 1, List: c.rec, Fresh: c.fresh, LateSeen: maps.Clone(c.lateSeen)}
 	if list != nil {
 		s.List = *list
 	}
 	var promised []*peerStream
 	var lows []hub.Mark // of these
+	var complete []*peerStream
 	for id, st := range c.streams {
 		if st.refused {
 			s.Refused = append(s.Refused, recordOf(id))
@@ -89,6 +97,7 @@ func (c *cluster) save(ctx context.Context, list *roster.Roster, done func()) er
 		}
 		if st.complete {
 			s.Complete = append(s.Complete, recordOf(id))
+			complete = append(complete, st)
 		}
 	}
 	c.n.mu.Unlock()
@@ -112,6 +121,9 @@ func (c *cluster) save(ctx context.Context, list *roster.Roster, done func()) er
 	defer c.n.mu.Unlock()
 	for i, st := range promised {
 		st.promised, st.kept = true, lows[i]
+	}
+	for _, st := range complete {
+		st.settled = true
 	}
 	if done != nil {
 		done()

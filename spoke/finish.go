@@ -46,9 +46,11 @@ func (c *cluster) finish(ctx context.Context, i roster.Incarnation) error {
 	if err != nil {
 		return err
 	}
-	inSet := map[named]bool{}
-	for _, k := range end.Keys {
-		inSet[k] = true
+	if i.Closed.Forced {
+		if err := c.finishForced(ctx, i, end, low); err != nil {
+			return err
+		}
+		return c.completed(ctx, s)
 	}
 	if err := c.storeSet(ctx, s, end.Keys, nil, true); err != nil {
 		return err
@@ -56,6 +58,10 @@ func (c *cluster) finish(ctx context.Context, i roster.Incarnation) error {
 	h, err := c.holds(ctx, s, end.Base)
 	if err != nil {
 		return err
+	}
+	inSet := map[named]bool{}
+	for _, k := range end.Keys {
+		inSet[k] = true
 	}
 	given := map[named]bool{}
 	for _, k := range h.Given {
@@ -78,12 +84,18 @@ func (c *cluster) finish(ctx context.Context, i roster.Incarnation) error {
 		}
 		c.n.log.Warn("records that were never acknowledged are given up", "stream", i.Stream, "records", len(names))
 	}
+	return c.completed(ctx, s)
+}
+
+// completed drops the low of a stream of which everything is here.
+func (c *cluster) completed(ctx context.Context, s spokelog.Stream) error {
 	c.n.mu.Lock()
-	if st := c.streams[s]; st != nil {
+	st := c.streams[s]
+	if st != nil {
 		st.complete = true
 	}
 	c.n.mu.Unlock()
-	err = c.save(ctx, nil, nil)
+	err := c.save(ctx, nil, nil)
 	c.moved()
 	poke(c.nudge)
 	return err

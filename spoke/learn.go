@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"timehub/hub"
+	"timehub/hub/coord"
 	spokelog "timehub/spoke/log"
 	"timehub/spoke/roster"
 )
@@ -158,19 +159,11 @@ func (c *cluster) join(ctx context.Context, rec roster.Roster) error {
 	if err != nil {
 		return err
 	}
-	sessions, present, there := roster.Sessions{c.opt.Node: true}, map[string]roster.Stream{c.opt.Node: mine.Stream}, false
-	for _, m := range list {
-		if m.Name == c.opt.Node {
-			there = string(m.Value) == string(text)
-			continue
-		}
-		var other member
-		if err := json.Unmarshal(m.Value, &other); err != nil {
-			return fmt.Errorf("read the session of %s: %w", m.Name, err)
-		}
-		sessions[m.Name], present[m.Name] = true, other.Stream
+	sessions, present, err := c.sessionsOf(list, mine.Stream)
+	if err != nil {
+		return err
 	}
-	if !there {
+	if !slices.ContainsFunc(list, func(m coord.Member) bool { return m.Name == c.opt.Node && string(m.Value) == string(text) }) {
 		if err := c.opt.Coordinator.Join(ctx, memberGroup, c.opt.Node, text); err != nil {
 			return err
 		}
@@ -179,6 +172,22 @@ func (c *cluster) join(ctx context.Context, rec roster.Roster) error {
 	c.members, c.present = sessions, present
 	c.n.mu.Unlock()
 	return nil
+}
+
+// sessionsOf reads who has a session, and which stream it names; for this node, that is what it will name.
+func (c *cluster) sessionsOf(list []coord.Member, mine roster.Stream) (roster.Sessions, map[string]roster.Stream, error) {
+	sessions, present := roster.Sessions{c.opt.Node: true}, map[string]roster.Stream{c.opt.Node: mine}
+	for _, m := range list {
+		var other member
+		if m.Name == c.opt.Node {
+			continue
+		}
+		if err := json.Unmarshal(m.Value, &other); err != nil {
+			return nil, nil, fmt.Errorf("read the session of %s: %w", m.Name, err)
+		}
+		sessions[m.Name], present[m.Name] = true, other.Stream
+	}
+	return sessions, present, nil
 }
 
 // ownRecord is the incarnation that this process writes or waits for; zero if there is none on the list. Under mu.
@@ -289,13 +298,19 @@ func (c *cluster) steps(ctx context.Context, rec roster.Roster, clock hub.Mark) 
 		Node: c.opt.Node, Disk: n.identity.ID, Clock: clock, Horizon: h, Done: done, Writing: c.open || own != roster.Stream{}, Epoch: rec.Epoch,
 	}
 	sessions := c.members
+	owes := rec.Next != nil && rec.Next.Stream == nil && slices.Contains(rec.Leaving, c.opt.Node) && !c.handedOver(rec.Next.Disks)
 	n.mu.Unlock()
 	if rec.Next != nil {
 		me.Epoch = rec.Next.Epoch
 	}
 	next, changed := rec, false
 	for _, step := range []func(roster.Roster) (roster.Roster, bool){
-		func(r roster.Roster) (roster.Roster, bool) { return r.Answer(me) },
+		func(r roster.Roster) (roster.Roster, bool) {
+			if owes {
+				return r, false
+			}
+			return r.Answer(me)
+		},
 		func(r roster.Roster) (roster.Roster, bool) { return r.Catch(me) },
 		func(r roster.Roster) (roster.Roster, bool) { return r.Advance(sessions) },
 		func(r roster.Roster) (roster.Roster, bool) { return r.Withdraw(sessions) },
@@ -352,6 +367,10 @@ func (c *cluster) begin(ctx context.Context) error {
 	i, listed := c.rec.Find(own)
 	wait := c.rec.Next != nil && c.rec.Next.Stream != nil && *c.rec.Next.Stream == own && !c.rec.Next.Decided
 	ready := listed && !c.open && !wait
+	rec := c.rec
+	if rec.Next != nil {
+		rec.Disks = rec.Next.Disks
+	}
 	n.mu.Unlock()
 	if !ready {
 		return nil
@@ -371,6 +390,10 @@ func (c *cluster) begin(ctx context.Context) error {
 	}
 	n.mu.Unlock()
 	n.log.Info("this node writes", "stream", own, "epoch", c.rec.Epoch)
+	if rec.Forcible() == nil {
+		n.log.Warn("the number of nodes is even and spoke.quorum=half: when half of them are gone, writes go on, and stable answers, callbacks and archiving wait until "+
+			"one is back or an operator forces a closing (hub node close --force); spoke.quorum=majority, or one node more, would not", "nodes", len(rec.Disks))
+	}
 	if fresh {
 		return c.save(ctx, nil, nil)
 	}

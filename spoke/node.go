@@ -95,6 +95,9 @@ func Open(ctx context.Context, opt Options) (*Node, spokelog.Recovered, error) {
 	n.bound = b
 	seg := opt.Segments
 	seg.Disk, seg.Clock, seg.Log, seg.Lows, seg.Archived = opt.Disk, opt.Clock, opt.Log, n.lows, opt.Archived
+	if opt.Cluster != nil {
+		seg.MayRemove = func(ctx context.Context) error { return n.cluster.mayRemove(ctx) }
+	}
 	n.minter = hub.NewMinter(opt.Clock, at, n.identity.Ordinal, opt.Random)
 	store, found, err := spokelog.Open(ctx, seg)
 	if err != nil {
@@ -151,7 +154,13 @@ func (n *Node) Run(ctx context.Context) error {
 }
 
 // Close closes the files. Run must have returned.
-func (n *Node) Close() error { return errors.Join(n.store.Close(), n.bound.file.Close()) }
+func (n *Node) Close() error {
+	err := errors.Join(n.store.Close(), n.bound.file.Close())
+	if n.cluster != nil {
+		err = errors.Join(err, n.cluster.late.close())
+	}
+	return err
+}
 
 // keepAhead raises the bound ahead of need, so that a write on a busy node does not wait for it.
 func (n *Node) keepAhead(ctx context.Context) error {

@@ -37,6 +37,7 @@ type DiskView struct {
 	Whole   bool   `json:"whole"`           // it gives stable answers, and holds every closed incarnation
 	Skew    int64  `json:"skew"`            // of its clock against the asked one, in ms, as far as a question shows it
 	Lag     int64  `json:"lag"`             // ms from the clock of the asked node back to the horizon of the disk
+	Late    int    `json:"late"`            // items that it knows to be late: see Node.Late
 	Epoch   uint64 `json:"epoch"`           // that it knows
 	Error   string `json:"error,omitempty"` // why it does not answer
 }
@@ -123,7 +124,7 @@ func (c *cluster) look(ctx context.Context, d *DiskView, wall int64) {
 	case state.Disk != d.ID:
 		d.Error = "it runs on another disk now"
 	default:
-		d.Answers, d.Whole, d.Epoch = true, state.Whole, state.Epoch
+		d.Answers, d.Whole, d.Epoch, d.Late = true, state.Whole, state.Epoch, state.Late
 		d.Skew = state.Clock - wall - time.Since(began).Milliseconds()/2
 		d.Lag = wall - state.Horizon.Millis()
 	}
@@ -172,12 +173,22 @@ func (n *Node) Return(ctx context.Context, node string) error {
 }
 
 // CloseOpen closes what a node (host:port), or an incarnation (ordinal.number), has left open, at once and not when somebody comes to it; it returns when
-// that is on record. Conflict: its owner lives and has a session, or nothing of it is open. Unavailable: too few members answer. It does nothing that
-// the members would not do by themselves; a closing with fewer members than ENGINE §4 asks for is not made.
-func (n *Node) CloseOpen(ctx context.Context, what string) error {
+// that is on record. Conflict: its owner lives and has a session, or nothing of it is open. Unavailable: too few members answer.
+//
+// With an even number of nodes and Half, force closes it with n−W members (ENGINE §4) when no more answer; otherwise it is a Conflict. What a member has
+// then that comes later, and what it goes on to acknowledge if it lives and is only cut off, is late: see Late.
+func (n *Node) CloseOpen(ctx context.Context, what string, force bool) error {
 	c := n.cluster
 	if c == nil {
 		return hub.E(hub.Conflict, "this hub is alone: nothing of others is open")
+	}
+	if force {
+		n.mu.Lock()
+		err := c.rec.Forcible()
+		n.mu.Unlock()
+		if err != nil {
+			return err
+		}
 	}
 	found := false
 	for _, s := range c.closable() {
@@ -188,7 +199,7 @@ func (n *Node) CloseOpen(ctx context.Context, what string) error {
 			continue
 		}
 		found = true
-		if err := c.settle(ctx, s); err != nil {
+		if err := c.settle(ctx, s, force); err != nil {
 			return hub.E(hub.Unavailable, "the incarnation %s cannot be closed now: %v", s, err).Because(err)
 		}
 	}

@@ -128,7 +128,7 @@ func TestLastNodesStay(t *testing.T) {
 	if err := w.nodes[0].Leave(t.Context(), ""); !hub.Is(err, hub.Conflict) {
 		t.Errorf("the last one who holds everything leaves: %v", err)
 	}
-	if err := w.nodes[0].CloseOpen(t.Context(), w.nodes[0].address); !hub.Is(err, hub.Conflict) {
+	if err := w.nodes[0].CloseOpen(t.Context(), w.nodes[0].address, false); !hub.Is(err, hub.Conflict) {
 		t.Errorf("what a living node writes is closed: %v", err)
 	}
 }

@@ -42,6 +42,7 @@ type peerState struct {
 	Whole   bool     `json:"whole"`
 	// Floor is that of its log.
 	Floor frame.Floor `json:"floor"`
+	Late  int         `json:"late"` // items that are known to be late
 }
 
 // refusal answers the one who closes a stream.
@@ -101,6 +102,7 @@ func (n *Node) Add(rt *web.Router) {
 	rt.Handle(http.MethodGet, readPath, c.serveRead)
 	rt.Handle(http.MethodGet, keysPath, c.serveKeys)
 	rt.Handle(http.MethodGet, clockPath, c.serveClock)
+	rt.Handle(http.MethodGet, latePath, c.serveLate)
 }
 
 func streamIn(r *http.Request) (spokelog.Stream, error) {
@@ -133,6 +135,7 @@ func (c *cluster) state() peerState {
 	p := peerState{Node: c.opt.Node, Disk: n.identity.ID, Epoch: c.epoch(), Lows: map[string]hub.Mark{}, Clock: n.minter.Wall()}
 	p.Horizon, p.Whole = c.horizon()
 	p.Floor = floorOf(n.store.Floor())
+	_, p.Late = c.late.state()
 	for id, s := range c.streams {
 		low := s.low
 		if i, ok := c.rec.Find(recordOf(id)); ok && i.Closed != nil && !s.complete {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -37,6 +38,7 @@ const (
 
 // keepWorking settles what may be closed, and completes what is.
 func (c *cluster) keepWorking(ctx context.Context) error {
+	open := map[roster.Stream]time.Time{} // since when a stream might be closed
 	for {
 		timer := time.NewTimer(learnEvery)
 		select {
@@ -48,13 +50,33 @@ func (c *cluster) keepWorking(ctx context.Context) error {
 		}
 		timer.Stop()
 		c.repair(ctx)
+		c.copyLate(ctx)
 		c.finishAll(ctx)
-		for _, s := range c.closable() {
-			if err := c.settle(ctx, s); err != nil && ctx.Err() == nil {
+		closable := c.closable()
+		for s := range open {
+			if !slices.Contains(closable, s) {
+				delete(open, s)
+			}
+		}
+		for _, s := range closable {
+			if _, known := open[s]; !known {
+				open[s] = time.Now()
+			}
+			if err := c.settle(ctx, s, c.overdue(open[s])); err != nil && ctx.Err() == nil {
 				c.n.log.Warn("an incarnation could not be closed; trying again", "stream", s, "err", err)
 			}
 		}
 	}
+}
+
+// overdue reports whether a stream that might have been closed since then is to be closed by force.
+func (c *cluster) overdue(since time.Time) bool {
+	if c.opt.ForceAfter <= 0 || time.Since(since) < c.opt.ForceAfter {
+		return false
+	}
+	c.n.mu.Lock()
+	defer c.n.mu.Unlock()
+	return c.rec.Forcible() == nil
 }
 
 // closable lists the streams that anybody may close.
@@ -72,8 +94,29 @@ func (c *cluster) closable() (list []roster.Stream) {
 	return list
 }
 
-// settle closes one stream, unless somebody else is at it.
-func (c *cluster) settle(ctx context.Context, s roster.Stream) error {
+// closableNow looks anew at the list and at the sessions: those that were read last may be from before a pause, and a stream whose owner has come back need not end.
+func (c *cluster) closableNow(ctx context.Context, s roster.Stream) (bool, error) {
+	b, _, err := c.opt.Coordinator.Get(ctx, listRegister)
+	if err != nil {
+		return false, err
+	}
+	rec, err := roster.Parse(b)
+	if err != nil {
+		return false, err
+	}
+	list, _, err := c.opt.Coordinator.List(ctx, memberGroup)
+	if err != nil {
+		return false, err
+	}
+	c.n.mu.Lock()
+	mine := c.ownIn(rec)
+	c.n.mu.Unlock()
+	sessions, present, err := c.sessionsOf(list, mine)
+	return err == nil && rec.Closable(s, sessions, func(node string) roster.Stream { return present[node] }), err
+}
+
+// settle closes one stream, unless somebody else is at it. forced: by fewer members than know everything, if no more answer.
+func (c *cluster) settle(ctx context.Context, s roster.Stream, forced bool) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*callTime)
 	defer cancel()
 	lease, err := c.opt.Coordinator.Acquire(ctx, settlePrefix+s.String())
@@ -85,20 +128,11 @@ func (c *cluster) settle(ctx context.Context, s roster.Stream) error {
 		defer cancel()
 		_ = lease.Release(ctx)
 	}()
-	// As it is on record now: who had the lease before may just have closed it.
-	b, _, err := c.opt.Coordinator.Get(ctx, listRegister)
-	if err != nil {
-		return err
-	}
-	rec, err := roster.Parse(b)
-	if err != nil {
-		return err
-	}
-	if i, ok := rec.Find(s); !ok || i.Closed != nil {
+	if may, err := c.closableNow(ctx, s); err != nil || !may {
 		poke(c.nudge)
-		return nil
+		return err
 	}
-	l := &leader{c: c, s: s, answers: map[string]held{}}
+	l := &leader{c: c, s: s, forced: forced, answers: map[string]held{}}
 	if err := l.gather(ctx); err != nil {
 		return err
 	}
@@ -112,6 +146,7 @@ func (c *cluster) settle(ctx context.Context, s roster.Stream) error {
 type leader struct {
 	c       *cluster
 	s       roster.Stream
+	forced  bool            // it may be closed by force
 	answers map[string]held // by node
 	base    hub.Mark
 	set     []named
@@ -157,6 +192,10 @@ func (l *leader) gather(ctx context.Context) error {
 		}
 		c.n.mu.Lock()
 		enough := c.rec.Enough(l.state)
+		if l.forced && !enough && time.Since(began) > convergeTime {
+			l.state.Forced = true
+			enough = c.rec.Enough(l.state)
+		}
 		c.n.mu.Unlock()
 		if enough && (l.base == top || time.Since(began) > convergeTime) {
 			break
@@ -233,16 +272,32 @@ func compareNamed(a, b named) int {
 	return 0
 }
 
-// write lets everybody who has what is below the base store the set.
+// write lets everybody who has what is below the base store the set. Once enough have, it waits for nobody who is slow.
 func (l *leader) write(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	var mu sync.Mutex // guards l.state.Wrote and wrong
 	var wrong error
+	var wg sync.WaitGroup
 	for _, node := range l.c.nodes() {
-		if err := l.c.askStore(ctx, node, l.s, l.base, l.set, l.have); err != nil {
-			wrong = errors.Join(wrong, err)
-			continue
-		}
-		l.state.Wrote[node] = true
+		wg.Go(func() {
+			err := l.c.askStore(ctx, node, l.s, l.base, l.set, l.have)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				wrong = errors.Join(wrong, err)
+				return
+			}
+			l.state.Wrote[node] = true
+			l.c.n.mu.Lock()
+			_, enough := l.c.rec.Close(l.state, roster.Closing{})
+			l.c.n.mu.Unlock()
+			if enough {
+				time.AfterFunc(settlePause, cancel)
+			}
+		})
 	}
+	wg.Wait()
 	if len(l.state.Wrote) == 0 {
 		return wrong
 	}
@@ -283,8 +338,13 @@ func (l *leader) record(ctx context.Context) error {
 		if hub.Is(err, hub.Conflict) {
 			continue
 		}
-		if err == nil {
+		if err == nil && l.state.Forced {
+			c.n.log.Error("an incarnation is closed by force: what members have who did not answer will be late", "stream", l.s, "base", l.base.Key(), "set", len(l.set),
+				"answered", slices.Sorted(maps.Keys(l.answers)))
+		} else if err == nil {
 			c.n.log.Info("an incarnation is closed", "stream", l.s, "base", l.base.Key(), "set", len(l.set))
+		}
+		if err == nil {
 			poke(c.nudge)
 		}
 		return err

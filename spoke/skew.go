@@ -3,7 +3,9 @@ package spoke
 import (
 	"context"
 	"net/http"
+	"net/url"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -23,11 +25,19 @@ type reading struct {
 	at     time.Time // when, by the monotonic clock
 }
 
+// noted is what a member said last of its disk and of the list of late items there.
+type noted struct {
+	disk string
+	late int64
+}
+
 func (r reading) now() int64 { return r.millis + time.Since(r.at).Milliseconds() }
 
 // clockAnswer is what a member says of its clock.
 type clockAnswer struct {
-	Clock int64 `json:"clock"`
+	Clock int64  `json:"clock"`
+	Disk  string `json:"disk"`
+	Late  int64  `json:"late"` // how long the list of late items is there
 }
 
 // askClocks asks nodes for their clocks.
@@ -83,6 +93,11 @@ func (c *cluster) keepClocks(ctx context.Context) error {
 				delete(c.clocks, node)
 			}
 		}
+		for node := range c.notes {
+			if !slices.Contains(nodes, node) {
+				delete(c.notes, node)
+			}
+		}
 		off, astray := c.astray()
 		said := c.strayed
 		c.strayed = astray
@@ -103,23 +118,47 @@ func (c *cluster) readClock(ctx context.Context, node string) {
 	ctx, cancel := context.WithTimeout(ctx, peerTime)
 	defer cancel()
 	began := time.Now()
+	c.n.mu.Lock()
+	disk := c.notes[node].disk
+	q := url.Values{"node": {c.opt.Node}, "disk": {disk}, "late": {strconv.FormatInt(c.lateSeen[disk], 10)}}
+	c.n.mu.Unlock()
 	var a clockAnswer
-	err := c.ask(ctx, http.MethodGet, node, clockPath, nil, nil, &a)
+	err := c.ask(ctx, http.MethodGet, node, clockPath, q, nil, &a)
 	took := time.Since(began)
-	if err != nil || took > c.n.opt.ClockGuard/2 {
+	if err != nil {
 		return
 	}
 	c.n.mu.Lock()
+	defer c.n.mu.Unlock()
+	if c.notes == nil {
+		c.notes = map[string]noted{}
+	}
+	c.notes[node] = noted{a.Disk, a.Late}
+	if a.Late > c.lateSeen[a.Disk] {
+		poke(c.work)
+	}
+	if took > c.n.opt.ClockGuard/2 {
+		return
+	}
 	if c.clocks == nil {
 		c.clocks = map[string]reading{}
 	}
 	c.clocks[node] = reading{a.Clock + took.Milliseconds()/2, time.Now()}
-	c.n.mu.Unlock()
 }
 
-func (c *cluster) serveClock(w http.ResponseWriter, _ *http.Request) error {
+// serveClock tells the clock, and how many late items are known here. The one who asks tells how far it has copied those.
+func (c *cluster) serveClock(w http.ResponseWriter, r *http.Request) error {
+	q := r.URL.Query()
+	taken, err := strconv.ParseInt(q.Get("late"), 10, 64)
+	size, _ := c.late.state()
 	c.n.mu.Lock()
-	a := clockAnswer{c.n.minter.Wall()}
+	a := clockAnswer{c.n.minter.Wall(), c.n.identity.ID, size}
+	if err == nil && q.Get("disk") == a.Disk {
+		if c.lateTaken == nil {
+			c.lateTaken = map[string]int64{}
+		}
+		c.lateTaken[q.Get("node")] = taken
+	}
 	c.n.mu.Unlock()
 	return web.JSON(w, http.StatusOK, a)
 }

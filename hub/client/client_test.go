@@ -448,13 +448,13 @@ func TestNodes(t *testing.T) {
 	if err != nil || len(cl.Nodes) != 1 || cl.Nodes[0] != want || len(cl.Members) != 1 || len(cl.Left) != 1 || len(cl.Leaving) != 0 {
 		t.Errorf("%+v, %v", cl, err)
 	}
-	for _, err := range []error{c.RemoveNode(t.Context(), "a:1"), c.RemoveNode(t.Context(), ""), c.ReturnNode(t.Context(), "b:1"), c.CloseNode(t.Context(), "1.2")} {
+	for _, err := range []error{c.RemoveNode(t.Context(), "a:1"), c.RemoveNode(t.Context(), ""), c.ReturnNode(t.Context(), "b:1"), c.CloseNode(t.Context(), "1.2", false), c.CloseNode(t.Context(), "a:1", true)} {
 		if err != nil {
 			t.Error(err)
 		}
 	}
 	if want := []string{"GET 127.0.0.1 /internal/cluster", "POST localhost /internal/cluster/decommission?node=a%3A1", "POST localhost /internal/cluster/decommission",
-		"POST localhost /internal/cluster/recommission/b:1", "POST localhost /internal/cluster/close/1.2"}; !slices.Equal(asked, want) {
+		"POST localhost /internal/cluster/recommission/b:1", "POST localhost /internal/cluster/close/1.2", "POST localhost /internal/cluster/close/a:1?force=true"}; !slices.Equal(asked, want) {
 		t.Errorf("asked: %q", asked)
 	}
 }

@@ -3,9 +3,12 @@ package client
 import (
 	"context"
 	"encoding/json"
+	"iter"
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
+	"time"
 )
 
 // Cluster is how the nodes stand that are one hub, as one of them sees it.
@@ -28,6 +31,7 @@ type Node struct {
 	Leaving bool   `json:"leaving"`
 	Skew    int64  `json:"skew"` // of its clock, in ms
 	Lag     int64  `json:"lag"`  // ms from the clock back to its horizon
+	Late    int    `json:"late"` // items that it knows to be late: see LateItems
 	Error   string `json:"error"`
 }
 
@@ -79,10 +83,50 @@ func (c *Client) ReturnNode(ctx context.Context, node string) error {
 	return err
 }
 
-// CloseNode closes now what a node that is gone (host:port), or an incarnation (ordinal.number), has left open.
-func (c *Client) CloseNode(ctx context.Context, what string) error {
-	_, err := c.document(ctx, request{method: http.MethodPost, path: c.local(clusterPath + "/close/" + url.PathEscape(what))}, nil)
+// CloseNode closes now what a node that is gone (host:port), or an incarnation (ordinal.number), has left open. With force, half of the nodes close it if no
+// more answer; what the others have then comes late.
+func (c *Client) CloseNode(ctx context.Context, what string, force bool) error {
+	r := request{method: http.MethodPost, path: c.local(clusterPath + "/close/" + url.PathEscape(what))}
+	if force {
+		r.query = url.Values{"force": {"true"}}
+	}
+	_, err := c.document(ctx, r, nil)
 	return err
+}
+
+// LateItem is an item in which answers of the nodes may have differed for a while, because half of them closed by force what others had left open.
+type LateItem struct {
+	Channel string    `json:"channel"`
+	Key     string    `json:"key"`
+	Stream  string    `json:"incarnation"` // that was closed: ordinal.number
+	Why     string    `json:"why"`         // outside, passed or given-up: see docs/operations.md
+	Node    string    `json:"node"`        // that found it
+	Found   time.Time `json:"found"`
+}
+
+// LateItems are all late items as the asked node knows them, in the order in which it learned of them.
+func (c *Client) LateItems(ctx context.Context) iter.Seq2[LateItem, error] {
+	return func(yield func(LateItem, error) bool) {
+		for from := int64(0); ; {
+			var d struct {
+				Items []LateItem
+				Next  int64
+			}
+			r := request{method: http.MethodGet, path: clusterPath + "/late", query: url.Values{"from": {strconv.FormatInt(from, 10)}}, again: true}
+			if _, err := c.document(ctx, r, &d); err != nil {
+				yield(LateItem{}, err)
+				return
+			}
+			for _, i := range d.Items {
+				if !yield(i, nil) {
+					return
+				}
+			}
+			if from = d.Next; from == 0 {
+				return
+			}
+		}
+	}
 }
 
 // local is the URL of a path for a caller on the hub's machine, who has to say localhost.

@@ -65,6 +65,7 @@ const (
 	LogRefused       = "spoke.log.refused"
 	LogCarried       = "spoke.log.carried"
 	HorizonAge       = "spoke.horizon.age.seconds"
+	LateItems        = "spoke.late.items"
 	DiskFree         = "disk.free.bytes"
 
 	StreamOpen     = "stream.open"
@@ -134,6 +135,7 @@ func Table() []Def {
 		{Name: LogRefused, Type: CounterType, Tags: []string{"reason"}, Help: "Writes that Spoke refused: full disk, too much in flight, failing disk."},
 		{Name: LogCarried, Type: CounterType, Help: "Unconfirmed records that a sweep copied to the active segment."},
 		{Name: HorizonAge, Type: GaugeType, Help: "How far the stable horizon is behind the clock."},
+		{Name: LateItems, Type: CounterType, Help: "Items that are late because a closing was forced, as this node knows them, those known at its start included."},
 		{Name: DiskFree, Type: GaugeType, Help: "Free bytes of the file system of the data directory."},
 
 		{Name: StreamOpen, Type: GaugeType, Tags: []string{"kind"}, Help: "Open connections of clients that follow a channel or a tag, by ws or events."},

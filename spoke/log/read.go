@@ -35,6 +35,24 @@ func (l *Log) Held(ctx context.Context, channel string, key hub.Key) (Record, er
 	return l.get(ctx, channel, key, true)
 }
 
+// Flags returns the flags of all records of a key together, names of it included; 0 if there is none, or if none has a flag.
+func (l *Log) Flags(ctx context.Context, channel string, key hub.Key) (Flags, error) {
+	for ctx.Err() == nil {
+		s := l.search(channel, key, key.After(), false)
+		h, found, err := s.next()
+		s.close()
+		switch {
+		case err == nil && found:
+			return h.flags, nil
+		case err == nil:
+			return 0, nil
+		case !errors.Is(err, errAgain):
+			return 0, err
+		}
+	}
+	return 0, ctx.Err()
+}
+
 func (l *Log) get(ctx context.Context, channel string, key hub.Key, hidden bool) (Record, error) {
 	var pinRoom [2]candidate
 	var hitRoom [2]hit

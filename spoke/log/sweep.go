@@ -90,6 +90,9 @@ func (l *Log) sweep(ctx context.Context, s *segment) (n int, err error) {
 	if needBytes > 0 && needBytes*2 >= bytes {
 		return 0, nil
 	}
+	if err := l.opt.MayRemove(ctx); err != nil {
+		return 0, err
+	}
 	if len(need) > 0 {
 		if err := l.carry(ctx, s, need); err != nil {
 			return 0, err

@@ -2,6 +2,7 @@ package log
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -102,9 +103,11 @@ type Options struct {
 	Archived func(channel string) (hub.Key, bool)
 	// LateConfirmed reports whether a record flagged Late is in long-term storage. nil: none is.
 	LateConfirmed func(channel string, key hub.Key) bool
-	Metrics       metrics.Registry
-	Log           *slog.Logger
-	Salt          func() uint64 // of new segments; nil: random
+	// MayRemove is asked by a sweep before a segment goes, after Archived was; an error keeps the segment for now. nil: it may.
+	MayRemove func(ctx context.Context) error
+	Metrics   metrics.Registry
+	Log       *slog.Logger
+	Salt      func() uint64 // of new segments; nil: random
 }
 
 // withDefaults checks the options and fills in what was left out.
@@ -139,6 +142,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.LateConfirmed == nil {
 		o.LateConfirmed = func(string, hub.Key) bool { return false }
+	}
+	if o.MayRemove == nil {
+		o.MayRemove = func(context.Context) error { return nil }
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

@@ -11,6 +11,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 
 	"timehub/hub"
 )
@@ -46,6 +48,17 @@ type Stream struct {
 
 // String is how a stream is named in logs and registers.
 func (s Stream) String() string { return fmt.Sprintf("%d.%d", s.Ordinal, s.Incarnation) }
+
+// ParseStream reads what String has written.
+func ParseStream(text string) (Stream, error) {
+	ordinal, incarnation, _ := strings.Cut(text, ".")
+	o, err1 := strconv.ParseUint(ordinal, 10, 16)
+	i, err2 := strconv.ParseUint(incarnation, 10, 32)
+	if err1 != nil || err2 != nil {
+		return Stream{}, hub.E(hub.Invalid, "%q names no incarnation: want ordinal.number", text)
+	}
+	return Stream{uint16(o), uint32(i)}, nil
+}
 
 // Disk is a data directory on the list.
 type Disk struct {

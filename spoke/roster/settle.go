@@ -61,7 +61,7 @@ func (r Roster) held(s Settlement, disks []Disk) bool {
 
 // Forcible reports whether an operator may force a closing at all: an even number of disks, and half of them acknowledge.
 func (r Roster) Forcible() error {
-	if r.Rule != Half || len(r.Disks)%2 != 0 {
+	if r.Rule != Half || len(r.Disks)%2 != 0 || len(r.Disks) == 0 {
 		return hub.E(hub.Conflict, "a closing can be forced only with an even number of nodes and spoke.quorum=half: otherwise enough of them remain by themselves")
 	}
 	return nil
