@@ -1,10 +1,13 @@
 package spoke
 
 import (
+	"sync"
 	"testing"
 	"time"
 
+	"timehub/e2e/memdisk"
 	"timehub/hub"
+	spokelog "timehub/spoke/log"
 	"timehub/spoke/roster"
 )
 
@@ -61,6 +64,61 @@ func TestJoinerDoesNotDenyItems(t *testing.T) {
 				t.Fatalf("%v after it began to join, a node said: %v", time.Since(w.judge.began), err)
 			}
 			time.Sleep(10 * time.Millisecond)
+		}
+	})
+}
+
+// A node that copied a stream from its writer and then got it from there again lacked what had been on its way to the writer's disk: the low that the
+// writer told was that of the moment.
+func TestCopyFromTheWriter(t *testing.T) {
+	directed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		n := w.nodes[0]
+		n.disk.Inject(memdisk.Rule{Ops: memdisk.OpSync, Name: "spoke/*", Fault: memdisk.Fault{Delay: 50 * time.Millisecond}})
+		for _, m := range w.nodes[1:] { // what decides comes when the next group is on its way
+			w.setLink(m, n, true, 70*time.Millisecond)
+		}
+		var writers sync.WaitGroup
+		var mu sync.Mutex // guards keys
+		var keys []hub.Key
+		for i := range 60 {
+			writers.Go(func() {
+				time.Sleep(time.Duration(i) * 7 * time.Millisecond)
+				k, err := n.node.Write(t.Context(), "a", []byte("x"))
+				if err != nil {
+					t.Error(err)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				keys = append(keys, k)
+			})
+		}
+		own, lows, held := recordOf(n.node.stream), []hub.Mark{}, []map[hub.Key]bool{}
+		for range 400 {
+			low := n.node.cluster.state().Lows[own.String()]
+			here := map[hub.Key]bool{}
+			for r, err := range n.node.store.Stream(t.Context(), n.node.stream, spokelog.From{Above: 1}) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				here[r.Key] = true
+			}
+			lows, held = append(lows, low), append(held, here)
+			time.Sleep(time.Millisecond)
+		}
+		writers.Wait()
+		for i, low := range lows {
+			again := map[hub.Key]bool{}
+			for r, err := range n.node.store.Stream(t.Context(), n.node.stream, spokelog.From{Low: low}) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				again[r.Key] = true
+			}
+			for _, k := range keys {
+				if !held[i][k] && !again[k] {
+					t.Fatalf("at a low of %v, %v was neither to be copied nor is it sent again", low.Key(), k)
+				}
+			}
 		}
 	})
 }

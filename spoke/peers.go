@@ -143,7 +143,7 @@ func (c *cluster) state() peerState {
 		}
 		switch {
 		case c.open && id == n.stream:
-			low = n.ownLow()
+			low = c.loggedLow()
 		case s.complete:
 			if i, ok := c.rec.Find(recordOf(id)); ok && i.Closed != nil {
 				low = max(low, i.Closed.Base)
@@ -152,6 +152,17 @@ func (c *cluster) state() peerState {
 		p.Lows[recordOf(id).String()] = low
 	}
 	return p
+}
+
+// loggedLow is the low of the own stream that the log has: whoever copies the stream up to it from here, and later resumes there, has missed nothing. The low
+// of this moment would not do: what was enqueued before it need not be in the log yet, and a stream that resumes there leaves it out. Under mu.
+func (c *cluster) loggedLow() hub.Mark {
+	for _, low := range c.n.store.Lows() {
+		if low.Stream == c.n.stream {
+			return low.Mark
+		}
+	}
+	return 0
 }
 
 // serveSet stores the set of a stream that is being closed: 409 while something below its base is missing, and once it is closed.

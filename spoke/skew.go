@@ -85,11 +85,11 @@ func (c *cluster) standing() error {
 // keepClocks asks the others for their clocks. An answer that took more than half the guard tells too little.
 func (c *cluster) keepClocks(ctx context.Context) error {
 	for {
-		nodes := c.nodes()
-		c.askClocks(ctx, nodes)
+		c.askClocks(ctx, c.nodes())
 		c.n.mu.Lock()
+		now := listed(c.rec)
 		for node := range c.clocks {
-			if !slices.Contains(nodes, node) {
+			if c.known && !slices.Contains(now, node) {
 				delete(c.clocks, node)
 			}
 		}
