@@ -78,9 +78,8 @@ type cluster struct {
 	present map[string]roster.Stream
 	clocks  map[string]reading // of the others, by node
 	strayed bool               // that the own clock is out of the guard was said
-	// So many clocks have to be known before the own one is trusted, and whether the others were asked since the start.
-	needClocks  int
-	askedClocks bool
+	// Since the start, enough clocks of others were known to trust the own one as far as it is within the guard.
+	sureOfClock bool
 	why         map[string]string // the last stream to a node ended by this; absent while one runs
 	members     roster.Sessions
 

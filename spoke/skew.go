@@ -55,25 +55,20 @@ func (c *cluster) askClocks(ctx context.Context, nodes []string) {
 // one that starts with a wrong clock would move its position there, and nobody could write until the time has come.
 func (c *cluster) meetClocks(ctx context.Context, rec roster.Roster) {
 	c.n.mu.Lock()
-	c.needClocks = rec.Rule.Write(len(rec.Disks))
-	unsure := c.unsure()
+	sure := c.sureOfClock
 	c.n.mu.Unlock()
-	if !unsure {
+	if sure {
 		return
 	}
 	c.askClocks(ctx, listed(rec))
 	c.n.mu.Lock()
-	c.askedClocks = c.askedClocks || ctx.Err() == nil
+	c.sureOfClock = ctx.Err() == nil && 1+len(c.clocks) >= rec.Rule.Write(len(rec.Disks)) // so many are needed to write anything anyhow
 	c.n.mu.Unlock()
 }
 
-// unsure reports whether this node does not know enough clocks to trust its own: those of W members, its own included, are needed to write anything anyhow.
-// Under mu.
-func (c *cluster) unsure() bool { return !c.askedClocks || 1+len(c.clocks) < c.needClocks }
-
 // standing says why clock, bound and low stand still; nil: they do not (ENGINE §4). Under mu.
 func (c *cluster) standing() error {
-	if c.unsure() {
+	if !c.sureOfClock {
 		return tryAgain("this node does not know yet whether its clock is right")
 	}
 	if off, out := c.astray(); out {
