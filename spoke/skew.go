@@ -89,7 +89,7 @@ func (c *cluster) keepClocks(ctx context.Context) error {
 			}
 		}
 		for node := range c.notes {
-			if !slices.Contains(nodes, node) {
+			if c.known && !slices.Contains(now, node) {
 				delete(c.notes, node)
 			}
 		}
