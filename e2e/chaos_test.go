@@ -4,6 +4,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -16,6 +17,9 @@ var (
 	chaosFaults  = flag.String("chaos.faults", "", "comma-separated kinds of faults of the chaos run; \"\": all")
 	chaosRate    = flag.Int("chaos.rate", 300, "items a second that the chaos run offers")
 	chaosDir     = flag.String("chaos.dir", "", "folder in which the chaos run keeps its histories and logs; \"\": a temporary one, kept only when it fails")
+	chaosHold    = flag.Duration("chaos.hold", 0, "how long each fault of the chaos run lasts; 0: seconds, as is its own")
+	chaosSet     = flag.String("chaos.set", "", "comma-separated properties of the hubs of the chaos run, such as spoke.write.ttlMinutes=1")
+	chaosPairs   = flag.Float64("chaos.pairs", 0.3, "share of the faults of the chaos run that come with another one")
 	chaosInside  = flag.String("chaos.inside", "", "the hub with the control of clocks: given by the chaos run to itself in its namespaces")
 )
 
@@ -41,9 +45,15 @@ func TestChaos(t *testing.T) {
 		seed = uint64(time.Now().UnixNano())
 	}
 	t.Logf("-seed=%d", seed)
-	s := chaos.NewStage(t, chaos.Options{Bin: *chaosInside, Root: "..", Dir: *chaosDir, Disks: true, Clocks: true})
+	var flags []string
+	for property := range strings.SplitSeq(*chaosSet, ",") {
+		if property != "" {
+			flags = append(flags, "--set", property)
+		}
+	}
+	s := chaos.NewStage(t, chaos.Options{Bin: *chaosInside, Root: "..", Dir: *chaosDir, Disks: true, Clocks: true, Flags: flags})
 	span := time.Duration(*chaosMinutes * float64(time.Minute))
-	opt := chaos.RunOptions{Seed: seed, Span: span, Least: 15, Rate: *chaosRate, Faults: s.All(), Only: *chaosFaults}
+	opt := chaos.RunOptions{Seed: seed, Span: span, Least: 15, Rate: *chaosRate, Faults: s.All(), Only: *chaosFaults, Hold: *chaosHold, Pairs: *chaosPairs}
 	if span < 3*time.Minute {
 		opt.Brief, opt.Calm = true, 300*time.Millisecond
 	}

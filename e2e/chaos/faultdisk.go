@@ -13,20 +13,20 @@ import (
 // Power are the faults of disks that lose their power, of one and of all at the same instant, and that are full. They need Options.Disks.
 func (s *Stage) Power() []Fault {
 	return []Fault{
-		{"power-one", 500 * time.Millisecond, 3 * time.Second, func(_ context.Context, rng *rand.Rand) (string, Heal, error) {
+		{"power-one", Hubs, 500 * time.Millisecond, 3 * time.Second, func(_ context.Context, rng *rand.Rand) (string, Heal, error) {
 			i := rng.IntN(len(s.Hubs))
 			_, err := loopdisk.PowerCut(s.Disks[i])
 			s.Hubs[i].Kill()
 			return fmt.Sprint("hub ", i), s.power, err
 		}},
-		{"power-all", 0, time.Second, func(context.Context, *rand.Rand) (string, Heal, error) {
+		{"power-all", Hubs, 0, time.Second, func(context.Context, *rand.Rand) (string, Heal, error) {
 			took, err := loopdisk.PowerCut(s.Disks...)
 			for _, h := range s.Hubs {
 				h.Kill()
 			}
 			return fmt.Sprintf("all hubs within %v", took), s.power, err
 		}},
-		{"disk-full", 2 * time.Second, 6 * time.Second, func(_ context.Context, rng *rand.Rand) (string, Heal, error) {
+		{"disk-full", Hubs, 2 * time.Second, 6 * time.Second, func(_ context.Context, rng *rand.Rand) (string, Heal, error) {
 			i := rng.IntN(len(s.Hubs))
 			leave := []int64{0, 64 << 20, 200 << 20}[rng.IntN(3)]
 			return fmt.Sprintf("hub %d, %d MiB left", i, leave>>20), s.Disks[i].Empty, s.Disks[i].Fill(leave)
@@ -48,7 +48,7 @@ func (s *Stage) power() error {
 // Syncs are the faults of fsync: it fails, or takes long.
 func (s *Stage) Syncs() []Fault {
 	spoil := func(kind string, least, most time.Duration, syncs func(rng *rand.Rand) (string, loopdisk.Syncs)) Fault {
-		return Fault{kind, least, most, func(_ context.Context, rng *rand.Rand) (string, Heal, error) {
+		return Fault{kind, Hubs, least, most, func(_ context.Context, rng *rand.Rand) (string, Heal, error) {
 			i := rng.IntN(len(s.Hubs))
 			what, spoilt := syncs(rng)
 			heal := loopdisk.Spoil(s.t, s.Hubs[i].PID(), spoilt)
@@ -71,12 +71,12 @@ func (s *Stage) Syncs() []Fault {
 // Times are the faults of clocks: one hub's is set, or stands still. They need Options.Clocks.
 func (s *Stage) Times() []Fault {
 	return []Fault{
-		{"clock-step", 2 * time.Second, 6 * time.Second, func(_ context.Context, rng *rand.Rand) (string, Heal, error) {
+		{"clock-step", Hubs, 2 * time.Second, 6 * time.Second, func(_ context.Context, rng *rand.Rand) (string, Heal, error) {
 			i := rng.IntN(len(s.Hubs))
 			by := []time.Duration{10 * time.Minute, -time.Hour, 200 * time.Millisecond, -200 * time.Millisecond, 3 * time.Second, -3 * time.Second}[rng.IntN(6)]
 			return fmt.Sprint("hub ", i, " by ", by), func() error { return s.Clocks[i].Set(0) }, s.Clocks[i].Set(by)
 		}},
-		{"clock-stop", 2 * time.Second, 5 * time.Second, func(_ context.Context, rng *rand.Rand) (string, Heal, error) {
+		{"clock-stop", Hubs, 2 * time.Second, 5 * time.Second, func(_ context.Context, rng *rand.Rand) (string, Heal, error) {
 			i := rng.IntN(len(s.Hubs))
 			return fmt.Sprint("hub ", i), func() error { return s.Clocks[i].Set(0) }, s.Clocks[i].Freeze()
 		}},

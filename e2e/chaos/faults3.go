@@ -11,7 +11,7 @@ import (
 
 // spoil makes a fault of what the proxy before the S3 server does.
 func (s *Stage) spoil(kind string, least, most time.Duration, faults func(rng *rand.Rand) faultproxy.Fault) Fault {
-	return Fault{kind, least, most, func(_ context.Context, rng *rand.Rand) (string, Heal, error) {
+	return Fault{kind, Bucket, least, most, func(_ context.Context, rng *rand.Rand) (string, Heal, error) {
 		f := faults(rng)
 		s.Proxy.Set(f)
 		return fmt.Sprintf("%.0f %% of the requests to S3", f.Chance*100), func() error { s.Proxy.Set(); return nil }, nil
@@ -22,14 +22,14 @@ func (s *Stage) spoil(kind string, least, most time.Duration, faults func(rng *r
 func (s *Stage) Store() []Fault {
 	share := func(rng *rand.Rand) float64 { return 0.2 + 0.6*rng.Float64() }
 	return []Fault{
-		s.cut("s3-cut", 2*time.Second, 8*time.Second, func(*rand.Rand) (string, []string) {
+		s.cut("s3-cut", Bucket, 2*time.Second, 8*time.Second, func(*rand.Rand) (string, []string) {
 			var rules []string
 			for i := range s.Hubs {
 				rules = append(rules, ToHere(s.Hub(i), s.S3Port))
 			}
 			return "all hubs from S3", rules
 		}),
-		{"s3-gone", 2 * time.Second, 8 * time.Second, func(context.Context, *rand.Rand) (string, Heal, error) {
+		{"s3-gone", Bucket, 2 * time.Second, 8 * time.Second, func(context.Context, *rand.Rand) (string, Heal, error) {
 			s.S3.Kill()
 			return "the S3 server", func() error { s.S3.Run(s.t); return nil }, nil
 		}},

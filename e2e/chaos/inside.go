@@ -36,7 +36,8 @@ func Inside(t *testing.T, flags ...string) bool {
 		}
 	}
 	cmd := exec.CommandContext(t.Context(), os.Args[0], append(args, flags...)...)
-	cmd.Env = append(os.Environ(), inside+"="+t.Name(), "TMPDIR="+t.TempDir()) // others take what they find by numbers of processes, which mean nothing there
+	// Not everybody's PATH has what administrators use. Below TMPDIR others take what they find by numbers of processes, which mean nothing in there.
+	cmd.Env = append(os.Environ(), inside+"="+t.Name(), "TMPDIR="+t.TempDir(), "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWPID | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL,

@@ -29,7 +29,9 @@ type RunOptions struct {
 	Rate   int           // items a second that are offered, at most; 0: 300
 	Calm   time.Duration // after each fault, once the hubs are healthy; 0: 2 s
 	Faults []Fault
-	Only   string // comma-separated kinds; "": all
+	Only   string        // comma-separated kinds; "": all
+	Hold   time.Duration // how long each fault lasts; 0: as it says itself
+	Pairs  float64       // share of faults that come with another one, of another part
 }
 
 // Run is load and faults on a stage.
@@ -208,7 +210,7 @@ func (r *Run) deck() []Fault {
 	return all
 }
 
-// nemesis inflicts one fault after the other.
+// nemesis inflicts one fault after the other, or two at once.
 func (r *Run) nemesis() {
 	pause(r.t.Context(), r.opt.Calm)
 	var deck []Fault
@@ -217,46 +219,80 @@ func (r *Run) nemesis() {
 		if len(deck) == 0 {
 			deck = r.deck()
 		}
-		f := deck[0]
+		together := deck[:1]
 		deck = deck[1:]
-		r.inflict(f)
+		if k := slices.IndexFunc(deck, func(f Fault) bool { return f.Part != together[0].Part && f.Part != Alone }); k >= 0 && together[0].Part != Alone && r.rng.Float64() < r.opt.Pairs {
+			together = append(slices.Clone(together), deck[k])
+			deck = slices.Delete(deck, k, k+1)
+		}
+		r.inflict(together)
 		pause(r.t.Context(), r.opt.Calm)
 	}
 }
 
-func (r *Run) inflict(f Fault) {
-	op := Op{Proc: "nemesis", Kind: Hurt, Node: -1, Begin: r.rec.Now(), Result: OK}
-	before := r.pool.count()
-	target, heal, err := f.Inflict(r.t.Context(), r.rng)
-	op.Path = f.Kind + " " + target
-	if err != nil {
-		r.t.Errorf("%s: %v", op.Path, err)
-	}
+// hold is how long faults last.
+func (r *Run) hold(f Fault) time.Duration {
 	more := r.rng.Int64N(int64(f.Max-f.Min) + 1)
-	if r.opt.Brief {
+	switch {
+	case r.opt.Hold > 0:
+		return r.opt.Hold
+	case r.opt.Brief:
 		more /= 8
 	}
-	pause(r.t.Context(), f.Min+time.Duration(more))
-	lasted := r.rec.Now() - op.Begin
-	if heal != nil {
+	return f.Min + time.Duration(more)
+}
+
+// inflict begins faults, lets them last, heals them, and waits until the hubs are healthy.
+func (r *Run) inflict(together []Fault) {
+	before := r.pool.count()
+	var ops []Op
+	var heals []Heal
+	var hold time.Duration
+	for _, f := range together {
+		op := Op{Proc: "nemesis", Kind: Hurt, Node: -1, Begin: r.rec.Now(), Result: OK}
+		target, heal, err := f.Inflict(r.t.Context(), r.rng)
+		op.Path = f.Kind + " " + target
+		if err != nil {
+			r.t.Errorf("%s: %v", op.Path, err)
+		}
+		ops, heals, hold = append(ops, op), append(heals, heal), max(hold, r.hold(f))
+	}
+	pause(r.t.Context(), hold)
+	lasted := r.rec.Now() - ops[0].Begin
+	for i, heal := range heals {
 		if err := heal(); err != nil {
-			r.t.Errorf("heal %s: %v", op.Path, err)
+			r.t.Errorf("heal %s: %v", ops[i].Path, err)
 		}
 	}
-	for _, h := range r.s.Hubs { // one that ended though nobody killed it
+	r.alive(ops)
+	if err := r.s.Healthy(2 * time.Minute); err != nil {
+		r.ended = append(r.ended, fmt.Errorf("after %s: %w", paths(ops), err))
+	}
+	for i := range ops {
+		ops[i].End = r.rec.Now()
+		r.rec.Add(ops[i])
+	}
+	r.log("%s for %s, healthy after %s; %d items acknowledged meanwhile", paths(ops), seconds(lasted), seconds(ops[0].End-ops[0].Begin-lasted), r.pool.count()-before)
+}
+
+func paths(ops []Op) string {
+	all := ops[0].Path
+	for _, op := range ops[1:] {
+		all += ", and " + op.Path
+	}
+	return all
+}
+
+// alive looks for hubs that ended though nobody ended them, and starts them again.
+func (r *Run) alive(ops []Op) {
+	for _, h := range r.s.Hubs {
 		if !h.Running() {
-			r.ended = append(r.ended, fmt.Errorf("a hub ended by itself during %s:\n%s", op.Path, h.Tail(2000)))
+			r.ended = append(r.ended, fmt.Errorf("a hub ended by itself during %s:\n%s", paths(ops), h.Tail(2000)))
 			if err := h.Launch(); err != nil {
 				r.t.Error(err)
 			}
 		}
 	}
-	if err := r.s.Healthy(time.Minute); err != nil {
-		r.ended = append(r.ended, fmt.Errorf("after %s: %w", op.Path, err))
-	}
-	op.End = r.rec.Now()
-	r.rec.Add(op)
-	r.log("%s for %s, healthy after %s; %d items acknowledged meanwhile", op.Path, seconds(lasted), seconds(op.End-op.Begin-lasted), r.pool.count()-before)
 }
 
 // heal ends whatever is left of faults, and the load.
