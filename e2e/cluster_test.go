@@ -82,12 +82,21 @@ type clusterWriter struct {
 	name  string
 	at    int
 	next  int
+	pace  time.Duration     // it rests so long after each item; 0: 1 ms
 	stays bool              // it stays with its node, and any answer will do
 	got   map[string]int    // how often which answer came; of those that stay
 	last  string            // the last key, of the node at which it is
 	acked map[string]string // body by key
+	when  []ack             // the last ones
 	told  []string          // answers 503
 	wrong []string
+}
+
+// ack is when, and by which node, an item was acknowledged.
+type ack struct {
+	key  string
+	at   time.Time
+	node int
 }
 
 // run writes until ctx ends.
@@ -110,6 +119,7 @@ func (w *clusterWriter) run(ctx context.Context, hubs []*hubproc.Hub, channel st
 				w.wrong = append(w.wrong, "twice: "+key)
 			}
 			w.acked[key] = body
+			w.when = append(w.when[max(0, len(w.when)-100):len(w.when):len(w.when)], ack{key, time.Now(), w.at})
 		case w.stays:
 			select {
 			case <-time.After(20 * time.Millisecond):
@@ -129,7 +139,7 @@ func (w *clusterWriter) run(ctx context.Context, hubs []*hubproc.Hub, channel st
 			}
 		}
 		select {
-		case <-time.After(time.Millisecond): // the others need the processor too
+		case <-time.After(max(w.pace, time.Millisecond)): // the others need the processor too
 		case <-ctx.Done():
 		}
 	}
@@ -151,6 +161,7 @@ type crowd struct {
 	c       *hubCluster
 	channel string
 	writers []*clusterWriter
+	blind   bool     // it only writes
 	samples [][]item // stable answers that were given meanwhile
 
 	mu   sync.Mutex // guards samples
@@ -199,6 +210,9 @@ func (w *crowd) run(t *testing.T) {
 	w.end = cancel
 	for _, one := range w.writers {
 		w.done.Go(func() { one.run(ctx, w.c.hubs, w.channel) })
+	}
+	if w.blind {
+		return
 	}
 	for _, h := range w.c.hubs {
 		w.done.Go(func() {
@@ -280,6 +294,13 @@ func (w *crowd) check(t *testing.T) []item {
 			break
 		}
 		if time.Now().After(deadline) {
+			for _, one := range w.writers {
+				for _, a := range one.when {
+					if !slices.Contains(lists[0], a.key+" "+acked[a.key]) {
+						t.Errorf("missing: %s, acknowledged at %s by node %d", a.key, a.at.Format("05.000000"), a.node)
+					}
+				}
+			}
 			t.Fatalf("%d of %d acknowledged items are missing; the nodes have %d, same: %v", missing, len(acked), lengths(lists), same)
 		}
 	}

@@ -60,7 +60,7 @@ func TestClusterPowerCut(t *testing.T) {
 		w := crowds[len(crowds)-1]
 		w.run(t)
 		time.Sleep(time.Duration(200+rng.IntN(800)) * time.Millisecond)
-		c.cutPower(t, rng, disks, w)
+		c.cutPower(t, disks, w)
 		c.start(t)
 		w.check(t)
 		if t.Failed() {
@@ -79,16 +79,17 @@ func TestClusterPowerCut(t *testing.T) {
 }
 
 // cutPower cuts the power under load, and ends what ran on it. The crowd stops.
-func (c *hubCluster) cutPower(t *testing.T, rng *rand.Rand, disks []*loopdisk.Disk, w *crowd) {
+func (c *hubCluster) cutPower(t *testing.T, disks []*loopdisk.Disk, w *crowd) {
 	t.Helper()
-	if _, err := loopdisk.PowerCut(disks...); err != nil {
+	took, err := loopdisk.PowerCut(disks...)
+	if err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(time.Duration(rng.IntN(50)) * time.Millisecond) // the processes may notice, or not
 	for _, h := range c.hubs {
 		h.Kill()
 	}
 	w.stop()
+	t.Logf("the power was cut before %s, within %v", time.Now().Format("05.000000"), took)
 	client.CloseIdleConnections()
 	for _, one := range w.writers { // a node without a disk may say so in any way
 		one.wrong = nil

@@ -138,8 +138,9 @@ func (d *Disk) Unmount() error {
 	return err
 }
 
-// PowerCut cuts the power of disks at the same moment: what was not synced is lost, whatever is asked of them afterwards fails. It returns how long it took
-// from the first to the last. End the processes that use them, then Restore.
+// PowerCut cuts the power of disks at the same moment: what was not synced is lost, whatever is asked of them afterwards fails. It returns how long it
+// took. Processes that have files open there are stopped just before, as the power would stop them: ext4 lets a sync that meets the shutdown succeed now
+// and then, and nobody may act on that. Kill them, then Restore.
 func PowerCut(disks ...*Disk) (time.Duration, error) {
 	var files []*os.File
 	var wrong []error
@@ -151,6 +152,15 @@ func PowerCut(disks ...*Disk) (time.Duration, error) {
 		}
 		defer f.Close()
 		files = append(files, f)
+	}
+	users, err := usersOf(disks)
+	if err != nil {
+		wrong = append(wrong, err)
+	}
+	for _, pid := range users {
+		if err := unix.Kill(pid, unix.SIGSTOP); err != nil && err != unix.ESRCH {
+			wrong = append(wrong, err)
+		}
 	}
 	errs := make([]error, len(files))
 	begin := make(chan struct{})

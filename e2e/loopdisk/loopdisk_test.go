@@ -9,9 +9,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestMain: the test binary is also the process whose syncs are spoiled.
@@ -19,7 +22,75 @@ func TestMain(m *testing.M) {
 	if len(os.Args) == 3 && os.Args[1] == "sync" {
 		os.Exit(syncs(os.Args[2]))
 	}
+	if len(os.Args) == 3 && os.Args[1] == "load" {
+		os.Exit(load(os.Args[2]))
+	}
 	os.Exit(m.Run())
+}
+
+// load appends to files and says so when each piece is synced, until something fails.
+func load(dir string) int {
+	var group sync.WaitGroup
+	for name := range 4 {
+		group.Go(func() {
+			f, err := os.Create(filepath.Join(dir, fmt.Sprint(name)))
+			for n := 1; err == nil; n++ {
+				if _, err = f.Write(make([]byte, piece)); err == nil {
+					err = unix.Fdatasync(int(f.Fd()))
+				}
+				if err == nil {
+					fmt.Printf("%d %d\n", name, n)
+				}
+			}
+		})
+	}
+	group.Wait()
+	return 1
+}
+
+const piece = 300 // bytes
+
+// TestPowerCutUnderLoad: whatever a process says that it has synced is there, also when the power goes in the middle of a sync.
+func TestPowerCutUnderLoad(t *testing.T) {
+	said := 0
+	for round := range 10 {
+		d := New(t, Options{Bytes: 64 << 20})
+		var out strings.Builder
+		cmd := exec.Command(os.Args[0], "load", d.Dir)
+		cmd.Stdout = &out
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Duration(100+7*round) * time.Millisecond)
+		_, err := PowerCut(d)
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		if err := errors.Join(err, d.Restore()); err != nil {
+			t.Fatal(err)
+		}
+		last := map[string]int64{}
+		for line := range strings.Lines(out.String()) {
+			var name string
+			var n int64
+			if _, err := fmt.Sscan(line, &name, &n); err != nil {
+				t.Fatal(err)
+			}
+			last[name] = n
+			said++
+		}
+		for name, n := range last {
+			if st, err := os.Stat(filepath.Join(d.Dir, name)); err != nil || st.Size() < n*piece {
+				t.Errorf("%d pieces of %s were synced, and the file has %v, %v", n, name, st, err)
+			}
+		}
+		if err := d.Unmount(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if said == 0 {
+		t.Error("nothing was synced")
+	}
+	t.Logf("%d syncs", said)
 }
 
 // syncs syncs a file each time a line comes, and says how that went.

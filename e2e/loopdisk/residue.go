@@ -45,6 +45,45 @@ func orphan(dir string) bool {
 	return ours && err == nil && unix.Kill(pid, 0) == unix.ESRCH
 }
 
+// usersOf finds the processes, but this one, that have files open on disks.
+func usersOf(disks []*Disk) (pids []int, err error) {
+	all, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range all {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || pid == os.Getpid() {
+			continue
+		}
+		files, err := filepath.Glob(filepath.Join("/proc", e.Name(), "fd", "*"))
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range files {
+			if on(name, disks) {
+				pids = append(pids, pid)
+				break
+			}
+		}
+	}
+	return pids, nil
+}
+
+// on reports whether an open file lies on one of the disks.
+func on(file string, disks []*Disk) bool {
+	to, err := os.Readlink(file)
+	if err != nil {
+		return false // closed meanwhile
+	}
+	for _, d := range disks {
+		if to == d.Dir || strings.HasPrefix(to, d.Dir+"/") {
+			return true
+		}
+	}
+	return false
+}
+
 func ioctlPointer(f *os.File, request uint, value *int32) error {
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), uintptr(request), uintptr(unsafe.Pointer(value)))
 	if errno != 0 {
