@@ -55,29 +55,31 @@ type cluster struct {
 	visits sync.WaitGroup // streams of peers that are being taken
 	saving chan struct{}  // holds a token while nobody writes the state file; never waited for under Node.mu
 
-	over    bool                            // nothing is taken from peers any more
-	guests  map[net.Conn]context.CancelFunc // on which their streams come
-	rec     roster.Roster                   // as last read; durable here
-	known   bool                            // a list was read, by this start or an earlier one
-	current bool                            // and that worked when it was tried last
-	fresh   bool                            // this disk has never written: it answers nothing
-	streams map[spokelog.Stream]*peerStream
-	open    bool        // the own incarnation takes writes
-	own     *peerStream // that incarnation, as long as it does; the positions below are its
-	floor   hub.Mark    // no stable answer below
-	lastH   hub.Mark
-	pos     uint64 // of the last batch of the own stream
-	ownPos  uint64 // up to here the own disk is done
-	quorum  uint64 // up to here enough disks have it
-	tails   map[*tail]struct{}
-	acked   map[string]uint64 // by disk
-	cargoes uint64            // numbers given
-	loads   map[*cargo]*loading
-	waiting waiting
-	waiters []posWaiter // for records that nobody's decision waits for
-	present map[string]roster.Stream
-	clocks  map[string]reading // of the others, by node
-	strayed bool               // that the own clock is out of the guard was said
+	over     bool                            // nothing is taken from peers any more
+	guests   map[net.Conn]context.CancelFunc // on which their streams come
+	rec      roster.Roster                   // as last read; durable here
+	known    bool                            // a list was read, by this start or an earlier one
+	current  bool                            // and that worked when it was tried last
+	fresh    bool                            // this disk has never written: it answers nothing
+	streams  map[spokelog.Stream]*peerStream
+	open     bool        // the own incarnation takes writes
+	own      *peerStream // that incarnation, as long as it does; the positions below are its
+	floor    hub.Mark    // no stable answer below
+	lastH    hub.Mark
+	pos      uint64 // of the last batch of the own stream
+	ownPos   uint64 // up to here the own disk is done
+	quorum   uint64 // up to here enough disks have it
+	tails    map[*tail]struct{}
+	acked    map[string]uint64 // by disk
+	mended   []holeMark
+	healedAt hub.Mark // above everything that can have lain in a hole
+	cargoes  uint64   // numbers given
+	loads    map[*cargo]*loading
+	waiting  waiting
+	waiters  []posWaiter // for records that nobody's decision waits for
+	present  map[string]roster.Stream
+	clocks   map[string]reading // of the others, by node
+	strayed  bool               // that the own clock is out of the guard was said
 	// Since the start, enough clocks of others were known to trust the own one as far as it is within the guard.
 	sureOfClock bool
 	why         map[string]string // the last stream to a node ended by this; absent while one runs
@@ -96,6 +98,7 @@ type peerStream struct {
 	refused     bool
 	promised    bool     // the refusal is durable
 	kept        hub.Mark // the low of a refused stream that is durable
+	holed       bool     // something of it may have lain in a hole of the log, and is not here again
 	complete    bool     // closed, and all of it is here: its low is dropped
 	settled     bool     // and that is durable
 	outstanding int      // batches of it that were enqueued and are not synced
@@ -129,6 +132,7 @@ func newCluster(n *Node, opt Cluster) (*cluster, error) {
 	if err := c.load(); err != nil {
 		return nil, errors.Join(err, c.late.close())
 	}
+	c.hurt()
 	return c, c.waitForStored(context.Background())
 }
 

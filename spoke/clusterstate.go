@@ -18,11 +18,12 @@ const stateFile = "cluster"
 // diskState is the file "cluster": what a disk has promised and seen. It is replaced as a whole, and durable before anybody is told.
 type diskState struct {
 	Version  int             `json:"version"`
-	List     roster.Roster   `json:"list"`           // as last read here
-	Refused  []roster.Stream `json:"refused"`        // streams of which nothing is taken any more
-	Complete []roster.Stream `json:"complete"`       // closed streams of which all is here
-	Fresh    bool            `json:"fresh"`          // the disk has never written
-	Lows     []streamLow     `json:"lows,omitempty"` // of refused streams: whoever closes one relies on what a disk said
+	List     roster.Roster   `json:"list"`             // as last read here
+	Refused  []roster.Stream `json:"refused"`          // streams of which nothing is taken any more
+	Complete []roster.Stream `json:"complete"`         // closed streams of which all is here
+	Fresh    bool            `json:"fresh"`            // the disk has never written
+	Lows     []streamLow     `json:"lows,omitempty"`   // of refused streams: whoever closes one relies on what a disk said
+	Mended   []holeMark      `json:"mended,omitempty"` // holes of the log whose records were copied anew
 	// How far the lists of late items of other disks were copied, by disk.
 	LateSeen map[string]int64 `json:"lateSeen,omitempty"`
 }
@@ -61,6 +62,7 @@ func (c *cluster) load() error {
 			st.low, st.kept = l.Low, l.Low
 		}
 	}
+	c.mended = s.Mended
 	for _, low := range c.n.store.Lows() {
 		if s := c.streams[low.Stream]; s != nil {
 			s.low = max(s.low, low.Mark)
@@ -79,7 +81,7 @@ func (c *cluster) save(ctx context.Context, list *roster.Roster, done func()) er
 	}
 	defer func() { c.saving <- struct{}{} }()
 	c.n.mu.Lock()
-	s := diskState{Version: 1, List: c.rec, Fresh: c.fresh, LateSeen: maps.Clone(c.lateSeen)}
+	s := diskState{Version: 1, List: c.rec, Fresh: c.fresh, Mended: slices.Clone(c.mended), LateSeen: maps.Clone(c.lateSeen)}
 	if list != nil {
 		s.List = *list
 	}

@@ -55,7 +55,7 @@ func (c *cluster) finish(ctx context.Context, i roster.Incarnation) error {
 	if err := c.storeSet(ctx, s, end.Keys, nil, true); err != nil {
 		return err
 	}
-	h, err := c.holds(ctx, s, end.Base)
+	h, err := c.holds(ctx, s, spokelog.From{Above: max(end.Base, 1), Lenient: true})
 	if err != nil {
 		return err
 	}

@@ -31,7 +31,7 @@ type latePage struct {
 // storage has each of them, and copied by the others.
 func (c *cluster) finishForced(ctx context.Context, i roster.Incarnation, end ending, low hub.Mark) error {
 	s := streamOf(i.Stream)
-	h, err := c.holds(ctx, s, end.Base)
+	h, err := c.holds(ctx, s, spokelog.From{Above: max(end.Base, 1), Lenient: true})
 	if err != nil {
 		return err
 	}

@@ -97,6 +97,9 @@ func Open(ctx context.Context, opt Options) (*Node, spokelog.Recovered, error) {
 	seg.Disk, seg.Clock, seg.Log, seg.Lows, seg.Archived = opt.Disk, opt.Clock, opt.Log, n.lows, opt.Archived
 	if opt.Cluster != nil {
 		seg.MayRemove = func(ctx context.Context) error { return n.cluster.mayRemove(ctx) }
+		if seg.Mended, err = mendedHoles(opt.Disk); err != nil {
+			return nil, spokelog.Recovered{}, err
+		}
 	}
 	n.minter = hub.NewMinter(opt.Clock, at, n.identity.Ordinal, opt.Random)
 	store, found, err := spokelog.Open(ctx, seg)

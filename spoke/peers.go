@@ -71,7 +71,7 @@ func (n *Node) Add(rt *web.Router) {
 		if err != nil {
 			return err
 		}
-		low, err := c.refuse(r.Context(), s)
+		low, err := c.answerRefusal(r.Context(), s)
 		if err != nil {
 			return err
 		}
@@ -86,10 +86,10 @@ func (n *Node) Add(rt *web.Router) {
 		if err != nil {
 			return err
 		}
-		if _, err := c.refuse(r.Context(), s); err != nil {
+		if _, err := c.answerRefusal(r.Context(), s); err != nil {
 			return err
 		}
-		h, err := c.holds(r.Context(), s, above)
+		h, err := c.holds(r.Context(), s, spokelog.From{Above: max(above, 1)})
 		if err != nil {
 			return err
 		}
@@ -204,6 +204,12 @@ func (c *cluster) serveRecords(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	c.n.mu.Lock()
+	err = c.vouches(s)
+	c.n.mu.Unlock()
+	if err != nil {
+		return err
+	}
 	w.Header().Set("Content-Type", "application/octet-stream")
 	send := func(records []spokelog.Record) error {
 		_, err := w.Write(frame.Append(nil, &frame.Frame{Again: true, Records: records}))
@@ -257,7 +263,7 @@ func (c *cluster) call(ctx context.Context, method, node, path string, q url.Val
 
 func (c *cluster) askRefuse(ctx context.Context, node string, s roster.Stream) (hub.Mark, string, error) {
 	if node == c.opt.Node {
-		low, err := c.refuse(ctx, streamOf(s))
+		low, err := c.answerRefusal(ctx, streamOf(s))
 		return low, c.n.Identity().ID, err
 	}
 	var a refusal
@@ -267,7 +273,7 @@ func (c *cluster) askRefuse(ctx context.Context, node string, s roster.Stream) (
 
 func (c *cluster) askHeld(ctx context.Context, node string, s roster.Stream, above hub.Mark) (held, error) {
 	if node == c.opt.Node {
-		return c.holds(ctx, streamOf(s), above)
+		return c.holds(ctx, streamOf(s), spokelog.From{Above: max(above, 1)})
 	}
 	q := streamQuery(s)
 	q.Set("above", strconv.FormatInt(int64(above), 10))

@@ -134,7 +134,7 @@ func (c *cluster) readOfAll(ctx context.Context, channel string, key hub.Key, ow
 // not committed can be found, and the rest is not waited for long.
 func (c *cluster) readElsewhere(ctx context.Context, channel string, key hub.Key, missing bool) (r spokelog.Record, found bool, asked census) {
 	asked = newCensus()
-	if missing {
+	if missing && c.counts() {
 		asked.add(c.n.Identity().ID, 0)
 	}
 	nodes := c.nodes()
@@ -208,6 +208,8 @@ func (c *cluster) serveRead(w http.ResponseWriter, r *http.Request) error {
 		f.Records = []spokelog.Record{rec}
 	case !hub.Is(err, hub.NotFound):
 		return unavailable(err)
+	case !c.counts():
+		return errHole()
 	}
 	c.n.mu.Lock()
 	f.Epoch = c.epoch()
@@ -245,7 +247,9 @@ func (c *cluster) serveKeys(w http.ResponseWriter, r *http.Request) error {
 		a.Keys[i] = k.String()
 	}
 	c.n.mu.Lock()
-	a.Disk, a.Epoch = c.n.identity.ID, c.epoch()
+	if a.Epoch = c.epoch(); c.noHole() { // what it has counts, that it has no more does not
+		a.Disk = c.n.identity.ID
+	}
 	c.n.mu.Unlock()
 	return web.JSON(w, http.StatusOK, a)
 }

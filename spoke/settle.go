@@ -52,6 +52,9 @@ func (c *cluster) keepWorking(ctx context.Context) error {
 		c.repair(ctx)
 		c.copyLate(ctx)
 		c.finishAll(ctx)
+		if err := c.heal(ctx); err != nil && ctx.Err() == nil {
+			c.n.log.Error("that the holes of the log are mended could not be written down", "err", err)
+		}
 		closable := c.closable()
 		for s := range open {
 			if !slices.Contains(closable, s) {
@@ -404,17 +407,17 @@ func (c *cluster) refuse(ctx context.Context, s spokelog.Stream) (hub.Mark, erro
 }
 
 // holds lists what this disk has of a refused stream above a mark. Replicated records have no place in the order of marks and are nobody's decision.
-func (c *cluster) holds(ctx context.Context, s spokelog.Stream, above hub.Mark) (held, error) {
+func (c *cluster) holds(ctx context.Context, s spokelog.Stream, from spokelog.From) (held, error) {
 	h := held{Node: c.opt.Node, Disk: c.n.identity.ID}
 	seen, given := map[named]bool{}, map[named]bool{}
-	for r, err := range c.n.store.Stream(ctx, s, spokelog.From{Above: max(above, 1)}) {
+	for r, err := range c.n.store.Stream(ctx, s, from) {
 		if err != nil {
 			return h, err
 		}
 		if r.Flags&(spokelog.Replicated|spokelog.Complete) != 0 {
 			continue
 		}
-		if m, _ := hub.MarkOf(r.Key); m <= above {
+		if m, _ := hub.MarkOf(r.Key); m <= from.Above {
 			continue
 		}
 		k := named{r.Channel, r.Key.String()}

@@ -156,7 +156,9 @@ func (c *cluster) gatherKeys(ctx context.Context, q hub.Query) (page hub.Page, a
 	if ctx.Err() != nil {
 		return hub.Page{}, asked, ctx.Err()
 	}
-	asked.add(c.n.Identity().ID, 0)
+	if c.counts() {
+		asked.add(c.n.Identity().ID, 0)
+	}
 	page.Keys, page.More = append(page.Keys, own...), page.More || more
 	slices.SortFunc(page.Keys, func(a, b hub.Key) int {
 		if q.Reverse {

@@ -47,6 +47,7 @@ type Log struct {
 	complete    map[string]marker // of channels
 	floor       hub.Key
 	holes       []Hole
+	hurt        Hurt
 	damage      map[damagedPlace]struct{}
 	damageCount int64
 	unread      map[damagedPlace]time.Time // records that could not be read, since when
@@ -89,6 +90,7 @@ func newLog(opt Options) *Log {
 		wake: make(chan struct{}, 1), sealWake: make(chan struct{}, 1), prepare: make(chan struct{}, 1), prepared: make(chan prepared, 1),
 		lows: map[Stream]Low{}, complete: map[string]marker{}, damage: map[damagedPlace]struct{}{}, unread: map[damagedPlace]time.Time{}, free: -1, cache: newCache(),
 	}
+	l.hurt = Hurt{Before: map[Stream]hub.Mark{}, After: map[Stream]bool{}}
 	l.flooring <- struct{}{}
 	return l
 }

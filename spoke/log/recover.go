@@ -228,6 +228,10 @@ func (r *recovery) voids() error {
 
 func (r *recovery) hole(h Hole) {
 	r.l.holes = append(r.l.holes, h)
+	if r.l.opt.Mended(h) {
+		return
+	}
+	r.l.hurt.Holes = append(r.l.hurt.Holes, h)
 	r.l.metrics.damaged.Add(1)
 	r.l.log.Error("acknowledged data is damaged on this disk", "segment", h.Segment, "offset", h.Offset, "bytes", h.Length, "from", h.From, "to", h.To)
 }
@@ -417,6 +421,7 @@ func (r *recovery) take(f *segmentFile, s *segment, lows []Low, marks map[string
 	}
 	l.insert(s)
 	l.learn(lows)
+	l.hurt.learn(f.seq, lows)
 	for name, upTo := range marks {
 		l.learnComplete(name, upTo, s.seq)
 	}

@@ -18,6 +18,8 @@ type From struct {
 	// Above: only records whose key was minted above this mark, wherever they lie, and all replicated ones that were written about then or later. It is the
 	// rule for streams of others. Zero: Low counts.
 	Above hub.Mark
+	// Lenient leaves out what cannot be had, as reads do.
+	Lenient bool
 	// Floor, if it is set, is called first, with the floor of the log at a time when nothing that the visit will see can be swept any more.
 	Floor func(hub.Key)
 	// Reached, if it is set, is called with each low of the stream that was logged with a group, after what lies in the groups before was visited: nothing of
@@ -31,7 +33,8 @@ const slackMillis = 60_000
 var errEnough = errors.New("enough")
 
 // Stream visits the records of one writer in the order in which they were written here: items, names of given-up keys, markers. What is written while it
-// runs may be visited or not. Records that are damaged are left out, as in every read; a segment that cannot be read is an error.
+// runs may be visited or not. What is damaged is read by itself or where the log has it again; a record that cannot be had is an error (ErrDamaged), and so is a
+// hole that was not mended, or a segment that cannot be read: whoever relies on a visit relies on all of it.
 func (l *Log) Stream(ctx context.Context, stream Stream, from From) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
 		l.rereadAll()
@@ -52,7 +55,7 @@ func (l *Log) Stream(ctx context.Context, stream Stream, from From) iter.Seq2[Re
 			yield(Record{}, cannotRead(nil))
 			return
 		}
-		v := &visit{stream: stream, from: from, yield: yield}
+		v := &visit{ctx: ctx, stream: stream, from: from, yield: yield}
 		for _, s := range segs {
 			length, may := lengths[s]
 			if !may {
@@ -70,12 +73,20 @@ func (l *Log) Stream(ctx context.Context, stream Stream, from From) iter.Seq2[Re
 
 // visit is a Stream on its way.
 type visit struct {
+	ctx    context.Context
 	stream Stream
 	from   From
 	yield  func(Record, error) bool
 	begun  bool // from.Low has been reached
 	group  []Record
 	over   bool
+	failed error
+}
+
+// wants reports whether the rule Above lets a record be visited.
+func (v *visit) wants(key hub.Key, flags Flags) bool {
+	m, ok := hub.MarkOf(key)
+	return v.from.Above == 0 || flags&Replicated != 0 || !ok || m > v.from.Above
 }
 
 // visit reads one pinned segment up to a length.
@@ -85,22 +96,34 @@ func (l *Log) visit(ctx context.Context, v *visit, s *segment, length int64) err
 		return err
 	}
 	sc := format.Scan{R: f, Salt: s.salt, Limit: length, Fixed: true}
+	sc.Hurt = func(off, length int64) {
+		if v.over || v.failed != nil {
+			return
+		}
+		lost, err := l.rescue(v, s, off, length)
+		if !v.from.Lenient {
+			v.failed = err
+		}
+		for _, r := range lost {
+			if r.Flags &^= MoreFollows; !v.over && v.wants(r.Key, r.Flags) {
+				v.over = ctx.Err() != nil || !v.yield(r, nil)
+			}
+		}
+	}
 	sc.Visit = func(r format.Raw, _ int64) {
-		if r.Stream != v.stream || v.over {
+		if v.failed != nil || r.Stream != v.stream || v.over {
 			return
 		}
 		key := format.KeyOf(r.Millis, r.Hash)
-		if v.from.Above > 0 && r.Flags&Replicated == 0 {
-			if m, ok := hub.MarkOf(key); ok && m <= v.from.Above {
-				return
-			}
+		if !v.wants(key, r.Flags) {
+			return
 		}
 		v.group = append(v.group, Record{Channel: string(r.Channel), Key: key, Stream: r.Stream, Flags: r.Flags, Data: slices.Clone(r.Data)})
 	}
 	sc.Keep = func(_ format.Group, _ int64, lows []Low, ok bool) {
 		group := v.group
 		v.group = v.group[:0]
-		if !ok || v.over {
+		if !ok || v.over || v.failed != nil {
 			return
 		}
 		for _, low := range lows {
@@ -127,6 +150,8 @@ func (l *Log) visit(ctx context.Context, v *visit, s *segment, length int64) err
 		return context.Cause(ctx)
 	case v.over:
 		return errEnough
+	case v.failed != nil:
+		return v.failed
 	case res.Failed != nil:
 		return cannotRead(res.Failed)
 	}

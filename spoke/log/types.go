@@ -101,6 +101,8 @@ type Options struct {
 	Lows func() []Low
 	// Archived is the key up to which a channel is in long-term storage; false: the channel needs nothing (it was deleted). nil: nothing is archived.
 	Archived func(channel string) (hub.Key, bool)
+	// Mended reports whether what was lost in a hole has been put into the log again. nil: it was not.
+	Mended func(Hole) bool
 	// LateConfirmed reports whether a record flagged Late is in long-term storage. nil: none is.
 	LateConfirmed func(channel string, key hub.Key) bool
 	// MayRemove is asked by a sweep before a segment goes, after Archived was; an error keeps the segment for now. nil: it may.
@@ -139,6 +141,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.Archived == nil {
 		o.Archived = func(string) (hub.Key, bool) { return hub.MinKey, true }
+	}
+	if o.Mended == nil {
+		o.Mended = func(Hole) bool { return false }
 	}
 	if o.LateConfirmed == nil {
 		o.LateConfirmed = func(string, hub.Key) bool { return false }

@@ -17,6 +17,8 @@ type Scan struct {
 	// visit is called for each good record of a group; keep then says whether the group counts. Nothing is kept of what it points to.
 	Visit func(r Raw, off int64)
 	Keep  func(g Group, at int64, lows []Low, ok bool)
+	// Hurt, if it is set, is told of damage before what comes after it is visited or kept.
+	Hurt func(off, length int64)
 
 	buf    []byte
 	bufOff int64
@@ -54,11 +56,13 @@ func (s *Scan) run() Scanned {
 			next := s.search(off+1, res.groups)
 			if next < 0 {
 				if s.Fixed {
+					s.hurt(off, s.Limit-off)
 					res.Damage = append(res.Damage, Damage{Off: off, Length: s.Limit - off})
 					res.End = s.Limit
 				}
 				return res
 			}
+			s.hurt(off, next-off)
 			res.Damage = append(res.Damage, Damage{Off: off, Length: next - off})
 			off = next
 			continue
@@ -69,12 +73,21 @@ func (s *Scan) run() Scanned {
 			s.Keep(g, off, nil, false)
 			return res
 		}
+		for _, d := range bad {
+			s.hurt(d.Off, d.Length)
+		}
 		s.Keep(g, off, lows, true)
 		res.Damage = append(res.Damage, bad...)
 		res.End, res.LastGroup, res.groups = min(end, s.Limit), off, g.Seq
 		off = end
 	}
 	return res
+}
+
+func (s *Scan) hurt(off, length int64) {
+	if s.Hurt != nil {
+		s.Hurt(off, length)
+	}
 }
 
 // acknowledged reports whether the group that ends at end was: only the last group of a segment can be one that was not synced.
