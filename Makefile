@@ -40,7 +40,7 @@ test: needs lint floors unit e2e
 
 # Installs what the tests use and this machine lacks.
 needs: $(TOOLS)/versitygw $(TOOLS)/gofakes3
-	scripts/needs gcc python3 unzip zookeeper curl node npm mkfs.ext4 strace iptables ip
+	scripts/needs gcc python3 unzip zookeeper curl node npm mkfs.ext4 strace iptables ip haproxy
 
 $(TOOLS)/versitygw:
 	GOBIN=$(TOOLS) $(GO) install github.com/versity/versitygw/cmd/versitygw@$(VERSITYGW_VERSION)

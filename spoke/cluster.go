@@ -292,7 +292,11 @@ func tryAgain(why string) error {
 
 // await notes a record that is stored. Under mu.
 func (c *cluster) await(r *spokelog.Record) {
-	if r.Flags&(spokelog.GivenUp|spokelog.Replicated|spokelog.Complete) != 0 {
+	switch {
+	case r.Flags&spokelog.GivenUp != 0:
+		return
+	case r.Flags&(spokelog.Replicated|spokelog.Complete) != 0:
+		c.waiting.tell(r.Channel)
 		return
 	}
 	m, _ := hub.MarkOf(r.Key)

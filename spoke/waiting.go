@@ -17,6 +17,7 @@ type waiting struct {
 	heap  []waitingKey
 	far   map[string]hub.Mark // the highest mark of channels that are not, or not whole, in the heap
 	farAt hub.Mark            // the horizon when they were told last
+	due   map[string]bool     // channels to be told of whatever the horizon: of replicated records, and of markers, which are their horizon
 }
 
 type waitingKey struct {
@@ -35,6 +36,14 @@ func (w *waiting) add(m hub.Mark, channel string) {
 		h[i], h[(i-1)/2] = h[(i-1)/2], h[i]
 	}
 	w.heap = h
+}
+
+// tell notes a channel that is to be told the next time.
+func (w *waiting) tell(channel string) {
+	if w.due == nil {
+		w.due = map[string]bool{}
+	}
+	w.due[channel] = true
 }
 
 func (w *waiting) addFar(m hub.Mark, channel string) {
@@ -56,6 +65,10 @@ func (w *waiting) passed(h hub.Mark) (channels []string) {
 			channels = append(channels, channel)
 		}
 	}
+	for channel := range w.due {
+		told(channel)
+	}
+	clear(w.due)
 	for len(w.heap) > 0 && w.heap[0].mark <= h {
 		told(w.heap[0].channel)
 		w.pop()

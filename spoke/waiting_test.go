@@ -97,3 +97,67 @@ func TestWokenForWhatAnEarlierStartStored(t *testing.T) {
 		t.Error("the horizon was never below what was stored: the test shows nothing")
 	})
 }
+
+// Whatever the horizon, a channel that is to be told is told the next time, once.
+func TestWaitingTell(t *testing.T) {
+	var w waiting
+	w.tell("a")
+	w.tell("a")
+	w.add(hub.MarkAt(5), "a")
+	w.add(hub.MarkAt(9), "b")
+	if got := w.passed(hub.MarkAt(7)); !slices.Equal(got, []string{"a"}) {
+		t.Errorf("told %v", got)
+	}
+	if got := w.passed(hub.MarkAt(8)); len(got) > 0 {
+		t.Errorf("told %v again", got)
+	}
+}
+
+// The marker of a replicated channel is its horizon: who follows it on another node than the one that replicates is woken by it.
+func TestMarkersWakeOthers(t *testing.T) {
+	directed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		writer := w.nodes[0].node
+		type follower struct {
+			n     *simNode
+			wake  <-chan struct{}
+			drain func() []string
+		}
+		var all []follower
+		for _, n := range w.nodes[1:] {
+			wake, stop := n.node.Watch("replica")
+			defer stop()
+			_, drain, stop2 := n.node.Changes()
+			defer stop2()
+			all = append(all, follower{n, wake, drain})
+		}
+		key := hub.NewKey(time.Now().Add(-time.Minute), "source")
+		if err := writer.WriteKeyed(t.Context(), "replica", hub.Sealed{Key: key, Data: []byte("x")}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Second)
+		for _, f := range all {
+			f.drain()
+			select {
+			case <-f.wake:
+			default:
+			}
+		}
+		if err := writer.WriteComplete(t.Context(), "replica", key); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Second)
+		for i, f := range all {
+			if at, ok := f.n.node.Complete("replica"); !ok || at != key {
+				t.Errorf("follower %d knows the marker %v, %v", i, at, ok)
+			}
+			select {
+			case <-f.wake:
+			default:
+				t.Errorf("follower %d is not woken", i)
+			}
+			if !slices.Contains(f.drain(), "replica") {
+				t.Errorf("follower %d is not told which channel has changed", i)
+			}
+		}
+	})
+}
