@@ -23,7 +23,8 @@ import (
 // hubCluster is three hub processes that make one hub, with a real ZooKeeper.
 type hubCluster struct {
 	hubs []*hubproc.Hub
-	zk   *zkproc.Server
+	zk   *zkproc.Server   // the first one
+	zks  []*zkproc.Server // all of them
 
 	flags []string
 	own   map[*hubproc.Hub][]string // flags of one node alone
@@ -45,12 +46,17 @@ func startClusterOf(t *testing.T, prepare func(i int, flags []string) *hubproc.H
 // prepareCluster starts ZooKeeper, and no hub.
 func prepareCluster(t *testing.T, z zkproc.Options, prepare func(i int, flags []string) *hubproc.Hub, flags ...string) *hubCluster {
 	t.Helper()
-	c := &hubCluster{zk: zkproc.Start(t, z)[0], own: map[*hubproc.Hub][]string{}}
+	servers := zkproc.Start(t, z)
+	c := &hubCluster{zk: servers[0], zks: servers, own: map[*hubproc.Hub][]string{}}
 	if s := c.zk.TLS; s != nil {
 		flags = append(flags, "--set", "zookeeper.tls=true", "--set", "zookeeper.tls.authority="+s.Authority, "--set", "zookeeper.tls.certificate="+s.Client,
 			"--set", "zookeeper.tls.key="+s.ClientKey)
 	}
-	flags = append([]string{"--set", "hub.type=aws", "--set", "zookeeper.connection=" + c.zk.Address, "--set", "app.shutdown_delay_seconds=0"}, flags...)
+	var addresses []string
+	for _, s := range servers {
+		addresses = append(addresses, s.Address)
+	}
+	flags = append([]string{"--set", "hub.type=aws", "--set", "zookeeper.connection=" + strings.Join(addresses, ","), "--set", "app.shutdown_delay_seconds=0"}, flags...)
 	c.flags = flags
 	for i := range 3 {
 		c.hubs = append(c.hubs, prepare(i, flags))
