@@ -35,7 +35,7 @@ func (r *Run) archived() {
 				want = append(want, it.Key)
 			}
 		}
-		for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(500 * time.Millisecond) {
+		for deadline := time.Now().Add(2*time.Minute + r.opt.Hold); ; time.Sleep(500 * time.Millisecond) {
 			if op.Items, err = l.read(l.channel, below); err != nil {
 				r.t.Fatalf("read the bucket: %v", err)
 			}

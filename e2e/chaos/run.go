@@ -138,8 +138,13 @@ func (r *Run) prepare() {
 // insist tries until it works, for two minutes.
 func (r *Run) insist(what string, try func() error) {
 	r.t.Helper()
+	r.within(2*time.Minute, what, try)
+}
+
+func (r *Run) within(limit time.Duration, what string, try func() error) {
+	r.t.Helper()
 	var err error
-	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(limit); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		if err = try(); err == nil {
 			return
 		}

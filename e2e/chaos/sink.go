@@ -140,7 +140,7 @@ func (r *Run) follow(channel string) {
 // told waits until everybody was told of the last items.
 func (r *Run) told() {
 	r.t.Helper()
-	r.insist("everybody is told of the last item", func() error {
+	r.within(5*time.Minute+2*r.opt.Hold, "everybody is told of the last item", func() error {
 		var late []string
 		for _, f := range r.followers {
 			if !f.reached(r.marker[f.channel]) {
