@@ -66,7 +66,8 @@ unit:
 
 # Whole hubs: scripts, real data, crashes, simulation. They are processes of their own, the race detector would see only the test.
 e2e:
-	$(GO) test -count=1 -timeout 18m ./e2e
+	$(GO) test -count=1 -timeout 18m -skip '^TestChaos$$' ./e2e
+	$(GO) test -count=1 -timeout 15m -run '^TestChaos$$' -v ./e2e
 
 bench:
 	$(GO) run ./bench $(BENCH)
