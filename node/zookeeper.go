@@ -152,8 +152,27 @@ func (n *Node) waitZooKeeper(ctx context.Context, c coord.Coordinator) error {
 	}
 }
 
-// clusterID is a name for what ZooKeeper holds: whoever finds another one has lost it, or asks the wrong servers.
+// clusterID is a name for what ZooKeeper holds: whoever finds another one has lost it, or asks the wrong servers. A session that is lost meanwhile is
+// waited for: it is no reason not to start.
 func (n *Node) clusterID(ctx context.Context) (string, error) {
+	said := time.Now()
+	for {
+		id, err := n.readClusterID(ctx)
+		if err == nil {
+			return id, nil
+		}
+		if time.Since(said) > waitSay {
+			said = time.Now()
+			n.log.Warn("waiting for ZooKeeper", "connection", n.cfg.Text("zookeeper.connection"), "err", err)
+		}
+		if !hub.Sleep(ctx, waitLook) {
+			return "", context.Cause(ctx)
+		}
+	}
+}
+
+// readClusterID reads the name, or gives one.
+func (n *Node) readClusterID(ctx context.Context) (string, error) {
 	for {
 		id, _, err := n.parts.coordinator.Get(ctx, clusterRegister)
 		if !hub.Is(err, hub.NotFound) {
