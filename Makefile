@@ -23,7 +23,7 @@ SEED     ?= 0
 FAULTS   ?=
 SEEDS    ?= 2000
 
-.PHONY: run build check test bench fuzz sim chaos chaos-single image clean needs lint floors unit e2e
+.PHONY: run build check test bench fuzz sim chaos chaos-long chaos-single image clean needs lint floors unit e2e
 
 run: build
 	exec $(BIN)/hub serve $(ARGS)
@@ -82,6 +82,11 @@ sim:
 # Three hubs, three ZooKeeper servers and S3 in network namespaces of their own, under all faults. A run that fails names the folder of its histories.
 chaos: needs
 	$(GO) test -count=1 -timeout $$(($(MINUTES) * 4 + 30))m -run '^TestChaos$$' -v ./e2e -seed=$(SEED) -chaos.minutes=$(MINUTES) -chaos.faults=$(FAULTS)
+
+# Three hubs without namespaces: power cuts of all of them, S3 and ZooKeeper away, restarts in turn. About half an hour.
+chaos-long: needs
+	$(GO) test -count=1 -timeout 120m -parallel 1 -run '^TestCluster(PowerCut|S3Away|ZooKeeperAway|RollingRate|Clock|DiskFull|BadSyncs)$$' -v ./e2e \
+	  -cluster.cuts=100 -cluster.s3away=200s -cluster.zkaway=10m -cluster.rolls=20 -cluster.rollrate=300
 
 # One hub, killed and injured, its webhooks and replicas.
 chaos-single:
