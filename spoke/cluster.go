@@ -76,6 +76,7 @@ type cluster struct {
 	cargoes  uint64   // numbers given
 	loads    map[*cargo]*loading
 	waiting  waiting
+	stirred  uint64      // counts what came into it
 	waiters  []posWaiter // for records that nobody's decision waits for
 	present  map[string]roster.Stream
 	clocks   map[string]reading // of the others, by node
@@ -298,6 +299,12 @@ func (c *cluster) await(r *spokelog.Record) {
 	case r.Flags&(spokelog.Replicated|spokelog.Complete) != 0:
 		c.waiting.tell(r.Channel)
 		return
+	}
+	c.stirred++
+	if len(c.waiting.heap) == 0 { // it was quiet: the others wait for this node's low now
+		for t := range c.tails {
+			poke(t.wake)
+		}
 	}
 	m, _ := hub.MarkOf(r.Key)
 	c.waiting.add(m, r.Channel)

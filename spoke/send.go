@@ -228,7 +228,7 @@ func (c *cluster) detach(t *tail) {
 // feedTail sends what the own disk has above the receiver's low, then what comes. A peer for which more has come meanwhile than a queue may hold is sent what the disk
 // has again, from where it stands then: that is less each time, and nothing but the disk remembers it.
 func (c *cluster) feedTail(ctx context.Context, conn net.Conn, t *tail, own spokelog.Stream, low hub.Mark, ended <-chan struct{}) error {
-	beat := time.NewTicker(c.opt.Beat)
+	beat := time.NewTimer(c.opt.Beat)
 	defer beat.Stop()
 	t.low = low
 	var buf []byte
@@ -255,6 +255,7 @@ func (c *cluster) feedTail(ctx context.Context, conn net.Conn, t *tail, own spok
 			if l.part != nil { // there may be more
 				poke(t.wake)
 			}
+			beat.Reset(l.beat)
 			select {
 			case <-ended:
 				return errors.New("the peer has gone")

@@ -4,6 +4,7 @@ import (
 	"iter"
 	"net"
 	"slices"
+	"time"
 
 	"timehub/hub"
 	"timehub/spoke/frame"
@@ -12,6 +13,9 @@ import (
 
 // tailRoom is how many bytes may wait for one peer; whoever is further behind is sent what the writer's disk has.
 const tailRoom = 64 << 20
+
+// quickBeats come that much quicker after the last record: for about one usual beat.
+const quickBeats = 5
 
 // tail is what one peer is to be sent of the own stream. Its fields but low are guarded by Node.mu.
 type tail struct {
@@ -32,6 +36,8 @@ type tail struct {
 	there     map[*cargo]uint64 // sent and not named by a frame: with the value of partsSent at their end
 	held      int               // bytes of load and there: the peer keeps them
 	drops     []uint64          // that the peer may forget
+	stirred   uint64            // cluster.stirred when it was looked at last
+	quick     int               // beats that come sooner
 	partsSent uint64            // bytes of parts on this connection
 	partsCame uint64            // that the peer has
 }
@@ -122,6 +128,7 @@ type load struct {
 	parcels []parcel
 	last    frame.Frame // position, epoch and low of the last frame
 	part    []byte      // a message
+	beat    time.Duration
 }
 
 // next takes what may go: the queue up to the first request whose bytes are not there yet. Until everything of it is sent, low stays where it was; with low,
@@ -155,7 +162,14 @@ func (c *cluster) next(t *tail) (l load, ok bool) {
 	}
 	l.last = frame.Frame{Pos: t.pos, Epoch: c.epoch(), Low: t.low}
 	l.drops, t.drops = t.drops, nil
-	l.part = t.part()
+	l.part, l.beat = t.part(), c.opt.Beat
+	if t.stirred != c.stirred {
+		t.stirred, t.quick = c.stirred, quickBeats
+	}
+	if t.quick > 0 { // somebody waits for horizons to pass a record, and the slowest beat of all tells when they do
+		t.quick--
+		l.beat /= quickBeats
+	}
 	return l, true
 }
 
