@@ -103,8 +103,13 @@ func (c *cluster) completed(ctx context.Context, s spokelog.Stream) error {
 
 // store writes records of others to the own disk.
 func (c *cluster) store(ctx context.Context, records []spokelog.Record) error {
+	return c.storeBatch(ctx, &spokelog.Batch{Records: records})
+}
+
+func (c *cluster) storeBatch(ctx context.Context, b *spokelog.Batch) error {
 	done := make(chan error, 1)
-	if err := c.n.store.Enqueue(&spokelog.Batch{Records: records, Done: func(err error) { done <- err }}); err != nil {
+	b.Done = func(err error) { done <- err }
+	if err := c.n.store.Enqueue(b); err != nil {
 		return err
 	}
 	select {

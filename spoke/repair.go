@@ -3,6 +3,7 @@ package spoke
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"timehub/hub"
 	"timehub/spoke/frame"
@@ -71,17 +72,19 @@ func (c *cluster) copyFrom(ctx context.Context, node string, id spokelog.Stream,
 	}
 	records := 0
 	err := c.askRecords(ctx, node, id, mine, func(list []spokelog.Record) error {
-		for _, request := range c.missing(ctx, id, split(list)) {
-			if err := c.store(ctx, request); err != nil {
-				return err
-			}
-			c.n.mu.Lock()
-			for i := range request {
-				c.await(&request[i])
-			}
-			c.n.mu.Unlock()
-			records += len(request)
+		list = slices.Concat(c.missing(ctx, id, split(list))...)
+		if len(list) == 0 {
+			return nil
 		}
+		if err := c.storeBatch(ctx, &spokelog.Batch{Records: list, Several: true}); err != nil { // a sync for each request would take hours
+			return err
+		}
+		c.n.mu.Lock()
+		for i := range list {
+			c.await(&list[i])
+		}
+		c.n.mu.Unlock()
+		records += len(list)
 		return nil
 	})
 	if err != nil {

@@ -21,7 +21,6 @@ const (
 	upgradeTo    = "hub-spoke/1"
 	streamPath   = "/internal/spoke/stream"
 	frameTarget  = 2 << 20          // bytes of a frame, unless a single request is larger
-	frameRoom    = 64               // bytes of a frame beside its records
 	quietStep    = 256 << 10        // bytes that a peer has streamQuiet for
 	streamQuiet  = 5 * time.Second  // a stream on which nothing comes or goes is given up
 	ownWait      = 20 * time.Second // for the own disk, when a peer begins

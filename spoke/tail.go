@@ -180,7 +180,7 @@ func (l *load) send(conn net.Conn, buf []byte) ([]byte, error) {
 	}
 	f, size := frame.Frame{Epoch: l.last.Epoch}, 0
 	flush := func() error {
-		buf = frame.Append(slices.Grow(buf, size+frameRoom), &f)
+		buf = frame.Append(buf, &f)
 		err := write(conn, buf)
 		buf, f, size = buf[:0], frame.Frame{Epoch: l.last.Epoch}, 0
 		return err

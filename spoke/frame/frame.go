@@ -3,6 +3,7 @@ package frame
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"timehub/hub"
 	spokelog "timehub/spoke/log"
@@ -71,7 +72,13 @@ type Frame struct {
 
 // Append appends a frame as a message. With a Cargo, the data of the records stays out.
 func Append(b []byte, f *Frame) []byte {
-	b, at := begin(b)
+	size := headSize + fixedSize
+	for i := range f.Records {
+		if size += minRecord + len(f.Records[i].Channel) + len(f.Records[i].Key.Hash()); f.Cargo == 0 {
+			size += len(f.Records[i].Data)
+		}
+	}
+	b, at := begin(slices.Grow(b, size))
 	b = binary.LittleEndian.AppendUint64(b, f.Pos)
 	b = binary.LittleEndian.AppendUint64(b, f.Epoch)
 	b = binary.LittleEndian.AppendUint64(b, uint64(f.Low))
