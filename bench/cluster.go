@@ -166,7 +166,7 @@ type kindOfLoad struct {
 
 // clusterLoads lets one node and three nodes take turns with several loads, all of it within a minute, before the archiver has something to do.
 func (b *bench) clusterLoads(ctx context.Context) error {
-	part := b.opt.seconds / 2
+	part := b.opt.seconds / 3 // all of it has to fit into a minute
 	bulk, item := b.bulkBody(100), map[*hubproc.Hub]string{}
 	posts := func(conns int) func(*hubproc.Hub) load {
 		return func(h *hubproc.Hub) load {
