@@ -162,7 +162,7 @@ func TestJudge(t *testing.T) {
 		"a webhook calls out of order":             {"webhook order", func(k *tale) { a, b := k.op(Deliver, 5), k.op(Deliver, 6); a.Items, b.Items = b.Items, a.Items }},
 		"a webhook repeats without need": {"webhook again", func(k *tale) {
 			op := *k.op(Deliver, 5)
-			op.Begin, op.End = sec(60), sec(61)
+			op.Begin, op.End = sec(100), sec(101)
 			k.h.Ops = append(k.h.Ops, op)
 		}},
 		"an answer is 500": {"status", func(k *tale) { k.op(List, 1).Status, k.op(List, 1).Result = 500, Fail }},
@@ -199,7 +199,7 @@ func TestJudgeAllows(t *testing.T) {
 		},
 		"a webhook repeats what was not answered": func(k *tale) {
 			op := *k.op(Deliver, 11)
-			op.Begin, op.End = sec(60), sec(61)
+			op.Begin, op.End = sec(100), sec(101)
 			k.op(Deliver, 11).Silent = true
 			k.h.Ops = append(k.h.Ops, op)
 		},

@@ -165,8 +165,12 @@ func (j *judge) delivers() {
 	}
 }
 
-// again: an item that was taken is sent again only while something is broken, or shortly after.
+// again: an item that was taken is sent again only while something is broken, or shortly after; or if it was taken a moment ago, for on a machine that is
+// too busy sessions end without a fault, and another node goes on.
 func (j *judge) again(proc, key string, taken int64, op *Op) {
+	if op.Begin-taken < int64(time.Minute) {
+		return
+	}
 	for i := range j.h.Ops {
 		f := &j.h.Ops[i]
 		if f.Kind == Hurt && f.Begin <= op.Begin && f.End+int64(grace) >= op.Begin {
