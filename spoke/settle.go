@@ -410,6 +410,11 @@ func (c *cluster) refuse(ctx context.Context, s spokelog.Stream) (hub.Mark, erro
 func (c *cluster) holds(ctx context.Context, s spokelog.Stream, from spokelog.From) (held, error) {
 	h := held{Node: c.opt.Node, Disk: c.n.identity.ID}
 	seen, given := map[named]bool{}, map[named]bool{}
+	c.n.mu.Lock()
+	if i, ok := c.rec.Find(recordOf(s)); ok { // it minted nothing below: a disk that has applied no low of it need not look through its whole log
+		from.Above = max(from.Above, i.Above)
+	}
+	c.n.mu.Unlock()
 	for r, err := range c.n.store.Stream(ctx, s, from) {
 		if err != nil {
 			return h, err
