@@ -64,12 +64,14 @@ func TestClusterZooKeeperAway(t *testing.T) {
 		time.Sleep(200 * time.Millisecond)
 	}
 	w.stop()
+	refused := 0
 	for _, one := range w.writers {
+		refused += len(one.told)
 		for _, s := range one.told {
 			t.Errorf("%s is refused: %s", one.name, s)
 		}
 	}
-	t.Logf("no server of ZooKeeper for %v: %d items acknowledged, %d reads, none refused", time.Since(killed).Round(time.Second), len(w.acked()), reads)
+	t.Logf("no server of ZooKeeper for %v: %d items acknowledged, %d refused, %d reads", time.Since(killed).Round(time.Second), len(w.acked()), refused, reads)
 	for _, s := range c.zks {
 		s.Run(t)
 	}
