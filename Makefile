@@ -77,7 +77,7 @@ fuzz:
 	scripts/fuzz $(FUZZTIME)
 
 sim:
-	$(GO) test -count=1 -timeout 60m -run '^TestSim' ./e2e -sim.seeds=$(SEEDS)
+	$(GO) test -count=1 -timeout 180m -run '^TestSim' ./e2e -sim.seeds=$(SEEDS) -fleet.seeds=$(SEEDS)
 
 # Three hubs, three ZooKeeper servers and S3 in network namespaces of their own, under all faults. A run that fails names the folder of its histories.
 chaos: needs

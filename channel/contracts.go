@@ -12,6 +12,7 @@ import (
 	"context"
 	"io"
 	"iter"
+	"time"
 
 	"timehub/hub"
 )
@@ -54,6 +55,11 @@ type Writer interface {
 // Invalid: the key lies too far ahead. It may wait for a clock; ctx ends that.
 type Sequel interface {
 	After(ctx context.Context, key hub.Key) error
+}
+
+// Others is what a ShortTerm may have beside: how far ahead of this node's clock another one may have minted that wrote before now. 0: there are no others.
+type Others interface {
+	Ahead() time.Duration
 }
 
 // Elsewhere is what a ShortTerm may have beside: it looks for an item of a replicated channel on all nodes, whatever its age. NotFound: so many have answered that it would be

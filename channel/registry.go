@@ -279,6 +279,9 @@ func (s *Service) fence(ctx context.Context) (int64, error) {
 		}
 		if at == 0 {
 			at = horizon.Millis() + 1
+			if o, ok := s.opt.Short.(Others); ok && o.Ahead() > 0 { // what they have acknowledged may not be here yet
+				at = max(at, s.opt.Clock().UnixMilli()) + o.Ahead().Milliseconds()
+			}
 		}
 		if horizon.Millis() >= at {
 			return at, nil

@@ -373,3 +373,28 @@ func TestCreateRace(t *testing.T) {
 		t.Errorf("%+v %v", ch, err)
 	}
 }
+
+// ahead is a store of which other nodes may have minted so far ahead.
+type ahead struct {
+	channel.ShortTerm
+	by time.Duration
+}
+
+func (a ahead) Ahead() time.Duration { return a.by }
+
+// What other nodes have written to a channel, with clocks that are ahead, is not in the next channel of its name.
+func TestNameAgainAmongOthers(t *testing.T) {
+	h := open(t)
+	h2 := open(t, func(o *channel.Options) {
+		o.Short, o.Catalog, o.Clock = ahead{h.short, 50 * time.Millisecond}, h.catalog, h.clock.Now
+	})
+	h2.put("Orders", "{}")
+	far := hub.KeyAt(h.clock.Now().Add(49*time.Millisecond).UnixMilli(), "00000a")
+	if err := h2.DeleteChannel(ctx, "Orders", channel.Caller{}); err != nil {
+		t.Fatal(err)
+	}
+	ch, _, err := h2.PutChannel(ctx, "Orders", channel.ChannelPatch{}, channel.Caller{})
+	if err != nil || ch.Since <= far.Millis() {
+		t.Errorf("since %v, %v was written before; %v", ch.Since, far.Millis(), err)
+	}
+}

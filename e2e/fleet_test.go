@@ -15,7 +15,7 @@ import (
 )
 
 var (
-	fleetSeeds = flag.Int("fleet.seeds", 40, "seeds of the simulation of whole hubs of several nodes")
+	fleetSeeds = flag.Int("fleet.seeds", 30, "seeds of the simulation of whole hubs of several nodes")
 	fleetSeed  = flag.Int64("fleet.seed", -1, "play only this seed of it")
 	fleetFrom  = flag.Int64("fleet.from", 0, "the first seed of it")
 )

@@ -16,7 +16,7 @@ import (
 
 // How many seeds are played. CI takes the default, `make sim` more; -sim.seed repeats one.
 var (
-	simSeeds = flag.Int("sim.seeds", 200, "seeds of the simulation, in all")
+	simSeeds = flag.Int("sim.seeds", 50, "seeds of the simulation, in all")
 	simSeed  = flag.Int64("sim.seed", -1, "play only this seed of the simulation")
 	simFrom  = flag.Int64("sim.from", 0, "the first seed of the simulation")
 )

@@ -40,7 +40,8 @@ type Env struct {
 	Coordinator coord.Coordinator                                                    // nil: coord.db of data.dir. Required with a Disk that is no folder
 	Log         *slog.Logger                                                         // nil: nothing
 	Version     string                                                               // "": local
-	Host        string                                                               // for Hub-Node; "": the name of the host
+	Seams       Seams
+	Host        string // for Hub-Node; "": the name of the host
 }
 
 // Node is one hub. Run it once.

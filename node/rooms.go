@@ -77,6 +77,9 @@ func (n *Node) runSpoke(ctx context.Context, ready func()) error {
 	if !n.cfg.Bool("spoke.enforceTTL") {
 		opt.Segments.TTL = forEver
 	}
+	if change := n.env.Seams.Spoke; change != nil {
+		change(&opt)
+	}
 	s, found, err := spoke.Open(ctx, opt)
 	if err != nil {
 		return fmt.Errorf("open Spoke's log: %w", err)
@@ -120,7 +123,7 @@ func stability(c Config) hub.Horizon {
 func (n *Node) openChannels(server *http.Server) error {
 	p, c := &n.parts, n.cfg
 	service, err := channel.New(channel.Options{
-		Short: p.spoke, Replicas: p.spoke, Long: p.longterm, Catalog: p.catalog, Sealer: p.sealer,
+		Short: n.env.Seams.short(p.spoke), Replicas: p.spoke, Long: p.longterm, Catalog: p.catalog, Sealer: p.sealer,
 		Changed: n.channelChanged,
 		Clock:   n.env.Clock, Horizon: stability(c), Birthday: c.Time("app.birthDay"),
 		ProtectChannels: c.Bool("hub.protect.channels"), LargeBytes: min(c.Bytes("app.large.payload.MB"), maxSmall), MaxItemBytes: c.Bytes("app.maxItemSizeMB"),

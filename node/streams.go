@@ -28,7 +28,7 @@ func (n *Node) openStreams(server *http.Server) error {
 	server.RegisterOnShutdown(leave)
 	var err error
 	p.feeds, err = feed.NewShared(feed.SharedOptions{
-		Source: p.service, Channels: p.service, Horizon: stability(n.cfg), Clock: n.env.Clock,
+		Source: n.env.Seams.feed(p.service), Channels: p.service, Horizon: stability(n.cfg), Clock: n.env.Clock,
 		Configs: p.catalog.Watch, Keys: p.spoke.Changes, Log: n.log.With("component", "feed"),
 	})
 	if err != nil {

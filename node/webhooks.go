@@ -73,7 +73,7 @@ func (n *Node) openWebhooks(ctx context.Context) error {
 		return fmt.Errorf("make the caller of webhooks: %w", err)
 	}
 	h.runs, err = hookrun.New(hookrun.Options{
-		Webhooks: h.catalog, Source: p.service, Channels: p.service, ChannelNews: p.catalog.Watch, Leases: p.coordinator, Cursors: h.cursors,
+		Webhooks: h.catalog, Source: n.env.Seams.feed(p.service), Channels: p.service, ChannelNews: p.catalog.Watch, Leases: p.coordinator, Cursors: h.cursors,
 		Members: p.coordinator, Node: n.name(), Caller: h.caller, Pause: n.pauseWebhook, ErrorItem: n.insertError, Attempts: h.attempts, Shared: p.feeds,
 		Horizon: stability(c), Birthday: c.Time("app.birthDay"), FirstPause: c.Duration("webhook.retry.first_millis"),
 		Sealer: p.sealer, Clock: n.env.Clock, Log: log, Metrics: p.metrics,

@@ -7,6 +7,14 @@ import (
 	"timehub/hub"
 )
 
+// Ahead implements channel.Others: a node that writes is within the guard of the median of all clocks, and so is this one, or it stands still.
+func (n *Node) Ahead() time.Duration {
+	if n.cluster == nil {
+		return 0
+	}
+	return 2 * n.opt.ClockGuard
+}
+
 // After implements channel.Sequel: it moves the clock to a key that was minted elsewhere, so that whatever is minted here later lies above it (ENGINE §5). A
 // key that lies further ahead of the clocks than app.clock_guard is Invalid; for one that lies more than half of it ahead, After waits: the bound in the clock file
 // runs no further ahead, or a node that restarts quickly would be out of the guard.

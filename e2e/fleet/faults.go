@@ -19,98 +19,154 @@ func (w *world) any() *machine { return w.machines[w.rng.IntN(len(w.machines))] 
 
 func (w *world) upTo(d time.Duration) time.Duration { return time.Duration(w.rng.Int64N(int64(d))) }
 
+// Fault is a kind of what may happen.
+type Fault int
+
+// The faults, and what ends some of them.
+const (
+	PowerCut Fault = iota
+	Kill
+	Stop
+	Start
+	OneWay  // from one node to another nothing gets through
+	Island  // a node is cut off from the others
+	Mend    // the lines
+	Slow    // line
+	Session // of a node ends
+	Away    // the coordinator is
+	Deaf    // it does not hear, or its answers get lost
+	Back    // it is well, and all have sessions
+	Clock   // is off
+	Clocks  // are right
+	Bucket  // long-term storage fails or lies
+	Well    // it does not
+	Disk    // fails or is slow
+	All     // nodes lose power
+	Mood    // of the consumers of webhooks
+	Steal   // a lease, from a node that does not notice
+	Deliver // nothing: a node and the consumers do not reach each other
+	Member  // joins, leaves, comes back
+	Lose    // a disk
+	faults
+)
+
+// fault chooses what happens next.
+func (w *world) fault() Fault {
+	if only := w.flavor.Only; len(only) > 0 {
+		return only[w.rng.IntN(len(only))]
+	}
+	often := [faults]int{Start: 5, Mend: 2, Back: 2, Mood: 2}
+	sum := 0
+	for _, n := range often {
+		sum += max(1, n)
+	}
+	at := w.rng.IntN(sum)
+	for f, n := range often {
+		if at -= max(1, n); at < 0 {
+			return Fault(f)
+		}
+	}
+	return Start
+}
+
 // step is one fault, or the end of one.
 func (w *world) step() {
 	m, o := w.any(), w.any()
-	switch w.rng.IntN(28) {
-	case 0:
+	switch f := w.fault(); f {
+	case PowerCut:
 		m.kill(memdisk.PowerCut)
-	case 1:
+	case Kill:
 		m.kill(memdisk.ProcessKill)
-	case 2:
+	case Stop:
 		m.stop()
-	case 3, 4, 5, 6, 7:
+	case Start:
 		for _, m := range w.machines {
 			if p, _ := m.current(); p == nil && !m.left && w.rng.IntN(3) > 0 {
 				m.start()
 			}
 		}
-	case 8:
-		w.note("%s does not reach %s", m.ip, o.ip)
-		w.line(m, o, memnet.Line{Cut: true})
-	case 9:
-		w.note("%s is cut off from the others", m.ip)
-		for _, o := range w.machines {
-			w.line(m, o, memnet.Line{Cut: true})
-			w.line(o, m, memnet.Line{Cut: true})
+	case All:
+		w.note("everybody dies")
+		for _, m := range w.machines {
+			m.kill(memdisk.PowerCut)
 		}
-	case 10, 11:
-		w.note("lines are mended")
-		w.mendLines()
-	case 12:
-		d := w.upTo(300 * time.Millisecond)
-		w.note("%s reaches %s in %v", m.ip, o.ip, d)
-		w.line(m, o, memnet.Line{Delay: d})
-	case 13:
-		if p, _ := m.current(); p != nil {
-			w.note("%s loses its session", m.ip)
-			w.store.Cut(p.seat.Coordinator)
-			w.unrest.point()
-		}
-	case 14, 15:
-		w.deaf.Store(0)
-		w.comeBack()
-	case 16:
-		w.goAway()
-	case 17:
+	case OneWay, Island, Mend, Slow, Deliver:
+		w.troubleLine(f, m, o)
+	case Session, Away, Deaf, Back, Steal:
+		w.troubleCoordinator(f, m)
+	case Clock:
 		d := w.upTo(30*time.Second) - 15*time.Second
 		if w.rng.IntN(3) > 0 {
 			d /= 50
 		}
 		w.note("the clock of %s is off by %v", m.ip, d)
 		m.skew.Store(int64(d))
-	case 18:
-		w.troubleBucket()
-	case 19:
-		w.cure()
-	case 20:
-		w.troubleDisk(m)
-	case 21:
-		w.rare()
-	case 22, 23:
-		w.moods()
-	case 24:
-		w.steal()
-	case 25:
-		w.note("%s and the consumers of webhooks do not reach each other", m.ip)
-		w.unrest.point()
-		w.wire.SetLine(m.ip, consumerIP, memnet.Line{Cut: true})
-		w.wire.SetLine(consumerIP, m.ip, memnet.Line{Cut: true})
-	case 26:
-		w.joinOrLeave(m)
-	case 27:
-		w.lose(m)
-	}
-}
-
-// rare are faults of everything at once.
-func (w *world) rare() {
-	switch w.rng.IntN(3) {
-	case 0:
-		w.note("everybody dies")
-		for _, m := range w.machines {
-			m.kill(memdisk.PowerCut)
-		}
-	case 1:
-		p := w.rng.Float64() * 0.5
-		w.note("the coordinator is deaf, %.2f", p)
-		w.deaf.Store(math.Float64bits(p))
-		w.unrest.begin()
-	case 2:
+	case Clocks:
 		for _, m := range w.machines {
 			m.skew.Store(0)
 		}
 		w.note("all clocks are right")
+	case Bucket:
+		w.troubleBucket()
+	case Well:
+		w.cure()
+	case Disk:
+		w.troubleDisk(m)
+	case Mood:
+		w.moods()
+	case Member:
+		w.joinOrLeave(m)
+	case Lose:
+		w.lose(m)
+	}
+}
+
+func (w *world) troubleLine(f Fault, m, o *machine) {
+	switch f {
+	case OneWay:
+		w.note("%s does not reach %s", m.ip, o.ip)
+		w.line(m, o, memnet.Line{Cut: true})
+	case Island:
+		w.note("%s is cut off from the others", m.ip)
+		for _, o := range w.machines {
+			w.line(m, o, memnet.Line{Cut: true})
+			w.line(o, m, memnet.Line{Cut: true})
+		}
+	case Mend:
+		w.note("lines are mended")
+		w.mendLines()
+	case Slow:
+		d := w.upTo(300 * time.Millisecond)
+		w.note("%s reaches %s in %v", m.ip, o.ip, d)
+		w.line(m, o, memnet.Line{Delay: d})
+	case Deliver:
+		w.note("%s and the consumers of webhooks do not reach each other", m.ip)
+		w.unrest.point()
+		w.wire.SetLine(m.ip, consumerIP, memnet.Line{Cut: true})
+		w.wire.SetLine(consumerIP, m.ip, memnet.Line{Cut: true})
+	}
+}
+
+func (w *world) troubleCoordinator(f Fault, m *machine) {
+	switch f {
+	case Session:
+		if p, _ := m.current(); p != nil {
+			w.note("%s loses its session", m.ip)
+			w.store.Cut(p.seat.Coordinator)
+			w.unrest.point()
+		}
+	case Away:
+		w.goAway()
+	case Deaf:
+		p := w.rng.Float64() * 0.5
+		w.note("the coordinator is deaf, %.2f", p)
+		w.deaf.Store(math.Float64bits(p))
+		w.unrest.begin()
+	case Back:
+		w.deaf.Store(0)
+		w.comeBack()
+	case Steal:
+		w.steal()
 	}
 }
 

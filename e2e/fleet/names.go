@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"time"
 
@@ -138,9 +139,33 @@ func (w *world) exam() {
 		}
 		cancel()
 		c.known(up, func(ch hubclient.Channel, err error) bool { return err == nil && ch.Description == "patched" })
+		c.again(up)
 		c.remove(c.a)
 		c.known(up, func(_ hubclient.Channel, err error) bool { return hub.Is(err, hub.NotFound) })
 		c.free = true
+	}
+}
+
+// again writes something through each node, removes the channel and makes it again at once: it is empty then, wherever one looks.
+func (c *contest) again(up []*machine) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	for _, m := range up {
+		c.b.move(m)
+		if _, err := c.b.Client.Insert(ctx, c.name, hubclient.Upload{ContentType: "text/plain", Body: strings.NewReader("old"), Size: 3}); err != nil {
+			c.w.ledger.Wrong("%s does not take an item: %v", m.ip, err)
+			return
+		}
+	}
+	c.remove(c.b)
+	c.create()
+	time.Sleep(time.Second)
+	for _, m := range up {
+		c.b.move(m)
+		page, err := c.b.Client.Earliest(ctx, c.name, 10, hubclient.Query{Unstable: true})
+		if err != nil || len(page.Keys) > 0 {
+			c.w.ledger.Wrong("%s shows %v in %s, which has just been made; %v", m.ip, page.Keys, c.name, err)
+		}
 	}
 }
 

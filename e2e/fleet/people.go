@@ -132,7 +132,7 @@ func (c *client) walk(channel string, rng *rand.Rand) error {
 	if rng.IntN(2) == 0 {
 		a.Kind, on = sim.Latest, sim.Previous
 	}
-	for range 30 {
+	for range 8 {
 		ans, err := c.ask(a)
 		if err != nil || len(ans.Keys) < a.N || c.w.home() {
 			return err

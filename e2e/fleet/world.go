@@ -21,6 +21,11 @@ import (
 type Flavor struct {
 	Env  func(ip string, e *node.Env) // breaks a node on purpose
 	Mild bool                         // nothing happens
+
+	// What makes it likelier that a broken node is noticed: only these faults, on three nodes, with webhooks, until long-term storage is whole.
+	Only         []Fault
+	Three, Hooks bool
+	Long         bool
 }
 
 // Played is the end of a game.
@@ -112,7 +117,7 @@ func newConfig(r *rand.Rand) config {
 	for i := range 2 + r.IntN(3) {
 		c.channels[fmt.Sprint("ch", i)] = []string{"SINGLE", "BATCH", "BOTH"}[r.IntN(3)]
 	}
-	c.think = time.Duration(20+r.IntN(400)) * time.Millisecond
+	c.think = time.Duration(60+r.IntN(500)) * time.Millisecond
 	c.steps = 10 + r.IntN(30)
 	c.majority = r.IntN(2) == 0
 	c.hooks, c.followers = r.IntN(3), r.IntN(4)
@@ -132,6 +137,22 @@ func newConfig(r *rand.Rand) config {
 	return c
 }
 
+// focus changes what was drawn as a flavor says.
+func (c *config) focus(f Flavor) {
+	if f.Three {
+		c.nodes, c.most = 3, 3
+	}
+	if f.Hooks {
+		c.hooks = 2
+	}
+	if f.Long && !c.long {
+		c.long, c.stretch, c.think = true, 6, 6*c.think
+	}
+	if len(f.Only) > 0 {
+		c.steps = max(c.steps, 25)
+	}
+}
+
 // Play lets a hub of several nodes live through everything that a seed has for it. It must be called inside a bubble.
 func Play(seed uint64, f Flavor, log *slog.Logger) Played {
 	if log == nil {
@@ -142,6 +163,7 @@ func Play(seed uint64, f Flavor, log *slog.Logger) Played {
 		start: time.Now(), closed: make(chan struct{}), lost: map[string]bool{},
 	}
 	w.conf = newConfig(w.rng)
+	w.conf.focus(f)
 	w.ledger = sim.NewClusterLedger(w.conf.names())
 	w.blobs = mem.New(mem.Options{Fault: w.bucketFault, Complain: func(text string) { w.ledger.Wrong("%s", text) }})
 	w.note("seed %d: %+v", seed, w.conf)

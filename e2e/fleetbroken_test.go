@@ -1,0 +1,276 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"iter"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"timehub/channel"
+	"timehub/channel/feed"
+	"timehub/e2e/fleet"
+	"timehub/hub"
+	"timehub/hub/bucket"
+	"timehub/hub/coord"
+	hubnode "timehub/node"
+	"timehub/spoke"
+	spokelog "timehub/spoke/log"
+)
+
+// TestSimClusterNoticesBrokenHubs: the judges of several nodes are worth nothing if they do not notice hubs that break their promises. Each is played with the
+// faults that can show it.
+func TestSimClusterNoticesBrokenHubs(t *testing.T) {
+	short := func(f func(channel.ShortTerm) channel.ShortTerm) func(string, *hubnode.Env) {
+		return func(_ string, e *hubnode.Env) {
+			e.Seams.Short = func(s channel.ShortTerm) channel.ShortTerm { return oneOfMany{f(s), s} }
+		}
+	}
+	registers := func(prefix string, change func(coord.Change) coord.Change) func(string, *hubnode.Env) {
+		return func(_ string, e *hubnode.Env) { e.Coordinator = meddling{e.Coordinator, prefix, change} }
+	}
+	type f = fleet.Flavor
+	deaths := []fleet.Fault{fleet.Kill, fleet.Start, fleet.Start, fleet.PowerCut}
+	hooks := append([]fleet.Fault{fleet.Mood, fleet.Mood, fleet.Steal, fleet.Session, fleet.Back}, deaths...)
+	for name, c := range map[string]struct {
+		hub   fleet.Flavor
+		seeds uint64
+		rare  bool // it takes many seeds, or long ones: not in CI
+	}{
+		"syncs of segments do nothing": {f{Env: func(_ string, e *hubnode.Env) { e.Disk = onFiles(only(".seg", unsync))(e.Disk) }}, 10, false},
+		"acknowledged before it is safe": {f{Env: func(_ string, e *hubnode.Env) {
+			e.Seams.Spoke = func(o *spoke.Options) { o.Segments.Sync = spokelog.Interval }
+		}, Only: []fleet.Fault{fleet.All, fleet.Start}}, 200, true},
+		"what is not archived is swept": {f{Env: func(_ string, e *hubnode.Env) {
+			e.Seams.Spoke = func(o *spoke.Options) {
+				o.Archived = func(string) (hub.Key, bool) { return hub.MaxKey, true }
+				o.Segments.LateConfirmed = func(string, hub.Key) bool { return true }
+			}
+		}, Only: []fleet.Fault{fleet.Bucket}, Long: true}, 200, true},
+		"the archiver believes what a put says": {f{Env: func(_ string, e *hubnode.Env) {
+			e.Bucket = &trusting{Bucket: e.Bucket, told: map[string][]byte{}}
+		}, Only: []fleet.Fault{fleet.Bucket, fleet.Well}, Long: true}, 200, true},
+		"the bucket knows no conditions":       {f{Env: func(_ string, e *hubnode.Env) { e.Bucket = careless{e.Bucket} }, Only: []fleet.Fault{fleet.Mend}, Three: true}, 10, false},
+		"the horizon ignores what others have": {f{Env: short(func(s channel.ShortTerm) channel.ShortTerm { return hasty{s} }), Three: true}, 10, false},
+		"feeds ignore the horizon": {f{Env: func(_ string, e *hubnode.Env) {
+			e.Seams.Feed = func(s feed.Source) feed.Source { return eager{s} }
+		}, Only: []fleet.Fault{fleet.Slow, fleet.Island, fleet.Mend}, Three: true, Hooks: true}, 20, false},
+		"partial answers are called whole":    {f{Env: short(func(s channel.ShortTerm) channel.ShortTerm { return boastful{s} }), Only: []fleet.Fault{fleet.Island, fleet.OneWay, fleet.Mend}, Three: true}, 200, true},
+		"what others have is said to be gone": {f{Env: short(func(s channel.ShortTerm) channel.ShortTerm { return blind{s} }), Only: []fleet.Fault{fleet.Island, fleet.OneWay, fleet.Mend}, Three: true}, 200, true},
+		"Hub-After is ignored": {f{Env: func(_ string, e *hubnode.Env) {
+			e.Seams.Short = func(s channel.ShortTerm) channel.ShortTerm { return alone{s} }
+		}, Only: []fleet.Fault{fleet.OneWay, fleet.Mend}, Three: true}, 20, false},
+		"pages lack a key":                         {f{Env: short(func(s channel.ShortTerm) channel.ShortTerm { return stingy{s} })}, 10, false},
+		"cursors are written without their fence":  {f{Env: registers("webhook/", always), Only: []fleet.Fault{fleet.Steal, fleet.Mood}, Three: true, Hooks: true}, 20, false},
+		"a call on its way counts as done":         {f{Env: registers("webhook/", forgetFlight), Only: hooks, Three: true, Hooks: true}, 20, false},
+		"leases are given to all":                  {f{Env: func(_ string, e *hubnode.Env) { e.Coordinator = generous{e.Coordinator} }, Only: []fleet.Fault{fleet.Mend}, Three: true, Hooks: true}, 10, false},
+		"nobody hears of changed configurations":   {f{Env: func(_ string, e *hubnode.Env) { e.Coordinator = silent{e.Coordinator} }, Only: []fleet.Fault{fleet.Mend}, Three: true}, 10, false},
+		"what a disk knows of the cluster is lost": {f{Env: func(_ string, e *hubnode.Env) { e.Disk = onFiles(only("cluster", unwrite))(e.Disk) }, Only: deaths, Three: true}, 200, true},
+	} {
+		if c.rare && *fleetSeeds < 200 {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for seed := range c.seeds {
+				if p := playFleet(t, seed, c.hub); p.Verdict != "" {
+					first, _, _ := strings.Cut(p.Verdict, "\n")
+					t.Logf("noticed with seed %d: %.200s", seed, first)
+					return
+				}
+			}
+			t.Errorf("not noticed within %d seeds", c.seeds)
+		})
+	}
+}
+
+// meddling is a coordinator through which a node writes registers otherwise than it should.
+type meddling struct {
+	coord.Coordinator
+	prefix string
+	change func(coord.Change) coord.Change
+}
+
+func (m meddling) Update(ctx context.Context, changes []coord.Change) ([]uint64, error) {
+	other := make([]coord.Change, len(changes))
+	for i, c := range changes {
+		if strings.HasPrefix(c.Name, m.prefix) {
+			c = m.change(c)
+		}
+		other[i] = c
+	}
+	return m.Coordinator.Update(ctx, other)
+}
+
+func (m meddling) Set(ctx context.Context, name string, value []byte, version uint64) (uint64, error) {
+	versions, err := m.Update(ctx, []coord.Change{{Name: name, Value: value, Version: version}})
+	if err != nil {
+		return 0, err
+	}
+	return versions[0], nil
+}
+
+// always writes whatever is there.
+func always(c coord.Change) coord.Change { c.Any = true; return c }
+
+// forgetFlight writes the place of a webhook as if what it has called had been answered.
+func forgetFlight(c coord.Change) coord.Change {
+	var p map[string]any
+	if json.Unmarshal(c.Value, &p) != nil {
+		return c
+	}
+	text, _ := p["payload"].(string)
+	var payload []byte
+	if json.Unmarshal([]byte(`"`+text+`"`), &payload) != nil {
+		return c
+	}
+	var state map[string]any
+	if json.Unmarshal(payload, &state) != nil {
+		return c
+	}
+	flights, _ := state["inFlight"].([]any)
+	if len(flights) == 0 {
+		return c
+	}
+	last, _ := flights[len(flights)-1].(map[string]any)
+	delete(state, "inFlight")
+	p["key"] = last["path"]
+	payload, _ = json.Marshal(state)
+	p["payload"] = payload
+	c.Value, _ = json.Marshal(p)
+	return c
+}
+
+// trusting takes the word of a bucket: what was said to be put is read back from memory, and what failed counts as put.
+type trusting struct {
+	bucket.Bucket
+	mu   sync.Mutex
+	told map[string][]byte
+}
+
+func (b *trusting) Put(ctx context.Context, name string, body io.Reader, size int64, opt bucket.PutOptions) (bucket.Info, error) {
+	data, err := io.ReadAll(body)
+	if err != nil {
+		return bucket.Info{}, err
+	}
+	info, err := b.Bucket.Put(ctx, name, bytes.NewReader(data), size, opt)
+	if strings.HasPrefix(name, ".hub/") || err == nil || !hub.Is(err, hub.Unavailable) {
+		return info, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.told[name] = data
+	return bucket.Info{Name: name, Size: int64(len(data)), Version: "told", Meta: opt.Meta, Modified: time.Now()}, nil
+}
+
+func (b *trusting) Get(ctx context.Context, name string, offset, n int64, ifMatch string) (io.ReadCloser, bucket.Info, error) {
+	b.mu.Lock()
+	data, ok := b.told[name]
+	delete(b.told, name)
+	b.mu.Unlock()
+	if !ok || offset != 0 || n >= 0 && n < int64(len(data)) {
+		return b.Bucket.Get(ctx, name, offset, n, ifMatch)
+	}
+	return io.NopCloser(bytes.NewReader(data)), bucket.Info{Name: name, Size: int64(len(data)), Version: "told", Modified: time.Now()}, nil
+}
+
+// careless is a bucket that puts whatever the conditions are.
+type careless struct{ bucket.Bucket }
+
+func (b careless) Put(ctx context.Context, name string, body io.Reader, size int64, opt bucket.PutOptions) (bucket.Info, error) {
+	if strings.HasPrefix(name, ".hub/") {
+		opt.IfAbsent, opt.IfMatch = false, ""
+	}
+	return b.Bucket.Put(ctx, name, body, size, opt)
+}
+
+// eager follows what is not stable yet.
+type eager struct{ feed.Source }
+
+func (e eager) Horizon(ctx context.Context, name string) (hub.Key, error) {
+	h, err := e.Source.Horizon(ctx, name)
+	p, wrong := e.Source.Keys(ctx, hub.Query{Channel: name, From: hub.MinKey, To: hub.MaxKey, Reverse: true, Limit: 1})
+	if err == nil && wrong == nil && len(p.Keys) == 1 && h.Less(p.Keys[0]) {
+		h = p.Keys[0]
+	}
+	return h, err
+}
+
+func (e eager) Keys(ctx context.Context, q hub.Query) (hub.Page, error) {
+	h, err := e.Horizon(ctx, q.Channel)
+	if err != nil {
+		return hub.Page{}, err
+	}
+	q.Stable = false
+	p, err := e.Source.Keys(ctx, q)
+	p.Silent, p.Horizon = 0, h
+	return p, err
+}
+
+func (e eager) Items(ctx context.Context, q hub.Query) iter.Seq2[hub.Sealed, error] {
+	q.Stable = false
+	return e.Source.Items(ctx, q)
+}
+
+// boastful never says that something may be missing.
+type boastful struct{ channel.ShortTerm }
+
+func (b boastful) Keys(ctx context.Context, q hub.Query) (hub.Page, error) {
+	p, err := b.ShortTerm.Keys(ctx, q)
+	p.Silent = 0
+	return p, err
+}
+
+// blind says that there is no such item when it cannot know.
+type blind struct{ channel.ShortTerm }
+
+func (b blind) Read(ctx context.Context, name string, key hub.Key) (hub.Sealed, error) {
+	s, err := b.ShortTerm.Read(ctx, name, key)
+	if hub.Is(err, hub.Unavailable) {
+		err = hub.E(hub.NotFound, "there is no %v", key)
+	}
+	return s, err
+}
+
+// oneOfMany is a broken store that knows of others as the one behind it does.
+type oneOfMany struct {
+	channel.ShortTerm
+	behind channel.ShortTerm
+}
+
+func (o oneOfMany) After(ctx context.Context, key hub.Key) error {
+	return o.behind.(channel.Sequel).After(ctx, key)
+}
+
+func (o oneOfMany) Ahead() time.Duration { return o.behind.(channel.Others).Ahead() }
+
+func (o oneOfMany) ReadElsewhere(ctx context.Context, name string, key hub.Key) (hub.Sealed, error) {
+	return o.behind.(channel.Elsewhere).ReadElsewhere(ctx, name, key)
+}
+
+// alone knows of no other nodes whose keys it has to exceed.
+type alone struct{ channel.ShortTerm }
+
+// generous gives every lease to everybody.
+type generous struct{ coord.Coordinator }
+
+func (g generous) Acquire(ctx context.Context, name string) (coord.Lease, error) {
+	if !strings.HasPrefix(name, "webhook/") {
+		return g.Coordinator.Acquire(ctx, name)
+	}
+	return g.Coordinator.Acquire(ctx, name+time.Now().Format("150405.000000000"))
+}
+
+// silent never tells that a configuration has changed.
+type silent struct{ coord.Coordinator }
+
+func (s silent) Watch(name string) (<-chan struct{}, func()) {
+	if strings.HasPrefix(name, "catalog/") {
+		return make(chan struct{}), func() {}
+	}
+	return s.Coordinator.Watch(name)
+}
