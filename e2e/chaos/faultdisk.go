@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"strings"
+	"syscall"
 	"time"
 
 	"timehub/e2e/loopdisk"
@@ -15,16 +18,14 @@ func (s *Stage) Power() []Fault {
 	return []Fault{
 		{"power-one", Hubs, 500 * time.Millisecond, 3 * time.Second, func(_ context.Context, rng *rand.Rand) (string, Heal, error) {
 			i := rng.IntN(len(s.Hubs))
-			_, err := loopdisk.PowerCut(s.Disks[i])
-			s.Hubs[i].Kill()
-			return fmt.Sprint("hub ", i), s.power, err
+			return fmt.Sprint("hub ", i), s.power, s.cutPower(i)
 		}},
 		{"power-all", Hubs, 0, time.Second, func(context.Context, *rand.Rand) (string, Heal, error) {
-			took, err := loopdisk.PowerCut(s.Disks...)
-			for _, h := range s.Hubs {
-				h.Kill()
+			var all []int
+			for i := range s.Hubs {
+				all = append(all, i)
 			}
-			return fmt.Sprintf("all hubs within %v", took), s.power, err
+			return "all hubs", s.power, s.cutPower(all...)
 		}},
 		{"disk-full", Hubs, 2 * time.Second, 6 * time.Second, func(_ context.Context, rng *rand.Rand) (string, Heal, error) {
 			i := rng.IntN(len(s.Hubs))
@@ -32,6 +33,47 @@ func (s *Stage) Power() []Fault {
 			return fmt.Sprintf("hub %d, %d MiB left", i, leave>>20), s.Disks[i].Empty, s.Disks[i].Fill(leave)
 		}},
 	}
+}
+
+// cutPower cuts the power of hubs and their disks. The processes stand still first, as they would: ext4 lets a sync that meets the shutdown succeed now
+// and then although nothing was written.
+func (s *Stage) cutPower(hubs ...int) error {
+	var wrong []error
+	var disks []*loopdisk.Disk
+	for _, i := range hubs {
+		wrong = append(wrong, s.signal(i, syscall.SIGSTOP))
+		disks = append(disks, s.Disks[i])
+	}
+	if err := stopped(s, hubs); err != nil {
+		wrong = append(wrong, err)
+	}
+	_, err := loopdisk.PowerCut(disks...)
+	for _, i := range hubs {
+		s.Hubs[i].Kill()
+	}
+	return errors.Join(append(wrong, err)...)
+}
+
+// stopped waits until the processes of hubs stand still: a signal is on its way for a moment.
+func stopped(s *Stage, hubs []int) error {
+	for _, i := range hubs {
+		name := fmt.Sprintf("/proc/%d/stat", s.Hubs[i].PID())
+		for n := 0; ; n++ {
+			b, err := os.ReadFile(name)
+			if err != nil {
+				return err
+			}
+			_, state, _ := strings.Cut(string(b), ") ")
+			if strings.HasPrefix(state, "T") {
+				break
+			}
+			if n > 5000 {
+				return fmt.Errorf("hub %d does not stop: %s", i, b)
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+	return nil
 }
 
 // power gives disks their power back, and starts the hubs on them.
