@@ -3,6 +3,8 @@ package prom
 import (
 	"fmt"
 	"net/http/httptest"
+	"os"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -144,4 +146,25 @@ func BenchmarkCounter(b *testing.B) {
 			c.With("SINGLE", "beans").Add(1)
 		}
 	})
+}
+
+// TestDocumentedNames: what docs/operations.md tells to watch is there under that name.
+func TestDocumentedNames(t *testing.T) {
+	text, err := os.ReadFile("../../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := map[string]bool{}
+	for _, d := range metrics.Table() {
+		known[Name(d)] = true
+	}
+	found := regexp.MustCompile("hub_[a-z0-9_]+").FindAllString(string(text), -1)
+	if len(found) < 5 {
+		t.Errorf("only %v are named", found)
+	}
+	for _, name := range found {
+		if !known[name] {
+			t.Errorf("there is no metric %s", name)
+		}
+	}
 }
