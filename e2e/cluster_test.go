@@ -565,23 +565,36 @@ func (c *hubCluster) runs(t *testing.T) (leader int) {
 	return leader
 }
 
-// TestClusterS3: three processes with their long-term storage in a real S3 server archive each item once, and a node without its log reads it from there.
-func TestClusterS3(t *testing.T) {
+// TestClusterLongTerm: three processes with their long-term storage in a real S3 server, or in a directory that they share, archive each item once, and a node
+// without its log reads it from there.
+func TestClusterLongTerm(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a minute has to pass before it is archived")
 	}
-	t.Parallel()
-	server := s3proc.Start(t, s3proc.Versity, "..")
-	if err := os.Mkdir(filepath.Join(server.Dir, "the-bucket"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	credentials := filepath.Join(t.TempDir(), "credentials.properties")
-	if err := os.WriteFile(credentials, []byte("accessKey="+s3proc.User+"\nsecretKey="+s3proc.Secret+"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	book := keepRules(t, server.URL)
-	c := startCluster(t, "--set", "s3.endpoint="+book.URL, "--set", "s3.bucket_name=the-bucket", "--set", "s3.pathStyleAccessEnable=true",
-		"--set", "aws.credentials="+credentials, "--set", "aws.retry.max.delay.millis=500")
+	t.Run("S3", func(t *testing.T) {
+		t.Parallel()
+		server := s3proc.Start(t, s3proc.Versity, "..")
+		if err := os.Mkdir(filepath.Join(server.Dir, "the-bucket"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		credentials := filepath.Join(t.TempDir(), "credentials.properties")
+		if err := os.WriteFile(credentials, []byte("accessKey="+s3proc.User+"\nsecretKey="+s3proc.Secret+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		book := keepRules(t, server.URL)
+		archives(t, filepath.Join(server.Dir, "the-bucket/s3-SINGLE/2*/*/*/*/*/*/*/*"), book, "--set", "s3.endpoint="+book.URL, "--set", "s3.bucket_name=the-bucket",
+			"--set", "s3.pathStyleAccessEnable=true", "--set", "aws.credentials="+credentials, "--set", "aws.retry.max.delay.millis=500")
+	})
+	t.Run("directory", func(t *testing.T) {
+		t.Parallel()
+		shared := filepath.Join(t.TempDir(), "shared")
+		archives(t, filepath.Join(shared, "bucket/blobs/s3-!s!i!n!g!l!e/2*/*/*/*/*/*/*.blob"), nil, "--set", "storage.directory="+shared)
+	})
+}
+
+// archives: where are the objects of single items, as a pattern; book, if not nil, the lifecycle rules.
+func archives(t *testing.T, where string, book *ruleBook, flags ...string) {
+	c := startCluster(t, flags...)
 	written := map[string][]item{}
 	for _, storage := range []string{"BATCH", "SINGLE"} {
 		channel := "s3-" + storage
@@ -600,8 +613,10 @@ func TestClusterS3(t *testing.T) {
 	for channel, items := range written {
 		waitArchived(t, c.hubs[0].URL, channel, items)
 	}
-	book.check(t, "theirs logs/ 7", "HUB_s3-BATCH/large/ s3-BATCH/large/ 10", "HUB_s3-BATCHBatch/index/ s3-BATCHBatch/index/ 9",
-		"HUB_s3-BATCHBatch/items/ s3-BATCHBatch/items/ 9", "HUB_s3-SINGLE/2 s3-SINGLE/2 9", "HUB_s3-SINGLE/large/ s3-SINGLE/large/ 10")
+	if book != nil {
+		book.check(t, "theirs logs/ 7", "HUB_s3-BATCH/large/ s3-BATCH/large/ 10", "HUB_s3-BATCHBatch/index/ s3-BATCHBatch/index/ 9",
+			"HUB_s3-BATCHBatch/items/ s3-BATCHBatch/items/ 9", "HUB_s3-SINGLE/2 s3-SINGLE/2 9", "HUB_s3-SINGLE/large/ s3-SINGLE/large/ 10")
+	}
 	reader := prepare(t, append(c.flags, "--set", "hub.read.only=true")...)
 	if err := reader.Start(); err != nil {
 		t.Fatal(err)
@@ -609,8 +624,31 @@ func TestClusterS3(t *testing.T) {
 	for channel, items := range written {
 		checkWritten(t, reader.URL, channel, items, "")
 	}
-	must(t, 403, "POST", reader.URL+"/channel/s3-BATCH", []byte("x"))
-	singles, err := filepath.Glob(filepath.Join(server.Dir, "the-bucket", "s3-SINGLE", "2*/*/*/*/*/*/*/*"))
+	for channel, items := range written { // every kind of read
+		of := reader.URL + "/channel/" + channel
+		if r := must(t, 200, "GET", of+"/"+items[3].key, nil); string(r.body) != string(items[3].body) {
+			t.Errorf("%s is %q", items[3].key, r.body)
+		}
+		last, first := items[len(items)-1].key, items[0].key
+		for path, want := range map[string][]string{
+			"/latest/1": {last}, "/earliest/1": {first}, "/" + items[4].key + "/next/2": {items[5].key, items[6].key},
+			"/" + items[4].key + "/previous/1": {items[3].key},
+		} {
+			uris, err := must(t, 200, "GET", of+path, nil).uris()
+			for i, u := range uris {
+				uris[i] = keyOf(u)
+			}
+			if err != nil || !slices.Equal(uris, want) {
+				t.Errorf("%s%s is %v, %v; want %v", channel, path, uris, err, want)
+			}
+		}
+		must(t, 200, "GET", of+"/status", nil)
+		must(t, 200, "GET", of+"/earliest/30?batch=true", nil, "Accept", "application/zip")
+		must(t, 403, "POST", of, []byte("x"))
+		must(t, 403, "DELETE", of, nil)
+	}
+	must(t, 403, "PUT", reader.URL+"/webhook/any", []byte(`{}`), "Content-Type", "application/json")
+	singles, err := filepath.Glob(where)
 	if err != nil || len(singles) != len(written["s3-SINGLE"]) {
 		t.Errorf("the bucket has %d objects of %d items, %v", len(singles), len(written["s3-SINGLE"]), err)
 	}

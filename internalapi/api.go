@@ -50,6 +50,8 @@ type Options struct {
 	Guarded      bool     // hub.protect.channels: deletes are for local callers
 	Channels     Channels // nil: no such paths
 	Webhooks     Webhooks // nil: no such paths
+	// MaxItems applies the limits of one channel to long-term storage now; one that does not exist, or has none, is no error. nil: no such path.
+	MaxItems func(ctx context.Context, channel string) error
 }
 
 // Channels is what can be done with channels behind the scenes.
@@ -127,6 +129,9 @@ func (a *API) Add(rt *web.Router) {
 	}
 	a.addCluster(rt)
 	a.addWebhooks(rt)
+	if a.opt.MaxItems != nil {
+		rt.Handle(http.MethodPatch, "/internal/max-items/{channel}", a.maxItems)
+	}
 	if a.opt.Channels != nil {
 		get("/internal/channel", web.JSONOnly(a.channelHelp))
 		get("/internal/channel/refresh", a.refresh)

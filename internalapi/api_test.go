@@ -231,6 +231,28 @@ func TestShutdownLock(t *testing.T) {
 	}
 }
 
+// Limits of a channel are applied when asked for; a failure is 400, with a sentence and nothing of the inside.
+func TestMaxItems(t *testing.T) {
+	var asked []string
+	b := start(t, func(o *Options) {
+		o.MaxItems = func(_ context.Context, channel string) error {
+			if asked = append(asked, channel); channel == "broken" {
+				return errors.New("inner text")
+			}
+			return nil
+		}
+	})
+	for channel, want := range map[string]int{"beans": 200, "none": 200, "broken": 400} {
+		status, body, _ := b.call(t, "PATCH", "/internal/max-items/"+channel, "")
+		if status != want || strings.Contains(body, "inner text") {
+			t.Errorf("%s: %d %s", channel, status, body)
+		}
+	}
+	if len(asked) != 3 {
+		t.Errorf("asked for %v", asked)
+	}
+}
+
 // What changes the node's state or costs much is for local callers (spec 01 §3.6).
 func TestGuards(t *testing.T) {
 	b := start(t, func(o *Options) { o.Guarded = true })

@@ -108,3 +108,11 @@ func (a *API) stale(w http.ResponseWriter, r *http.Request) error {
 		Stale staleDocument   `json:"stale"`
 	}{map[string]link{"self": {Href: web.URI(r)}}, d})
 }
+
+// maxItems removes what is over the limits of a channel, and answers when that is done (spec 05 §10): a failure is 400.
+func (a *API) maxItems(w http.ResponseWriter, r *http.Request) error {
+	if err := a.opt.MaxItems(r.Context(), web.Param(r, "channel")); err != nil {
+		return hub.E(hub.Invalid, "what is over the limits of the channel could not be removed: it is tried again every few hours").Because(err)
+	}
+	return nothing(w, r)
+}

@@ -42,6 +42,23 @@ func (n *Node) runJobs(ctx context.Context, ready func()) error {
 	return jobs.Run(ctx)
 }
 
+// maxItems applies the limits of one channel now (spec 04 §6.3), whoever holds the lease: doing it twice does no harm.
+func (n *Node) maxItems(ctx context.Context, name string) error {
+	j := n.parts.jobs.Load()
+	if j == nil {
+		return hub.E(hub.Unavailable, "the archive jobs are not there yet")
+	}
+	ch, err := n.parts.service.Fresh(ctx, name)
+	if hub.Is(err, hub.NotFound) {
+		return nil
+	}
+	if err != nil || ch.MaxItems <= 0 {
+		return err
+	}
+	_, err = j.Retain(ctx, ch)
+	return err
+}
+
 // archived is what the sweep of Spoke's log asks. Until the jobs are there, nothing is archived.
 func (n *Node) archived(channel string) (hub.Key, bool) {
 	if j := n.parts.jobs.Load(); j != nil {

@@ -102,6 +102,9 @@ func (n *Node) internalOptions() internalapi.Options {
 	if s := n.parts.service; s != nil {
 		opt.Channels = backDoor{s}
 	}
+	if n.parts.service != nil && !n.cfg.Bool("hub.read.only") {
+		opt.MaxItems = n.maxItems
+	}
 	if s := n.parts.hooks.service.Load(); s != nil {
 		opt.Webhooks = hookDoor{s, n.parts.hooks.runs}
 	}
