@@ -22,7 +22,12 @@ func TestCloseWithMuchInFlight(t *testing.T) {
 		for i := range 7_000 {
 			all = append(all, fmt.Append(nil, "part ", i))
 		}
-		go func(n *Node) { _, _ = n.WriteBulk(context.Background(), "x", all) }(b.node)
+		answered := make(chan struct{})
+		go func(n *Node) {
+			defer close(answered)
+			_, _ = n.WriteBulk(context.Background(), "x", all)
+		}(b.node)
+		defer func() { <-answered }() // in virtual time, all this may be over before it is
 		time.Sleep(1500 * time.Millisecond)
 		b.end("kill")
 		w.openLinks()
