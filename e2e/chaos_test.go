@@ -53,7 +53,7 @@ func TestChaos(t *testing.T) {
 	}
 	s := chaos.NewStage(t, chaos.Options{Bin: *chaosInside, Root: "..", Dir: *chaosDir, Disks: true, Clocks: true, Flags: flags})
 	span := time.Duration(*chaosMinutes * float64(time.Minute))
-	opt := chaos.RunOptions{Seed: seed, Span: span, Least: 15, Rate: *chaosRate, Faults: s.All(), Only: *chaosFaults, Hold: *chaosHold, Pairs: *chaosPairs}
+	opt := chaos.RunOptions{Seed: seed, Span: span, Least: 15, Acked: 5500, Rate: *chaosRate, Faults: s.All(), Only: *chaosFaults, Hold: *chaosHold, Pairs: *chaosPairs}
 	if span < 3*time.Minute {
 		opt.Brief, opt.Calm = true, 300*time.Millisecond
 	}

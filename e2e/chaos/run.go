@@ -24,6 +24,7 @@ const (
 type RunOptions struct {
 	Seed   uint64
 	Span   time.Duration // of faults; setting up and looking come on top
+	Acked  int           // items that have to be acknowledged: the load goes on after the faults until there are so many, for three minutes at most
 	Least  int           // faults that there have to be: on a slow machine they may take three times as long as Span
 	Brief  bool          // faults last about as long as they have to, not longer
 	Rate   int           // items a second that are offered, at most; 0: 300
@@ -84,6 +85,9 @@ func (s *Stage) Go(t *testing.T, opt RunOptions) (*Verdict, string) {
 	r.prepare()
 	r.work()
 	r.nemesis()
+	for began := time.Now(); r.pool.count() < opt.Acked && time.Since(began) < 3*time.Minute; { // on a machine that is too busy
+		pause(t.Context(), 100*time.Millisecond)
+	}
 	r.heal()
 	r.finish()
 	r.told()
