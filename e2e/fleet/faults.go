@@ -177,6 +177,7 @@ func (w *world) line(a, b *machine, l memnet.Line) {
 }
 
 func (w *world) mendLines() {
+	w.unrest.point() // calls that were held up by a line get through now, also those of the dead
 	for _, a := range w.machines {
 		for _, b := range w.machines {
 			w.line(a, b, memnet.Line{})
