@@ -5,16 +5,20 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"path"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"timehub/e2e/memdisk"
 	"timehub/hub"
 	"timehub/hub/bucket"
 	"timehub/hub/bucket/buckettest"
 	"timehub/hub/bucket/dir"
+	"timehub/hub/disk"
 )
 
 func TestAcceptanceInMemory(t *testing.T) {
@@ -97,7 +101,7 @@ func (o *owner) step(t *testing.T, b *dir.Bucket, deletes bool) bool {
 		return o.note(text, err)
 	case action < 8:
 		_, err := put(b, o.name, text, bucket.PutOptions{IfAbsent: true})
-		if !hub.Is(err, hub.Conflict) || errors.Is(err, memdisk.ErrKilled) {
+		if !hub.Is(err, hub.Conflict) {
 			return o.note(text, err)
 		}
 		// What is there is durable from now on.
@@ -218,5 +222,100 @@ func TestFailedSyncs(t *testing.T) {
 				stays(t, d, "a/b", "x")
 			}
 		}
+	}
+}
+
+// TestFailedSyncIsNoConflict: a Conflict says that what is there is durable; without its sync it can not be said.
+func TestFailedSyncIsNoConflict(t *testing.T) {
+	d := memdisk.New(memdisk.Options{})
+	b := openOn(t, d)
+	d.Inject(memdisk.Rule{Ops: memdisk.OpSyncDir, Name: "bucket/blobs/a", Times: 2, Fault: memdisk.Fault{Err: errBroken}})
+	for range 2 {
+		if _, err := put(b, "a/b", "x", bucket.PutOptions{IfAbsent: true}); !hub.Is(err, hub.Unavailable) {
+			t.Fatal(err)
+		}
+	}
+	if _, err := put(b, "a/b", "x", bucket.PutOptions{IfAbsent: true}); !hub.Is(err, hub.Conflict) {
+		t.Fatal(err)
+	}
+	stays(t, d, "a/b", "x")
+}
+
+// late is a disk on which MkdirAll of a folder, when it fails, returns only after the next sync of the parent.
+type late struct {
+	disk.Disk
+	folder string
+	synced chan struct{}
+}
+
+func (l *late) MkdirAll(name string) error {
+	err := l.Disk.MkdirAll(name)
+	if err != nil && name == l.folder {
+		<-l.synced
+	}
+	return err
+}
+
+func (l *late) SyncDir(name string) error {
+	err := l.Disk.SyncDir(name)
+	if err == nil && name == path.Dir(l.folder) {
+		select {
+		case l.synced <- struct{}{}:
+		default:
+		}
+	}
+	return err
+}
+
+// TestFailedSyncsOfOthers: somebody's sync fails and takes along the change of another, whose own sync then goes well. The other must hear of it.
+func TestFailedSyncsOfOthers(t *testing.T) {
+	remove := func(b *dir.Bucket) error { return b.Delete(context.Background(), "a/b") }
+	replace := func(b *dir.Bucket) error { _, err := put(b, "a/b", "new", bucket.PutOptions{}); return err }
+	for _, test := range []struct {
+		how    string
+		first  string // whose sync of the folder "a" fails
+		second func(*dir.Bucket) error
+		want   string // for readers, before the power cut
+	}{
+		{"put, put", "a/c", replace, "new"},
+		{"put, delete", "a/c", remove, ""},
+		{"folder, put", "a/d/e", replace, "new"},
+		{"folder, delete", "a/d/e", remove, ""},
+	} {
+		t.Run(test.how, func(t *testing.T) {
+			var b *dir.Bucket
+			var armed atomic.Bool
+			second := make(chan error, 1)
+			d := memdisk.New(memdisk.Options{Hook: func(c memdisk.Call) memdisk.Fault {
+				if c.Op != memdisk.OpSyncDir || c.Name != "bucket/blobs/a" || !armed.CompareAndSwap(true, false) {
+					return memdisk.Fault{}
+				}
+				go func() { second <- test.second(b) }()
+				for read(t, b, "a/b") != test.want {
+					time.Sleep(time.Millisecond)
+				}
+				return memdisk.Fault{Err: errBroken}
+			}})
+			l := &late{d, "bucket/blobs/a/d", make(chan struct{}, 1)}
+			b = openOn(t, l)
+			for _, name := range []string{"a/a", "a/b"} {
+				if _, err := put(b, name, "old", bucket.PutOptions{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			<-l.synced
+			armed.Store(true)
+			if _, err := put(b, test.first, "x", bucket.PutOptions{}); !hub.Is(err, hub.Unavailable) {
+				t.Fatal(err)
+			}
+			if err := <-second; !hub.Is(err, hub.Unavailable) {
+				t.Errorf("the change that was lost was answered: %v", err)
+				stays(t, d, "a/b", test.want) // shows that it was
+			}
+			if err := replace(b); err != nil {
+				t.Fatal(err)
+			}
+			stays(t, d, "a/b", "new")
+		})
 	}
 }

@@ -55,10 +55,10 @@ func New(opt Options) (*Bucket, error) {
 	id := fmt.Sprintf("%016x", rand.Uint64())
 	b := &Bucket{
 		disk: opt.Disk, folder: opt.Folder, blobs: opt.Folder + "/blobs", tmp: opt.Folder + "/tmp/" + id, turn: make(chan struct{}, 1),
-		syncs:   rounds{sync: opt.Disk.SyncDir, open: map[string]*round{}, busy: map[string]*round{}},
-		doubts:  doubts{folders: map[string]bool{}},
+		doubts:  doubts{folders: map[string]int{}, making: map[*making]struct{}{}},
 		buffers: sync.Pool{New: func() any { return new([copySize]byte) }},
 	}
+	b.syncs = rounds{sync: b.syncFolder, open: map[string]*round{}, busy: map[string]*round{}}
 	if err := errors.Join(b.disk.MkdirAll(b.blobs), b.disk.MkdirAll(opt.Folder+"/tmp")); err != nil {
 		return nil, failed("open the store", err)
 	}

@@ -29,7 +29,9 @@ import (
 //     is held for a few calls that write nothing to the disk.
 //  5. The folder is made again. This is nearly always one look. Had a delete removed it as empty after 3 and another put made it again, that put's sync of
 //     the parent may still be under way, and ours must not be answered before it. With our file in it the folder can not go any more.
-//  6. The folder is synced: now the name survives a crash. Puts into one folder that wait at the same time share one sync.
+//  6. The folder is synced: now the name survives a crash. Puts into one folder that wait at the same time share one sync. If one that began earlier
+//     failed, it may have lost the renames of all who came before its end, for good: their own sync, though it goes well, does not bring them back.
+//     So a failed sync fails everybody who has changed a name in its folder, or on the way to it, and was not answered yet (doubts.go).
 //
 // Readers may see the blob from 4 on. A crash before 6 can take that back, but not after the Put was answered.
 //
@@ -37,9 +39,11 @@ import (
 // all its users; (d) a file's inode, size and times together are not repeated under one name. Of (d) little is missing: it would take a replacement of a
 // replacement of the same length within one tick of the file system's clock, and somebody who holds the version of the first.
 //
-// Known holes. A delete whose sync failed, tried again, can be answered although a crash would bring the blob back. And processes that share a mount do not
-// tell each other about folders that they removed: if one removes a folder that became empty, a second makes it again, a third puts into it and the machine
-// with the disk crashes before the second has synced the parent, the third's answered put is lost.
+// Known holes. A delete whose sync failed, tried again, can be answered although a crash would bring the blob back. If the sync fails that was to make the
+// name of a new folder durable and another put is in the folder already, so that it can not be made anew, both fail, but later puts into it do not.
+// Processes that share a mount do not tell each other about syncs that failed, nor about folders that they removed: if one removes a folder that became
+// empty, a second makes it again, a third puts into it and the machine with the disk crashes before the second has synced the parent, the third's
+// answered put is lost.
 
 // Put implements bucket.Bucket.
 func (b *Bucket) Put(ctx context.Context, name string, body io.Reader, size int64, opt bucket.PutOptions) (bucket.Info, error) {
@@ -113,7 +117,8 @@ func (b *Bucket) install(ctx context.Context, temp, name string, opt bucket.PutO
 	target := b.fileOf(name)
 	folder := path.Dir(target)
 	for try := 0; ; try++ {
-		err := b.disk.MkdirAll(folder)
+		seen := b.doubts.count(folder)
+		err := b.makeFolder(folder)
 		var put disk.Info
 		if err == nil {
 			put, err = b.rename(ctx, temp, target, name, opt)
@@ -124,18 +129,22 @@ func (b *Bucket) install(ctx context.Context, temp, name string, opt bucket.PutO
 		switch {
 		case hub.Is(err, hub.Conflict):
 			// Whoever put what is there may be, or have died, between 4 and 6, and a Conflict says that it is durable.
-			return disk.Info{}, errors.Join(b.settle(ctx, target, folder), err)
+			if unsettled := b.settle(ctx, target, folder, seen); unsettled != nil {
+				return disk.Info{}, unsettled // and no Conflict
+			}
+			return disk.Info{}, err
 		case err != nil:
 			b.prune(folder) // a folder that was made, but not durably, is to be made anew
 			return disk.Info{}, err
 		}
-		return put, b.settle(ctx, "", folder)
+		return put, b.settle(ctx, "", folder, seen)
 	}
 }
 
-// settle makes the names in a folder durable: steps 5 and 6. target, if not "", is a file that somebody else has renamed.
-func (b *Bucket) settle(ctx context.Context, target, folder string) error {
-	if err := b.disk.MkdirAll(folder); err != nil && !errors.Is(err, fs.ErrNotExist) { // deleted again: by a call that came later
+// settle makes the names in a folder durable: steps 5 and 6. target, if not "", is a file that somebody else has renamed; seen is what doubts.count said
+// before the call's own changes.
+func (b *Bucket) settle(ctx context.Context, target, folder string, seen int) error {
+	if err := b.makeFolder(folder); err != nil && !errors.Is(err, fs.ErrNotExist) { // deleted again: by a call that came later
 		return err
 	}
 	if target != "" && b.doubts.has(folder) {
@@ -143,10 +152,47 @@ func (b *Bucket) settle(ctx context.Context, target, folder string) error {
 			return err
 		}
 	}
-	err := b.syncs.do(ctx, folder)
-	if err != nil {
+	if err := b.syncs.do(ctx, folder); err != nil {
+		return err
+	}
+	return b.believe(ctx, folder, seen)
+}
+
+// errSpoiled fails a call whose own sync went well.
+var errSpoiled = errors.New("another sync of the folder failed meanwhile, and the names that it lost no later one writes")
+
+// believe says whether a sync of the folder that went well made the changes durable that were made since doubts.count said seen. It did not if another
+// sync failed between them and it.
+func (b *Bucket) believe(ctx context.Context, folder string, seen int) error {
+	if err := b.doubts.settled(ctx, folder); err != nil {
+		return err
+	}
+	if b.doubts.count(folder) != seen {
+		return fmt.Errorf("sync %s: %w", folder, errSpoiled)
+	}
+	return nil
+}
+
+// syncFolder is for rounds: a failure is known to all before the next sync of the folder begins.
+func (b *Bucket) syncFolder(folder string) error {
+	err := b.disk.SyncDir(folder)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		b.doubts.add(folder)
 	}
+	return err
+}
+
+// makeFolder makes a folder and its parents durable. It may sync any of the parents.
+func (b *Bucket) makeFolder(folder string) error {
+	end := b.doubts.begin(folder)
+	err := b.disk.MkdirAll(folder)
+	var above []string
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		for p := path.Dir(folder); strings.HasPrefix(p, b.blobs); p = path.Dir(p) {
+			above = append(above, p)
+		}
+	}
+	end(above)
 	return err
 }
 
@@ -180,31 +226,6 @@ func (b *Bucket) rewrite(ctx context.Context, target string) error {
 		b.disk.Remove(temp)
 	}
 	return err
-}
-
-// doubts are the folders of which a sync has failed; there is no end to a doubt.
-type doubts struct {
-	mu      sync.Mutex // guards the fields
-	folders map[string]bool
-	all     bool // too many to tell
-}
-
-const maxDoubts = 10_000
-
-func (d *doubts) add(folder string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if len(d.folders) >= maxDoubts {
-		d.all = true
-		return
-	}
-	d.folders[folder] = true
-}
-
-func (d *doubts) has(folder string) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.all || d.folders[folder]
 }
 
 func (b *Bucket) rename(ctx context.Context, temp, target, name string, opt bucket.PutOptions) (put disk.Info, err error) {
@@ -290,9 +311,15 @@ func (b *Bucket) remove(ctx context.Context, names []string) (err error) {
 	if err != nil {
 		return err
 	}
+	seen := map[string]int{}
 	folders := map[string]bool{}
 	for _, name := range names {
 		target := b.fileOf(name)
+		for p := path.Dir(target); strings.HasPrefix(p, b.blobs); p = path.Dir(p) {
+			if _, known := seen[p]; !known {
+				seen[p] = b.doubts.count(p)
+			}
+		}
 		if err = b.disk.Remove(target); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			break
 		}
@@ -308,6 +335,9 @@ func (b *Bucket) remove(ctx context.Context, names []string) (err error) {
 	}
 	for folder := range touched {
 		if err := b.syncs.do(ctx, folder); err != nil {
+			return err
+		}
+		if err := b.believe(ctx, folder, seen[folder]); err != nil {
 			return err
 		}
 	}
