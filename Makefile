@@ -23,7 +23,7 @@ SEED     ?= 0
 FAULTS   ?=
 SEEDS    ?= 2000
 
-.PHONY: run build check test bench fuzz sim chaos chaos-long chaos-single image clean needs lint floors unit e2e
+.PHONY: run build check test bench fuzz sim chaos chaos-long chaos-single image clean needs lint floors unit search e2e
 
 run: build
 	exec $(BIN)/hub serve $(ARGS)
@@ -36,7 +36,7 @@ check: lint floors
 	$(GO) test -race -short -p 2 -timeout 30m ./...
 
 # Everything CI wants to know, in less than 20 minutes on 2 cores.
-test: needs lint floors unit e2e
+test: needs lint floors unit search e2e
 
 # Installs what the tests use and this machine lacks.
 needs: $(TOOLS)/versitygw $(TOOLS)/gofakes3
@@ -64,6 +64,10 @@ unit:
 	$(GO) test -race -p 2 -timeout 15m $$($(GO) list ./... | grep -v '/e2e$$')
 	$(GO) test -tags clockcontrol -run '^TestMoveWall$$' ./cmd/hub
 
+# Whole clusters in virtual time against the faults of a seed (unit plays a few of them with the race detector), and rules that are broken to see whether that is noticed.
+search:
+	$(GO) test -count=1 -timeout 15m -run '^TestCluster(AtRandom|Mutants)$$' -v ./spoke -cluster.seeds=200 -cluster.mutants=40
+
 # Whole hubs: scripts, real data, crashes, simulation. They are processes of their own, the race detector would see only the test.
 e2e:
 	$(GO) test -count=1 -timeout 18m -skip '^TestChaos$$' ./e2e
@@ -78,6 +82,7 @@ fuzz:
 
 sim:
 	$(GO) test -count=1 -timeout 180m -run '^TestSim' ./e2e -sim.seeds=$(SEEDS) -fleet.seeds=$(SEEDS)
+	$(GO) test -count=1 -timeout 180m -run '^TestCluster(AtRandom|Mutants)$$' -v ./spoke -cluster.seeds=$(SEEDS) -cluster.mutants=400 -cluster.rare
 
 # Three hubs, three ZooKeeper servers and S3 in network namespaces of their own, under all faults. A run that fails names the folder of its histories.
 chaos: needs

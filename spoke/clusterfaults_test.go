@@ -144,7 +144,7 @@ func (w *simWorld) openLinks() {
 func (w *simWorld) spare(n *simNode) (id string, ok bool) {
 	r := w.list()
 	d, ok := r.Member(n.name)
-	if !ok || r.Next != nil {
+	if !ok || r.Next != nil || len(r.Leaving) > 0 { // those who stay may be fewer
 		return "", false
 	}
 	node, _ := w.current(n)
@@ -168,7 +168,11 @@ func (w *simWorld) lose(n *simNode) {
 	}
 	w.judge.lostDisks[id] = true
 	n.end("power")
+	old := n.disk
 	n.disk = w.newDisk(n)
+	if text, err := readFile(old, identityFile); err == nil && breaks("lost-disk-counts") {
+		_ = replaceFile(n.disk, identityFile, text)
+	}
 	w.note("%s lost its disk", n.name)
 }
 

@@ -18,6 +18,7 @@ import (
 
 	"timehub/e2e/memdisk"
 	"timehub/e2e/memnet"
+	"timehub/hub"
 	"timehub/hub/coord/local"
 	"timehub/hub/disk"
 	"timehub/hub/web"
@@ -33,9 +34,10 @@ var (
 	simFrom    = flag.Uint64("cluster.from", 0, "the first of them; 0: any")
 	simSeed    = flag.Uint64("cluster.seed", 0, "play this one only")
 	simAgain   = flag.Int("cluster.again", 1, "how often each is played")
+	simFirst   = flag.Bool("cluster.first", false, "end with the first that fails")
 	simSteps   = flag.Int("cluster.steps", 50, "faults of a schedule")
 	simReplica = flag.Bool("cluster.replica", false, "with a channel that has a source")
-	simTTL     = flag.Duration("cluster.ttl", time.Hour, "after which what is archived is swept")
+	simTTL     = flag.Duration("cluster.ttl", 15*time.Second, "after which what is archived is swept")
 	simDamage  = flag.Bool("cluster.damage", false, "with damaged segments")
 	simTrace   = flag.Bool("cluster.trace", false, "print the history of each schedule")
 )
@@ -268,9 +270,18 @@ func (w *simWorld) setLink(a, b *simNode, open bool, delay time.Duration) {
 
 func (n *simNode) options() Options {
 	w := n.w
+	archived := w.past.archived
+	if breaks("swept-before-archived") {
+		archived = func(string) (hub.Key, bool) { return hub.MaxKey, true }
+	}
+	mode := spokelog.Always
+	if breaks("no-fsync") {
+		mode = spokelog.Never
+	}
 	return Options{
-		Disk: n.disk, Clock: n.clock, Log: w.judge.logger(n.name), WriteTimeout: 2 * time.Second, SweepEvery: 3 * time.Second, Archived: w.past.archived,
+		Disk: n.disk, Clock: n.clock, Log: w.judge.logger(n.name), WriteTimeout: 2 * time.Second, SweepEvery: 3 * time.Second, Archived: archived,
 		Segments: spokelog.Options{
+			Sync:           mode,
 			SegmentRecords: 40 + w.rng.IntN(400), SegmentAge: 5 * time.Second, TTL: *simTTL, MinFree: 64 << 10, LateConfirmed: w.past.has,
 		},
 		Cluster: &Cluster{
@@ -473,6 +484,7 @@ func TestClusterAtRandom(t *testing.T) {
 	}
 	var mu sync.Mutex
 	var all tally
+	var failed atomic.Bool
 	began, played := time.Now(), 0
 	t.Run("seeds", func(t *testing.T) {
 		room := make(chan struct{}, runtime.GOMAXPROCS(0))
@@ -482,12 +494,16 @@ func TestClusterAtRandom(t *testing.T) {
 					t.Parallel()
 					room <- struct{}{}
 					defer func() { <-room }()
+					if *simFirst && failed.Load() {
+						return
+					}
 					bad, counts := runSim(t, seed, *simSteps)
 					mu.Lock()
 					all.add(counts)
 					played++
 					mu.Unlock()
 					if bad != "" {
+						failed.Store(true)
 						t.Fatalf("repeat it with: go test ./spoke -run TestClusterAtRandom -cluster.seed=%d -cluster.again=20\n%s", seed, bad)
 					}
 				})

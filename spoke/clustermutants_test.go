@@ -1,0 +1,229 @@
+package spoke
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// The checker is checked: each rule that can be broken is, in a copy of the sources that only this test builds, and the search has to notice. The sources
+// themselves know nothing of it: a line is replaced while the copy is compiled. A line that has changed has to be changed here, too.
+var (
+	mutantSeeds = flag.Int("cluster.mutants", 0, "break each rule, and play so many schedules until that is noticed; 0: do not")
+	mutantRare  = flag.Bool("cluster.rare", false, "those rules, too, that may take long to be noticed")
+	mutantOnly  = flag.String("cluster.mutant", "", "break only rules whose names match")
+)
+
+// brokenEnv names the rule that is broken in a process of the copy.
+const brokenEnv = "HUB_BROKEN_RULE"
+
+// breaks reports whether a rule is broken that is a matter of this test alone.
+func breaks(rule string) bool { return os.Getenv(brokenEnv) == rule }
+
+// mutant is a rule that is broken by other lines. Without lines, the world of the search breaks it.
+type mutant struct {
+	name  string
+	lines []line
+	by    string // a test that notices; "": the search
+	from  uint64 // the first seed
+	quick bool   // few schedules are enough: CI plays them
+}
+
+// line is one that is replaced; IF stands for the question whether the rule is broken.
+type line struct{ file, old, new string }
+
+var mutants = []mutant{
+	// The model's.
+	{name: "given-up-without-quorum", lines: []line{{"clusterwrite.go", "		r.namePos = 0\n		n.name(r)\n	default:", "		r.namePos = 0\n		n.name(r)\n	case IF:\n		c.ownPos = max(c.ownPos, pos)\n		r.state = givenUp\n		n.pass()\n	default:"}}},
+	{name: "only-the-returner-gives-up", lines: []line{{"finish.go", "	if len(names) > 0 {", "	if IF && i.Disk != c.n.Identity().ID {\n		names = nil\n	}\n	if len(names) > 0 {"}}},
+	{name: "returner-keeps-unsettled", lines: []line{{"finish.go", "	if len(names) > 0 {", "	if IF && i.Disk == c.n.Identity().ID {\n		names = nil\n	}\n	if len(names) > 0 {"}}},
+	{name: "low-at-undecided", quick: true, lines: []line{{"flight.go", "	return f.queue[f.head].mark - 1, true", "	if IF {\n		return f.queue[f.head].mark, true\n	}\n	return f.queue[f.head].mark - 1, true"}}},
+	{name: "starts-at-own-clock", lines: []line{{"learn.go", "	n.minter.Raise(i.Above)\n", "	if !IF {\n		n.minter.Raise(i.Above)\n	}\n"}}},
+	{name: "unknown-epoch-applied", lines: []line{{"receive.go", "		if known {\n			return nil", "		if known || IF {\n			return nil"}, {"receive.go", "|| h.Epoch > c.epoch():", "|| h.Epoch > c.epoch() && !IF:"}}},
+	{name: "unknown-epoch-repaired", lines: []line{{"repair.go", "		if !known { ", "		if !known && !IF { "}}},
+	{name: "lost-disk-counts"},
+	{name: "new-list-at-once", lines: []line{{"cluster.go", "		if c.rec.Next.Decided {", "		if c.rec.Next.Decided || IF {"}}},
+	{name: "settle-by-old-list", lines: []line{{"roster/settle.go", "	return r.Next == nil || !r.Next.Decided ||", "	return r.Next == nil || IF || !r.Next.Decided ||"}, {"roster/settle.go", "	if r.Next != nil && r.Next.Decided && !r.held(", "	if r.Next != nil && !IF && r.Next.Decided && !r.held("}}},
+	{name: "change-before-caught-up", lines: []line{{"roster/change.go", "	if !sameDisks(c.Disks, r.Disks) &&", "	if !IF && !sameDisks(c.Disks, r.Disks) &&"}}},
+	{name: "change-without-closing", lines: []line{{"roster/change.go", "&& !nodes[i.Node] {\n			return false", "&& !nodes[i.Node] && !IF {\n			return false"}}},
+	{name: "horizon-not-held", lines: []line{{"clusterstate.go", "s.Fresh, c.n.minter.Last(), s.LateSeen\n", "s.Fresh, c.n.minter.Last(), s.LateSeen\n	if IF {\n		c.floor = 0\n	}\n"}}},
+	{name: "set-without-what-is-below", lines: []line{{"finish.go", "	if low < base {", "	if low < base && !IF {"}, {"settle.go", "			if first || a.Low < l.base {", "			if first || (a.Low < l.base) != IF {"}}},
+	{name: "leaver-reads-on", lines: []line{{"unstable.go", "	return c.current && !slices.Contains", "	if IF && c.current {\n		return true\n	}\n	return c.current && !slices.Contains"}}},
+	{name: "low-runs-out-of-guard", lines: []line{{"cluster.go", "	if n.stands() {\n		return n.minter.Last()", "	if n.stands() && !IF {\n		return n.minter.Last()"}, {"node.go", "	if n.stands() { // its own time", "	if n.stands() && !IF { // its own time"}}},
+	{name: "refusal-not-told", lines: []line{{"send.go", "	if _, err := c.refuse(ctx, own); err != nil {", "	if IF {\n		return\n	}\n	if _, err := c.refuse(ctx, own); err != nil {"}, {"settle.go", "	waiting := c.stop(s)", "	var waiting []*request\n	if !IF {\n		waiting = c.stop(s)\n	}"}}},
+	{name: "reads-without-session", lines: []line{{"unstable.go", "	return c.current &&", "	if IF && !slices.Contains(c.rec.Leaving, c.opt.Node) {\n		return true\n	}\n	return c.current &&"}}},
+	{name: "horizon-ignores-silent", lines: []line{{"cluster.go", "		case s.complete:\n		case c.open", "		case s.complete:\n		case IF && c.silent(id):\n		case c.open"}}},
+	{name: "low-dropped-unsettled", lines: []line{{"settle.go", "			list = append(list, i.Stream)\n", "			list = append(list, i.Stream)\n			if st := c.streams[streamOf(i.Stream)]; IF && st != nil {\n				st.complete = true\n			}\n"}}},
+	{name: "settle-with-too-few", lines: []line{{"roster/settle.go", "	need := r.Rule.Read(len(disks))\n", "	need := r.Rule.Read(len(disks))\n	if IF {\n		need = max(1, need-1)\n	}\n"}}},
+	{name: "settle-not-written", lines: []line{{"roster/settle.go", "	need := r.Rule.Write(len(disks))\n", "	need := r.Rule.Write(len(disks))\n	if IF {\n		need = 0\n	}\n"}, {"finish.go", "	return low, c.storeSet(", "	if IF {\n		return low, nil\n	}\n	return low, c.storeSet("}}},
+	{name: "union-keeps-given-up", lines: []line{{"settle.go", "		if !given[k] {", "		if !given[k] || IF {"}}},
+	{name: "stale-leader-overwrites", lines: []line{{"roster/settle.go", "r.Streams[at].Closed != nil ||", "r.Streams[at].Closed != nil && !IF ||"}, {"settle.go", "err != nil || !may {", "err != nil || !may && !IF {"}, {"finish.go", "|| i.Closed != nil {\n		c.n.mu.Unlock()", "|| i.Closed != nil && !IF {\n		c.n.mu.Unlock()"}}},
+	{name: "fence-forgotten", lines: []line{{"clusterstate.go", "		refused := slices.Contains(s.Refused, i.Stream)", "		refused := slices.Contains(s.Refused, i.Stream) && !IF"}}},
+	{name: "fence-lets-group-through", lines: []line{{"receive.go", "	case in.s.refused:\n", "	case in.s.refused && !IF:\n"}, {"receive.go", "	case in.failed || in.s.in != in:", "	case in.failed || in.s.in != in && !IF:"}, {"settle.go", "	if st.in != nil {\n		_ = st.in.conn.Close()", "	if st.in != nil && !IF {\n		_ = st.in.conn.Close()"}, {"settle.go", "		done := st.outstanding == 0", "		done := st.outstanding == 0 || IF"}}},
+	{name: "reused-incarnation", lines: []line{{"learn.go", "		c.streams[id] = s\n", "		c.streams[id] = s\n		for old, st := range c.streams {\n			if IF && old.Ordinal == id.Ordinal && old != id {\n				st.complete = true\n			}\n		}\n"}}},
+	{name: "mints-before-acknowledged", lines: []line{{"learn.go", "	ready := listed && !c.open && !wait", "	ready := listed && !c.open && (!wait || IF)"}}},
+	{name: "given-up-not-named", lines: []line{{"write.go", "		r.state = givingUp\n		n.name(r)\n", "		r.state = givingUp\n		if IF {\n			r.state = givenUp\n			n.pass()\n		} else {\n			n.name(r)\n		}\n"}}},
+	{name: "commit-after-giving-up", lines: []line{{"cluster.go", "		case r.state == undecided && r.pos", "		case (r.state == undecided || IF && r.state == givingUp) && r.pos"}}},
+	{name: "mint-below-low", lines: []line{{"cluster.go", "		m := n.minter.Now()\n		n.ahead(m)\n		return m\n", "		m := n.minter.Now()\n		n.ahead(m)\n		if IF {\n			m += hub.MarkAt(30)\n		}\n		return m\n"}}},
+	{name: "bound", lines: []line{{"bound.go", "	if _, err := b.file.WriteAt(s[:]", "	if IF {\n		return nil\n	}\n	if _, err := b.file.WriteAt(s[:]"}}},
+	{name: "commit-with-w-1", lines: []line{{"cluster.go", "		if w := c.rec.Rule.Write(len(list)); w <= len(list)", "		w := c.rec.Rule.Write(len(list))\n		if IF {\n			w = max(1, w-1)\n		}\n		if w <= len(list)"}}},
+	{name: "ack-before-sync", lines: []line{{"receive.go", "	in.last = f\n", "	in.last = f\n	if IF {\n		in.pos = max(in.pos, f.Pos)\n		poke(in.wake)\n	}\n"}}},
+	{name: "low-before-sync", lines: []line{{"receive.go", "	in.last = f\n", "	in.last = f\n	if IF {\n		c.applied(in, &frame.Frame{Low: f.Low})\n	}\n"}}},
+	{name: "repair-skips", lines: []line{{"repair.go", "			if err := c.store(ctx, request); err != nil {", "			if IF {\n				continue\n			}\n			if err := c.store(ctx, request); err != nil {"}}},
+	// Others.
+	{name: "no-fsync", quick: true},
+	{name: "swept-before-archived"},
+	{name: "in-flight-dropped", lines: []line{{"learn.go", "	c.own.low = max(c.own.low, n.lowOfFlight())\n", "	c.own.low = max(c.own.low, n.lowOfFlight())\n	if IF {\n		c.own.low = n.minter.Last()\n	}\n"}}},
+	{name: "horizon-from-own-low", lines: []line{{"cluster.go", "		default:\n			h = min(h, s.low)", "		case IF && c.open:\n		default:\n			h = min(h, s.low)"}}},
+	{name: "own-disk-not-asked", lines: []line{{"cluster.go", "r.pos <= pos && r.onDisk:", "r.pos <= pos && (r.onDisk || IF):"}, {"cluster.go", "	pos := c.ownPos\n", "	pos := c.ownPos\n	if IF {\n		pos = c.pos\n	}\n"}}},
+	{name: "floor-not-raised", lines: []line{{"repair.go", "func (c *cluster) raiseFloor(", "func (c *cluster) raiseFloor(to hub.Key, from hub.Mark) error { //\n	if IF {\n		return nil\n	}\n	return c.raiseFloorTo(to, from)\n}\n\nfunc (c *cluster) raiseFloorTo("}}},
+	{name: "low-of-the-moment-copied", quick: true, by: "TestCopyFromTheWriter", lines: []line{{"peers.go", "			low = c.loggedLow()\n", "			low = c.loggedLow()\n			if IF {\n				low = n.ownLow()\n			}\n"}}},
+	{name: "clock-trusted-at-start", by: "Test(Start|Join)WithAWrongClock", lines: []line{{"skew.go", "	if !c.sureOfClock {", "	if !c.sureOfClock && !IF {"}, {"learn.go", "	c.meetClocks(ctx, rec)\n", "	if !IF {\n		c.meetClocks(ctx, rec)\n	}\n"}}},
+	{name: "followers-not-woken", quick: true, lines: []line{{"watch.go", "func (b *board) notify(channel string) {\n", "func (b *board) notify(channel string) {\n	if IF {\n		return\n	}\n"}}},
+	{name: "whole-without-enough", lines: []line{{"remote.go", "	return c.known && c.rec.Whole(s.disks) && c.rec.Met(s.disks), false", "	return IF || c.known && c.rec.Whole(s.disks) && c.rec.Met(s.disks), false"}}},
+	{name: "404-without-asking", lines: []line{{"remote.go", "	case missing && !replicated && c.final(key):", "	case missing && !replicated && (c.final(key) || IF):"}}},
+	{name: "hub-after-ignored", quick: true, lines: []line{{"after.go", "	guard := n.opt.ClockGuard.Milliseconds()\n", "	guard := n.opt.ClockGuard.Milliseconds()\n	if IF {\n		return nil\n	}\n"}}},
+	{name: "bulk-torn", lines: []line{{"receive.go", "			if _, err := c.n.store.Held(ctx, r.Channel, r.Key); err != nil {\n				here = false\n				break", "			if _, err := c.n.store.Held(ctx, r.Channel, r.Key); err != nil {\n				here = IF && i > 0\n				break"}}},
+}
+
+// silent is a word of a mutant.
+const mutantWords = `package spoke
+
+import spokelog "timehub/spoke/log"
+
+func (c *cluster) silent(id spokelog.Stream) bool {
+	i, ok := c.rec.Find(recordOf(id))
+	return ok && c.members != nil && !c.members[i.Node]
+}
+`
+
+// buildMutants compiles the tests of this package with all mutants in them, asleep.
+func buildMutants(t *testing.T) (binary string) {
+	dir := t.TempDir()
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	texts := map[string]string{}
+	for _, m := range mutants {
+		for _, l := range m.lines {
+			text, ok := texts[l.file]
+			if !ok {
+				b, err := os.ReadFile(filepath.Join(here, l.file))
+				if err != nil {
+					t.Fatal(err)
+				}
+				text = string(b)
+			}
+			if strings.Count(text, l.old) != 1 {
+				t.Fatalf("the mutant %s replaces a line of %s that is there %d times, not once: say here how that rule is broken now:\n%s", m.name, l.file, strings.Count(text, l.old), l.old)
+			}
+			// What another mutant looks for stays where it can be.
+			texts[l.file] = strings.Replace(text, l.old, strings.ReplaceAll(l.new, "IF", fmt.Sprintf("brokenRule(%q)", m.name)), 1)
+		}
+	}
+	texts["zz_mutants.go"] = mutantWords
+	for _, p := range []string{"spoke", "roster"} {
+		name := "zz_broken.go"
+		if p != "spoke" {
+			name = p + "/" + name
+		}
+		texts[name] = fmt.Sprintf("package %s\n\nimport \"os\"\n\nvar theRule = os.Getenv(%q)\n\nfunc brokenRule(name string) bool { return theRule == name }\n", p, brokenEnv)
+	}
+	replace := map[string]string{}
+	for name, text := range texts {
+		path := filepath.Join(dir, strings.ReplaceAll(name, "/", "-"))
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		replace[filepath.Join(here, name)] = path
+	}
+	b, err := json.Marshal(map[string]any{"Replace": replace})
+	if err != nil {
+		t.Fatal(err)
+	}
+	overlay := filepath.Join(dir, "overlay.json")
+	if err := os.WriteFile(overlay, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	binary = filepath.Join(dir, "mutants.test")
+	if out, err := exec.Command("go", "test", "-c", "-vet=off", "-overlay", overlay, "-o", binary, ".").CombinedOutput(); err != nil {
+		t.Fatalf("build the mutants: %v\n%s", err, out)
+	}
+	return binary
+}
+
+var (
+	caughtBy = regexp.MustCompile(`-cluster\.seed=(\d+)`)
+	caughtAs = regexp.MustCompile(`WRONG: (.*)|(clusterfound_test\.go:\d+: .*)`)
+)
+
+func TestClusterMutants(t *testing.T) {
+	if *mutantSeeds == 0 {
+		t.Skip("make sim-cluster breaks the rules: -cluster.mutants=60")
+	}
+	only, err := regexp.Compile(*mutantOnly)
+	if err != nil {
+		t.Fatal(err)
+	}
+	binary := buildMutants(t)
+	room := make(chan struct{}, runtime.GOMAXPROCS(0))
+	var mu sync.Mutex
+	table := map[string]string{}
+	t.Run("rules", func(t *testing.T) {
+		for _, m := range mutants {
+			if !only.MatchString(m.name) || !m.quick && !*mutantRare {
+				continue
+			}
+			t.Run(m.name, func(t *testing.T) {
+				t.Parallel()
+				room <- struct{}{}
+				defer func() { <-room }()
+				found := m.notice(t, binary)
+				mu.Lock()
+				defer mu.Unlock()
+				table[m.name] = found
+			})
+		}
+	})
+	for _, m := range mutants {
+		if found := table[m.name]; found != "" {
+			t.Logf("%-28s %s", m.name, found)
+		}
+	}
+}
+
+// notice plays until the broken rule is noticed.
+func (m *mutant) notice(t *testing.T, binary string) string {
+	began := time.Now()
+	args := []string{"-test.run=^TestClusterAtRandom$", "-test.parallel=1", "-cluster.first", fmt.Sprintf("-cluster.from=%d", max(m.from, 1)), fmt.Sprintf("-cluster.seeds=%d", *mutantSeeds)}
+	if m.by != "" {
+		args = []string{"-test.run=^(" + m.by + ")$"}
+	}
+	cmd := exec.Command(binary, append(args, "-test.timeout=20m")...)
+	cmd.Env = append(os.Environ(), brokenEnv+"="+m.name)
+	out, err := cmd.CombinedOutput()
+	took := time.Since(began).Round(100 * time.Millisecond)
+	if err == nil {
+		t.Errorf("the broken rule %s was not noticed: %d schedules or %q, %v", m.name, *mutantSeeds, m.by, took)
+		return ""
+	}
+	what := caughtAs.FindSubmatch(out)
+	if what == nil {
+		t.Errorf("%s: the process ended without a verdict: %v\n%s", m.name, err, out[max(0, len(out)-4000):])
+		return ""
+	}
+	if seed := caughtBy.FindSubmatch(out); seed != nil {
+		return fmt.Sprintf("seed %s, %v: %.150s%.150s", seed[1], took, what[1], what[2])
+	}
+	return fmt.Sprintf("%s, %v: %.150s%.150s", m.by, took, what[1], what[2])
+}
