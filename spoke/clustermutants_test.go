@@ -78,7 +78,7 @@ var mutants = []mutant{
 	{name: "commit-with-w-1", lines: []line{{"cluster.go", "		if w := c.rec.Rule.Write(len(list)); w <= len(list)", "		w := c.rec.Rule.Write(len(list))\n		if IF {\n			w = max(1, w-1)\n		}\n		if w <= len(list)"}}},
 	{name: "ack-before-sync", lines: []line{{"receive.go", "	in.last = f\n", "	in.last = f\n	if IF {\n		in.pos = max(in.pos, f.Pos)\n		poke(in.wake)\n	}\n"}}},
 	{name: "low-before-sync", lines: []line{{"receive.go", "	in.last = f\n", "	in.last = f\n	if IF {\n		c.applied(in, &frame.Frame{Low: f.Low})\n	}\n"}}},
-	{name: "repair-skips", lines: []line{{"repair.go", "			if err := c.store(ctx, request); err != nil {", "			if IF {\n				continue\n			}\n			if err := c.store(ctx, request); err != nil {"}}},
+	{name: "repair-skips", lines: []line{{"repair.go", "		if len(list) == 0 {\n", "		if len(list) == 0 || IF {\n"}}},
 	// Others.
 	{name: "no-fsync", quick: true},
 	{name: "swept-before-archived"},
