@@ -118,7 +118,7 @@ func (c *clusterNode) kill() {
 
 func (c *clusterNode) write(channel, data string) hub.Key {
 	c.w.t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(3 * time.Minute)
 	for {
 		k, err := c.Write(c.w.t.Context(), channel, []byte(data))
 		if err == nil {
@@ -135,7 +135,7 @@ func (c *clusterNode) write(channel, data string) hub.Key {
 func (c *clusterNode) waitFor(channel string, want map[hub.Key]string) {
 	t := c.w.t
 	t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(3 * time.Minute)
 	for {
 		page, err := c.Keys(t.Context(), hub.Query{Channel: channel, From: hub.MinKey, To: hub.MaxKey, Stable: true})
 		have := map[hub.Key]bool{}
@@ -246,7 +246,7 @@ func TestLateSet(t *testing.T) {
 	w.nodes[2].kill()
 	first := w.nodes[0].cluster
 	var closed roster.Incarnation
-	for deadline := time.Now().Add(30 * time.Second); closed.Closed == nil; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); closed.Closed == nil; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the incarnation of the dead node is not closed")
 		}

@@ -37,7 +37,7 @@ var (
 	simFirst   = flag.Bool("cluster.first", false, "end with the first that fails")
 	simSteps   = flag.Int("cluster.steps", 50, "faults of a schedule")
 	simReplica = flag.Bool("cluster.replica", false, "with a channel that has a source")
-	simTTL     = flag.Duration("cluster.ttl", 15*time.Second, "after which what is archived is swept")
+	simTTL     = flag.Duration("cluster.ttl", time.Hour, "after which what is archived is swept")
 	simDamage  = flag.Bool("cluster.damage", false, "with damaged segments")
 	simTrace   = flag.Bool("cluster.trace", false, "print the history of each schedule")
 )

@@ -205,7 +205,7 @@ func (c *cluster) ownIn(rec roster.Roster) roster.Stream {
 }
 
 // adopt takes in a list that was read: new streams, the epoch, the ends of streams. It is durable before it counts here. clock is where this node's clock
-// stood then: nothing of a stream that begins above the answers to an announced change can lie at or below.
+// stands then, and not before: a stream that begins above the answers to an announced change must not begin below the low that it was given here.
 func (c *cluster) adopt(ctx context.Context, rec roster.Roster) (clock hub.Mark, err error) {
 	n := c.n
 	if clock, err = c.clock(ctx); err != nil {
@@ -219,7 +219,10 @@ func (c *cluster) adopt(ctx context.Context, rec roster.Roster) (clock hub.Mark,
 	if err := errors.Join(err1, err2); err != nil || same {
 		return clock, err
 	}
-	return clock, c.save(ctx, &rec, func() { c.install(rec) })
+	if err := c.save(ctx, &rec, func() { c.install(rec) }); err != nil {
+		return 0, err
+	}
+	return c.clock(ctx)
 }
 
 // install lets a list count here. Under mu.
