@@ -61,19 +61,19 @@ floors:
 	$(GO) test -count=1 -run '^Test(Floors|FloorsTable|Drivers|Sizes|House)$$' ./e2e
 
 unit:
-	$(GO) test -race -p 2 -timeout 15m $$($(GO) list ./... | grep -v -e '/e2e$$' -e '/spoke$$' -e '/spoke/log$$' -e '/spoke/roster$$')
-	$(GO) test -race -short -timeout 15m ./spoke/log ./spoke/roster -model.seeds=20
-	$(GO) test -race -timeout 15m ./spoke -skip '^TestAllDie$$' -cluster.from=1 -cluster.seeds=10
-	$(GO) test -timeout 15m ./spoke/log ./spoke/roster
+	$(GO) test -race -p 4 -timeout 15m $$($(GO) list ./... | grep -v -e '/e2e$$' -e '/spoke$$' -e '/spoke/log$$' -e '/spoke/roster$$')
+	$(GO) test -race -short -timeout 15m ./spoke/log
+	$(GO) test -race -timeout 15m -skip '^TestAllDie$$' ./spoke -cluster.from=1 -cluster.seeds=10
+	$(GO) test -p 2 -timeout 15m ./spoke/log ./spoke/roster
 	$(GO) test -tags clockcontrol -run '^TestMoveWall$$' ./cmd/hub
 
 # Whole clusters in virtual time against the faults of a seed (unit plays a few of them with the race detector), and rules that are broken to see whether that is noticed.
 search:
 	$(GO) test -count=1 -timeout 15m -v -run '^Test(AllDie|ClusterAtRandom|ClusterMutants)$$' ./spoke -cluster.from=1 -cluster.seeds=200 -cluster.mutants=40
 
-# Whole hubs: scripts, real data, crashes, simulation. They are processes of their own, the race detector would see only the test.
+# Whole hubs: scripts, real data, crashes, simulation. Most of them wait for others most of the time. What takes minutes by its nature is in chaos-long. They are processes of their own, the race detector would see only the test.
 e2e:
-	$(GO) test -count=1 -timeout 18m -skip '^TestChaos$$' ./e2e
+	$(GO) test -count=1 -timeout 18m -parallel 6 -skip '^Test(Chaos|ClusterS3Away)$$' ./e2e
 	$(GO) test -count=1 -timeout 15m -run '^TestChaos$$' -v ./e2e
 
 bench:
