@@ -1,6 +1,7 @@
 package spoke
 
 import (
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -118,6 +119,73 @@ func TestCopyFromTheWriter(t *testing.T) {
 				if !held[i][k] && !again[k] {
 					t.Fatalf("at a low of %v, %v was neither to be copied nor is it sent again", low.Key(), k)
 				}
+			}
+		}
+	})
+}
+
+// A name was swept together with its record, although a member that was away had the record and not the name. When that one came back, the floor of the others was all
+// that it heard of it, and its stable answers had a key that was given up.
+func TestNameOutlastsAnAbsence(t *testing.T) {
+	directed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		sweeping(w, 15*time.Second)
+		w.restart()
+		writer, other, away := w.nodes[0], w.nodes[1], w.nodes[2]
+		for _, n := range w.nodes {
+			n.past(writer.write("a", "before"))
+		}
+		w.setLink(writer, other, false, 0)
+		w.setLink(away, writer, false, 0)
+		type end struct {
+			key hub.Key
+			err error
+		}
+		done := make(chan end, 1)
+		go func() {
+			k, err := writer.node.Write(t.Context(), "a", []byte("on one other disk"))
+			done <- end{k, err}
+		}()
+		time.Sleep(time.Second)
+		away.end("kill")
+		e := <-done
+		if e.err == nil {
+			t.Fatal("it was acknowledged")
+		}
+		w.openLinks()
+		w.until("the key is given up", func() bool {
+			w.judge.mu.Lock()
+			defer w.judge.mu.Unlock()
+			return w.judge.gone["a"][e.key]
+		})
+		var last hub.Key
+		for range 20 {
+			last = writer.write("b", "later")
+			time.Sleep(2 * time.Second)
+		}
+		writer.past(last)
+		if floor := writer.node.Floor("a"); !e.key.Less(floor) {
+			t.Fatalf("nothing was swept: the floor is %v", floor)
+		}
+		away.start()
+		away.past(last)
+		if _, err := away.node.store.Held(t.Context(), "a", e.key); err != nil {
+			t.Fatalf("the record did not get there: %v", err)
+		}
+		for _, n := range w.nodes {
+			if page := n.stable("a"); page == nil || slices.Contains(page.Keys, e.key) {
+				t.Errorf("%s shows %v, which was given up: %v", n.name, e.key, page)
+			}
+		}
+		w.whole()
+		for range 40 { // all have it now
+			for _, n := range w.nodes {
+				n.write("b", "more")
+			}
+			time.Sleep(time.Second)
+		}
+		for _, n := range w.nodes {
+			if f, err := n.node.store.Flags(t.Context(), "a", e.key); f != 0 || err != nil {
+				t.Errorf("%s keeps the name for ever: %v, %v", n.name, f, err)
 			}
 		}
 	})

@@ -96,6 +96,7 @@ func Open(ctx context.Context, opt Options) (*Node, spokelog.Recovered, error) {
 	seg := opt.Segments
 	seg.Disk, seg.Clock, seg.Log, seg.Lows, seg.Archived = opt.Disk, opt.Clock, opt.Log, n.lows, opt.Archived
 	if opt.Cluster != nil {
+		seg.NameSpread = func(k hub.Key) bool { return n.cluster.nameSpread(k) }
 		seg.MayRemove = func(ctx context.Context) error { return n.cluster.mayRemove(ctx) }
 		if seg.Mended, err = mendedHoles(opt.Disk); err != nil {
 			return nil, spokelog.Recovered{}, err

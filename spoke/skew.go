@@ -27,17 +27,19 @@ type reading struct {
 
 // noted is what a member said last of its disk and of the list of late items there.
 type noted struct {
-	disk string
-	late int64
+	disk    string
+	late    int64
+	horizon hub.Mark // as applied
 }
 
 func (r reading) now() int64 { return r.millis + time.Since(r.at).Milliseconds() }
 
 // clockAnswer is what a member says of its clock.
 type clockAnswer struct {
-	Clock int64  `json:"clock"`
-	Disk  string `json:"disk"`
-	Late  int64  `json:"late"` // how long the list of late items is there
+	Clock   int64    `json:"clock"`
+	Disk    string   `json:"disk"`
+	Late    int64    `json:"late"`    // how long the list of late items is there
+	Horizon hub.Mark `json:"horizon"` // of which everything that was decided is there
 }
 
 // askClocks asks nodes for their clocks.
@@ -128,7 +130,7 @@ func (c *cluster) readClock(ctx context.Context, node string) {
 	if c.notes == nil {
 		c.notes = map[string]noted{}
 	}
-	c.notes[node] = noted{a.Disk, a.Late}
+	c.notes[node] = noted{a.Disk, a.Late, a.Horizon}
 	if a.Late > c.lateSeen[a.Disk] {
 		poke(c.work)
 	}
@@ -147,7 +149,8 @@ func (c *cluster) serveClock(w http.ResponseWriter, r *http.Request) error {
 	taken, err := strconv.ParseInt(q.Get("late"), 10, 64)
 	size, _ := c.late.state()
 	c.n.mu.Lock()
-	a := clockAnswer{c.n.minter.Wall(), c.n.identity.ID, size}
+	h, _ := c.horizon()
+	a := clockAnswer{c.n.minter.Wall(), c.n.identity.ID, size, h}
 	if err == nil && q.Get("disk") == a.Disk {
 		if c.lateTaken == nil {
 			c.lateTaken = map[string]int64{}
@@ -156,6 +159,30 @@ func (c *cluster) serveClock(w http.ResponseWriter, r *http.Request) error {
 	}
 	c.n.mu.Unlock()
 	return web.JSON(w, http.StatusOK, a)
+}
+
+// nameSpread reports whether the horizons of all members were beyond a key when they were heard of last: then each that has its record has its name as well. Of one that is
+// silent since the start, nothing is known.
+func (c *cluster) nameSpread(key hub.Key) bool {
+	m, _ := hub.MarkOf(key)
+	c.n.mu.Lock()
+	defer c.n.mu.Unlock()
+	disks := c.rec.Disks
+	if c.rec.Next != nil {
+		disks = slices.Concat(disks, c.rec.Next.Disks)
+	}
+	for _, d := range disks {
+		at := noted{disk: c.n.identity.ID}
+		if d.ID == at.disk {
+			at.horizon, _ = c.horizon()
+		} else {
+			at = c.notes[d.Node]
+		}
+		if at.disk != d.ID || at.horizon < m {
+			return false
+		}
+	}
+	return c.known
 }
 
 // median is the middle of the clocks of all members, silent ones as last seen, this one included. Under mu.

@@ -105,7 +105,7 @@ func (l *Log) sweep(ctx context.Context, s *segment) (n int, err error) {
 }
 
 // needed lists what somebody still needs of a segment: data above its channel's archived key that was not given up, late records that are not
-// confirmed, and names of given-up keys whose data lies elsewhere in the log.
+// confirmed, and names of given-up keys whose data lies elsewhere in the log, or may lie on a disk that has not got the name.
 func (l *Log) needed(ctx context.Context, s *segment) (list []placed, bytes int64, err error) {
 	var rows []channelRow
 	if rows, err = l.channelsOf(s); err != nil {
@@ -175,6 +175,9 @@ func (l *Log) wanted(s *segment, channel string, p *placed, archived hub.Key) (b
 	flags := p.entry.Flags
 	if flags&GivenUp == 0 && !archived.Less(p.key) && (flags&Late == 0 || l.opt.LateConfirmed(channel, p.key)) {
 		return false, nil
+	}
+	if flags&GivenUp != 0 && !l.opt.NameSpread(p.key) {
+		return true, nil
 	}
 	pinned := l.snapshot(nil, channel, p.key.Millis(), p.key.Millis())
 	places, given, err := l.places(nil, pinned, channel, p.key)

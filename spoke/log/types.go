@@ -105,6 +105,8 @@ type Options struct {
 	Mended func(Hole) bool
 	// LateConfirmed reports whether a record flagged Late is in long-term storage. nil: none is.
 	LateConfirmed func(channel string, key hub.Key) bool
+	// NameSpread reports whether everybody who may hold the record of a given-up key has its name; until then a sweep keeps the name. It must not call the Log. nil: always.
+	NameSpread func(key hub.Key) bool
 	// MayRemove is asked by a sweep before a segment goes, after Archived was; an error keeps the segment for now. nil: it may.
 	MayRemove func(ctx context.Context) error
 	Metrics   metrics.Registry
@@ -147,6 +149,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.LateConfirmed == nil {
 		o.LateConfirmed = func(string, hub.Key) bool { return false }
+	}
+	if o.NameSpread == nil {
+		o.NameSpread = func(hub.Key) bool { return true }
 	}
 	if o.MayRemove == nil {
 		o.MayRemove = func(context.Context) error { return nil }
