@@ -113,6 +113,10 @@ func TestHoleDoesNotCount(t *testing.T) {
 	directed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
 		a, b, c := w.nodes[0], w.nodes[1], w.nodes[2]
 		w.setLink(a, c, false, 0)
+		w.setLink(b, c, false, 0) // or c would copy it from there
+		w.setLink(c, b, false, 0)
+		w.setLink(c, a, false, 0)
+		time.Sleep(time.Second) // what is on its way arrives
 		want := map[hub.Key]string{}
 		for i := range 5 { // a and b have it
 			data := fmt.Sprint("acknowledged item ", i, strings.Repeat(".", 50))
