@@ -23,7 +23,7 @@ SEED     ?= 0
 FAULTS   ?=
 SEEDS    ?= 2000
 
-.PHONY: run build check test bench fuzz sim chaos chaos-long chaos-single image clean needs lint floors unit search e2e
+.PHONY: run build check test bench fuzz sim chaos chaos-long chaos-short chaos-single image clean needs lint floors unit search e2e
 
 run: build
 	exec $(BIN)/hub serve $(ARGS)
@@ -36,7 +36,9 @@ check: lint floors
 	$(GO) test -race -short -p 2 -timeout 30m ./...
 
 # Everything CI wants to know, in less than 20 minutes on 2 cores.
-test: needs lint floors unit search e2e
+test: needs lint floors
+	$(MAKE) -j2 --output-sync=target unit e2e
+	$(MAKE) search chaos-short
 
 # Installs what the tests use and this machine lacks.
 needs: $(TOOLS)/versitygw $(TOOLS)/gofakes3
@@ -61,20 +63,18 @@ floors:
 	$(GO) test -count=1 -run '^Test(Floors|FloorsTable|Drivers|Sizes|House)$$' ./e2e
 
 unit:
-	$(GO) test -race -p 4 -timeout 15m $$($(GO) list ./... | grep -v -e '/e2e$$' -e '/spoke$$' -e '/spoke/log$$' -e '/spoke/roster$$')
-	$(GO) test -race -short -timeout 15m ./spoke/log
-	$(GO) test -race -timeout 15m -skip '^TestAllDie$$' ./spoke -cluster.from=1 -cluster.seeds=10
-	$(GO) test -p 2 -timeout 15m ./spoke/log ./spoke/roster
+	$(GO) test -race -short -p 4 -timeout 18m $$($(GO) list ./... | grep -v -e '/e2e$$' -e '/spoke$$' -e '/spoke/roster$$')
+	$(GO) test -race -timeout 18m -skip '^TestAllDie$$' ./spoke -cluster.from=1 -cluster.seeds=10 -cluster.steps=25
+	$(GO) test -p 2 -timeout 18m ./channel/longterm ./spoke/log ./spoke/roster
 	$(GO) test -tags clockcontrol -run '^TestMoveWall$$' ./cmd/hub
 
 # Whole clusters in virtual time against the faults of a seed (unit plays a few of them with the race detector), and rules that are broken to see whether that is noticed.
 search:
-	$(GO) test -count=1 -timeout 15m -v -run '^Test(AllDie|ClusterAtRandom|ClusterMutants)$$' ./spoke -cluster.from=1 -cluster.seeds=200 -cluster.mutants=40
+	$(GO) test -count=1 -timeout 15m -v -run '^Test(AllDie|ClusterAtRandom|ClusterMutants)$$' ./spoke -cluster.from=1 -cluster.seeds=200 -cluster.steps=25 -cluster.mutants=200
 
 # Whole hubs: scripts, real data, crashes, simulation. Most of them wait for others most of the time. What takes minutes by its nature is in chaos-long. They are processes of their own, the race detector would see only the test.
 e2e:
 	$(GO) test -count=1 -timeout 18m -parallel 6 -skip '^Test(Chaos|ClusterS3Away)$$' ./e2e
-	$(GO) test -count=1 -timeout 15m -run '^TestChaos$$' -v ./e2e
 
 bench:
 	$(GO) run ./bench $(BENCH)
@@ -86,6 +86,10 @@ fuzz:
 sim:
 	$(GO) test -count=1 -timeout 180m -run '^TestSim' ./e2e -sim.seeds=$(SEEDS) -fleet.seeds=$(SEEDS)
 	$(GO) test -count=1 -timeout 180m -run '^TestCluster(AtRandom|Mutants)$$' -v ./spoke -cluster.seeds=$(SEEDS) -cluster.mutants=400 -cluster.rare
+
+# About two minutes of chaos.
+chaos-short:
+	$(GO) test -count=1 -timeout 15m -run '^TestChaos$$' -v ./e2e
 
 # Three hubs, three ZooKeeper servers and S3 in network namespaces of their own, under all faults. A run that fails names the folder of its histories.
 chaos: needs
