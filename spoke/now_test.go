@@ -140,6 +140,12 @@ func TestNowDividesNodes(t *testing.T) {
 	late.clock = func() time.Time { return time.Now().Add(-200 * time.Millisecond) }
 	late.start()
 	late.write("a", "x")
+	for _, n := range w.nodes {
+		w.until("it has caught up", func() bool {
+			_, err := n.Now(t.Context())
+			return err == nil
+		})
+	}
 	for range 5 {
 		k, err := w.nodes[0].Now(t.Context())
 		if err != nil {
