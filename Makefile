@@ -74,7 +74,7 @@ search:
 
 # Whole hubs: scripts, real data, crashes, simulation. Most of them wait for others most of the time. What takes minutes by its nature is in chaos-long. They are processes of their own, the race detector would see only the test.
 e2e:
-	$(GO) test -count=1 -timeout 18m -parallel 6 -skip '^Test(Chaos|ClusterS3Away)$$' ./e2e -fleet.seeds=16
+	$(GO) test -count=1 -timeout 18m -parallel 4 -skip '^Test(Chaos|ClusterS3Away)$$' ./e2e -fleet.seeds=16
 
 bench:
 	$(GO) run ./bench $(BENCH)
