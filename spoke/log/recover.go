@@ -139,6 +139,8 @@ func (r *recovery) list() error {
 		}
 		if f.headErr == nil {
 			r.sealed = max(r.sealed, f.head.Sealed)
+		} else {
+			l.log.Warn("the head of a segment is not whole: it was just begun when the hub stopped, or it is damaged", "segment", f.name, "bytes", e.Size)
 		}
 		if f.linkErr == nil && (f.link.Seq != seq || f.headErr == nil && f.link.Salt != f.head.Salt) {
 			f.linkErr = format.ErrFormat
