@@ -66,6 +66,21 @@ func ok(t *testing.T, err error) {
 	}
 }
 
+// present calls f until there is a session for it, or fails. What a lost answer did may be found done.
+func present(t *testing.T, f func() error) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(quiet) {
+		err := f()
+		switch {
+		case hub.Is(err, hub.Unavailable) && time.Now().Before(deadline):
+		case err != nil && !hub.Is(err, hub.Conflict):
+			t.Fatal(err)
+		default:
+			return
+		}
+	}
+}
+
 // woken waits for a token, or fails.
 func woken(t *testing.T, wake <-chan struct{}, what string) {
 	t.Helper()

@@ -136,10 +136,11 @@ func testSessionLoss(t *testing.T, w World) {
 
 	w.Mend(c)
 	woken(t, wake, "the start of a new session")
-	must[uint64](t)(c.Set(t.Context(), "x", []byte("1"), 0))
+	// A machine with much to do may be slower to begin a session than a call waits for one, or lose it again.
+	present(t, func() error { _, err := c.Set(t.Context(), "x", []byte("1"), 0); return err })
 	ok(t, held.Release(t.Context())) // of the old session: must not free what another one holds
 	nothing(t, acquiring(t, c, "job"), "the lease went to another session")
-	ok(t, c.Join(t.Context(), "spoke", "c", nil))
+	present(t, func() error { return c.Join(t.Context(), "spoke", "c", nil) })
 }
 
 // after calls f when the lease is lost: every implementation has to be able to tell without a goroutine for each lease.
