@@ -46,11 +46,12 @@ const (
 
 // cluster is what a Node knows of the others. Its fields below mu are guarded by Node.mu.
 type cluster struct {
-	n     *Node
-	opt   Cluster
-	http  *http.Client
-	nudge chan struct{} // one token: look at the list
-	work  chan struct{} // one token: something may be settled or repaired
+	n       *Node
+	opt     Cluster
+	http    *http.Client
+	nudge   chan struct{} // one token: look at the list
+	work    chan struct{} // one token: something may be repaired or completed
+	closing chan struct{} // one token: something may be closed
 
 	visits sync.WaitGroup // streams of peers that are being taken
 	saving chan struct{}  // holds a token while nobody writes the state file; never waited for under Node.mu
@@ -117,7 +118,7 @@ func newCluster(n *Node, opt Cluster) (*cluster, error) {
 		opt.Dial = (&net.Dialer{Timeout: 5 * time.Second}).DialContext
 	}
 	c := &cluster{
-		n: n, opt: opt, nudge: make(chan struct{}, 1), work: make(chan struct{}, 1), fresh: true,
+		n: n, opt: opt, nudge: make(chan struct{}, 1), work: make(chan struct{}, 1), closing: make(chan struct{}, 1), fresh: true,
 		http:   &http.Client{Transport: &http.Transport{DialContext: opt.Dial, MaxIdleConnsPerHost: 4, IdleConnTimeout: 20 * time.Second}},
 		saving: make(chan struct{}, 1), guests: map[net.Conn]context.CancelFunc{}, streams: map[spokelog.Stream]*peerStream{}, tails: map[*tail]struct{}{}, acked: map[string]uint64{}, why: map[string]string{},
 		loads: map[*cargo]*loading{},
@@ -143,6 +144,7 @@ func (c *cluster) run(ctx context.Context) error {
 	g.Go(func() error { return c.keepLearning(ctx) })
 	g.Go(func() error { return c.keepSending(ctx) })
 	g.Go(func() error { return c.keepWorking(ctx) })
+	g.Go(func() error { return c.keepSettling(ctx) })
 	g.Go(func() error { return c.keepClocks(ctx) })
 	err := g.Wait()
 	c.n.mu.Lock()

@@ -122,6 +122,7 @@ func (c *cluster) answerRefusal(ctx context.Context, s spokelog.Stream) (hub.Mar
 	if err != nil {
 		return 0, err
 	}
+	poke(c.work) // the leader waits for this disk, if it lags behind
 	c.n.mu.Lock()
 	defer c.n.mu.Unlock()
 	return low, c.vouches(s)

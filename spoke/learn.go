@@ -68,6 +68,7 @@ func (c *cluster) learn(ctx context.Context) error {
 		return err
 	}
 	poke(c.work)
+	poke(c.closing)
 	c.moved()
 	return nil
 }

@@ -10,6 +10,19 @@ import (
 	spokelog "timehub/spoke/log"
 )
 
+// keepWorking repairs what lags behind, and completes what is closed.
+func (c *cluster) keepWorking(ctx context.Context) error {
+	for poked(ctx, c.work) {
+		c.repair(ctx)
+		c.copyLate(ctx)
+		c.finishAll(ctx)
+		if err := c.heal(ctx); err != nil && ctx.Err() == nil {
+			c.n.log.Error("that the holes of the log are mended could not be written down", "err", err)
+		}
+	}
+	return nil
+}
+
 // repair copies from the others what this disk has missed: of a stream that nobody sends here, a prefix together with its low (ENGINE §4).
 func (c *cluster) repair(ctx context.Context) {
 	c.n.mu.Lock()

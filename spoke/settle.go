@@ -36,115 +36,6 @@ const (
 	convergeTime = 3 * time.Second // for those who answered to come up to the highest low among them
 )
 
-// keepWorking settles what may be closed, and completes what is.
-func (c *cluster) keepWorking(ctx context.Context) error {
-	open := map[roster.Stream]time.Time{} // since when a stream might be closed
-	for {
-		timer := time.NewTimer(learnEvery)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return nil
-		case <-c.work:
-		case <-timer.C:
-		}
-		timer.Stop()
-		c.repair(ctx)
-		c.copyLate(ctx)
-		c.finishAll(ctx)
-		if err := c.heal(ctx); err != nil && ctx.Err() == nil {
-			c.n.log.Error("that the holes of the log are mended could not be written down", "err", err)
-		}
-		closable := c.closable()
-		for s := range open {
-			if !slices.Contains(closable, s) {
-				delete(open, s)
-			}
-		}
-		for _, s := range closable {
-			if _, known := open[s]; !known {
-				open[s] = time.Now()
-			}
-			if err := c.settle(ctx, s, c.overdue(open[s])); err != nil && ctx.Err() == nil {
-				c.n.log.Warn("an incarnation could not be closed; trying again", "stream", s, "err", err)
-			}
-		}
-	}
-}
-
-// overdue reports whether a stream that might have been closed since then is to be closed by force.
-func (c *cluster) overdue(since time.Time) bool {
-	if c.opt.ForceAfter <= 0 || time.Since(since) < c.opt.ForceAfter {
-		return false
-	}
-	c.n.mu.Lock()
-	defer c.n.mu.Unlock()
-	return c.rec.Forcible() == nil
-}
-
-// closable lists the streams that anybody may close.
-func (c *cluster) closable() (list []roster.Stream) {
-	c.n.mu.Lock()
-	defer c.n.mu.Unlock()
-	if c.members == nil {
-		return nil
-	}
-	for _, i := range c.rec.Streams {
-		if c.rec.Closable(i.Stream, c.members, func(node string) roster.Stream { return c.present[node] }) {
-			list = append(list, i.Stream)
-		}
-	}
-	return list
-}
-
-// closableNow looks anew at the list and at the sessions: those that were read last may be from before a pause, and a stream whose owner has come back need not end.
-func (c *cluster) closableNow(ctx context.Context, s roster.Stream) (bool, error) {
-	b, _, err := c.opt.Coordinator.Get(ctx, listRegister)
-	if err != nil {
-		return false, err
-	}
-	rec, err := roster.Parse(b)
-	if err != nil {
-		return false, err
-	}
-	list, _, err := c.opt.Coordinator.List(ctx, memberGroup)
-	if err != nil {
-		return false, err
-	}
-	c.n.mu.Lock()
-	mine := c.ownIn(rec)
-	c.n.mu.Unlock()
-	sessions, present, err := c.sessionsOf(list, mine)
-	return err == nil && rec.Closable(s, sessions, func(node string) roster.Stream { return present[node] }), err
-}
-
-// settle closes one stream, unless somebody else is at it. forced: by fewer members than know everything, if no more answer.
-func (c *cluster) settle(ctx context.Context, s roster.Stream, forced bool) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*callTime)
-	defer cancel()
-	lease, err := c.opt.Coordinator.Acquire(ctx, settlePrefix+s.String())
-	if err != nil {
-		return err
-	}
-	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTime)
-		defer cancel()
-		_ = lease.Release(ctx)
-	}()
-	if may, err := c.closableNow(ctx, s); err != nil || !may {
-		poke(c.nudge)
-		return err
-	}
-	l := &leader{c: c, s: s, forced: forced, answers: map[string]held{}}
-	if err := l.gather(ctx); err != nil {
-		return err
-	}
-	if err := l.write(ctx); err != nil {
-		return err
-	}
-	return l.record(ctx)
-}
-
 // leader is one attempt to close a stream.
 type leader struct {
 	c       *cluster
@@ -183,11 +74,10 @@ func (l *leader) gather(ctx context.Context) error {
 	c := l.c
 	for began := time.Now(); ; {
 		l.askAll(ctx)
-		l.state = roster.Settlement{Stream: l.s, Refused: map[string]bool{}, Wrote: map[string]bool{}}
+		l.state = l.refused()
 		first := true
 		var top hub.Mark
 		for _, a := range l.answers {
-			l.state.Refused[a.Disk] = true
 			if first || a.Low < l.base {
 				l.base = a.Low
 			}
@@ -213,7 +103,16 @@ func (l *leader) gather(ctx context.Context) error {
 	return l.collect(ctx)
 }
 
-// askAll asks every member at the same time to refuse the stream; one that is silent does not make the others wait for long.
+// refused is what is known of who refuses the stream.
+func (l *leader) refused() roster.Settlement {
+	s := roster.Settlement{Stream: l.s, Refused: map[string]bool{}, Wrote: map[string]bool{}}
+	for _, a := range l.answers {
+		s.Refused[a.Disk] = true
+	}
+	return s
+}
+
+// askAll asks every member at the same time to refuse the stream. Once enough have, it waits for nobody who is slow or silent.
 func (l *leader) askAll(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, refuseTime)
 	defer cancel()
@@ -229,6 +128,13 @@ func (l *leader) askAll(ctx context.Context) {
 			mu.Lock()
 			defer mu.Unlock()
 			l.answers[node] = held{Node: node, Disk: disk, Low: low}
+			state := l.refused()
+			l.c.n.mu.Lock()
+			enough := l.c.rec.Enough(state)
+			l.c.n.mu.Unlock()
+			if enough {
+				time.AfterFunc(settlePause, cancel)
+			}
 		})
 	}
 	wg.Wait()
