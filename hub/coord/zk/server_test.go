@@ -204,8 +204,8 @@ func TestPlaces(t *testing.T) {
 
 // agree runs the suite against a server.
 func agree(t *testing.T, server *zkproc.Server, change ...func(*Options)) {
-	// As in production: what the suite calls without a second try must not lose its session to a busy machine.
-	change = append([]func(*Options){func(o *Options) { o.Session = 2 * time.Second }}, change...)
+	// What the suite calls without a second try must not lose its session to a busy machine.
+	change = append([]func(*Options){func(o *Options) { o.Session = 5 * time.Second }}, change...)
 	coordtest.Run(t, func(t *testing.T) coordtest.World {
 		root := newRoot()
 		var mu sync.Mutex // guards open
