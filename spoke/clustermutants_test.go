@@ -62,11 +62,11 @@ var mutants = []mutant{
 	{name: "refusal-not-told", lines: []line{{"send.go", "	if _, err := c.refuse(ctx, own); err != nil {", "	if IF {\n		return\n	}\n	if _, err := c.refuse(ctx, own); err != nil {"}, {"settle.go", "	waiting := c.stop(s)", "	var waiting []*request\n	if !IF {\n		waiting = c.stop(s)\n	}"}}},
 	{name: "reads-without-session", lines: []line{{"unstable.go", "	return c.current &&", "	if IF && !slices.Contains(c.rec.Leaving, c.opt.Node) {\n		return true\n	}\n	return c.current &&"}}},
 	{name: "horizon-ignores-silent", lines: []line{{"cluster.go", "		case s.complete:\n		case c.open", "		case s.complete:\n		case IF && c.silent(id):\n		case c.open"}}},
-	{name: "low-dropped-unsettled", lines: []line{{"settle.go", "			list = append(list, i.Stream)\n", "			list = append(list, i.Stream)\n			if st := c.streams[streamOf(i.Stream)]; IF && st != nil {\n				st.complete = true\n			}\n"}}},
+	{name: "low-dropped-unsettled", lines: []line{{"closing.go", "			list = append(list, i.Stream)\n", "			list = append(list, i.Stream)\n			if st := c.streams[streamOf(i.Stream)]; IF && st != nil {\n				st.complete = true\n			}\n"}}},
 	{name: "settle-with-too-few", lines: []line{{"roster/settle.go", "	need := r.Rule.Read(len(disks))\n", "	need := r.Rule.Read(len(disks))\n	if IF {\n		need = max(1, need-1)\n	}\n"}}},
 	{name: "settle-not-written", lines: []line{{"roster/settle.go", "	need := r.Rule.Write(len(disks))\n", "	need := r.Rule.Write(len(disks))\n	if IF {\n		need = 0\n	}\n"}, {"finish.go", "	return low, c.storeSet(", "	if IF {\n		return low, nil\n	}\n	return low, c.storeSet("}}},
 	{name: "union-keeps-given-up", lines: []line{{"settle.go", "		if !given[k] {", "		if !given[k] || IF {"}}},
-	{name: "stale-leader-overwrites", lines: []line{{"roster/settle.go", "r.Streams[at].Closed != nil ||", "r.Streams[at].Closed != nil && !IF ||"}, {"settle.go", "err != nil || !may {", "err != nil || !may && !IF {"}, {"finish.go", "|| i.Closed != nil {\n		c.n.mu.Unlock()", "|| i.Closed != nil && !IF {\n		c.n.mu.Unlock()"}}},
+	{name: "stale-leader-overwrites", lines: []line{{"roster/settle.go", "r.Streams[at].Closed != nil ||", "r.Streams[at].Closed != nil && !IF ||"}, {"closing.go", "err != nil || !may {", "err != nil || !may && !IF {"}, {"finish.go", "|| i.Closed != nil {\n		c.n.mu.Unlock()", "|| i.Closed != nil && !IF {\n		c.n.mu.Unlock()"}}},
 	{name: "fence-forgotten", lines: []line{{"clusterstate.go", "		refused := slices.Contains(s.Refused, i.Stream)", "		refused := slices.Contains(s.Refused, i.Stream) && !IF"}}},
 	{name: "fence-lets-group-through", lines: []line{{"receive.go", "	case in.s.refused:\n", "	case in.s.refused && !IF:\n"}, {"receive.go", "	case in.failed || in.s.in != in:", "	case in.failed || in.s.in != in && !IF:"}, {"settle.go", "	if st.in != nil {\n		_ = st.in.conn.Close()", "	if st.in != nil && !IF {\n		_ = st.in.conn.Close()"}, {"settle.go", "		done := st.outstanding == 0", "		done := st.outstanding == 0 || IF"}}},
 	{name: "reused-incarnation", lines: []line{{"learn.go", "		c.streams[id] = s\n", "		c.streams[id] = s\n		for old, st := range c.streams {\n			if IF && old.Ordinal == id.Ordinal && old != id {\n				st.complete = true\n			}\n		}\n"}}},
@@ -106,19 +106,14 @@ func (c *cluster) silent(id spokelog.Stream) bool {
 }
 `
 
-// buildMutants compiles the tests of this package with all mutants in them, asleep.
-func buildMutants(t *testing.T) (binary string) {
-	dir := t.TempDir()
-	here, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
+// mutantTexts are the sources with all mutants in them, asleep, by file.
+func mutantTexts(t *testing.T) map[string]string {
 	texts := map[string]string{}
 	for _, m := range mutants {
 		for _, l := range m.lines {
 			text, ok := texts[l.file]
 			if !ok {
-				b, err := os.ReadFile(filepath.Join(here, l.file))
+				b, err := os.ReadFile(l.file)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -131,6 +126,20 @@ func buildMutants(t *testing.T) (binary string) {
 			texts[l.file] = strings.Replace(text, l.old, strings.ReplaceAll(l.new, "IF", fmt.Sprintf("brokenRule(%q)", m.name)), 1)
 		}
 	}
+	return texts
+}
+
+// TestMutantLines: every broken rule still names lines that are there.
+func TestMutantLines(t *testing.T) { mutantTexts(t) }
+
+// buildMutants compiles the tests of this package with all mutants in them, asleep.
+func buildMutants(t *testing.T) (binary string) {
+	dir := t.TempDir()
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	texts := mutantTexts(t)
 	texts["zz_mutants.go"] = mutantWords
 	for _, p := range []string{"spoke", "roster"} {
 		name := "zz_broken.go"
