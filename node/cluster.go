@@ -103,6 +103,7 @@ func (n *Node) clusterOptions() *spoke.Cluster {
 	}
 	return &spoke.Cluster{
 		Node: n.clusterAddress(), Coordinator: n.parts.coordinator, Rule: rule, Dial: n.peerDial(), ForceAfter: n.cfg.Duration("cluster.force_close_seconds"),
+		RepairRate: n.cfg.Int("cluster.repair_mb_per_second") * 1e6,
 	}
 }
 

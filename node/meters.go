@@ -105,17 +105,12 @@ func (n *Node) sample(ctx context.Context, ready func()) error {
 	ready()
 	r := n.parts.metrics
 	openFiles, horizon, ttl := r.Gauge(metrics.OpenFiles, ""), r.Gauge(metrics.HorizonAge, ""), r.Gauge(metrics.SpokeTTL, "")
-	late, counted := r.Counter(metrics.LateItems, ""), 0
 	every := time.NewTicker(n.cfg.Duration("metrics.seconds"))
 	defer every.Stop()
 	for {
 		openFiles.Set(float64(internalapi.OpenFiles()))
 		ttl.Set(n.cfg.Duration("spoke.write.ttlMinutes").Minutes()) // again and again: statsd may have missed it
 		n.parts.backlog.note(n.env.Clock(), n.parts.spoke.Status().Bytes)
-		if _, count, _, err := n.parts.spoke.Late(0, 1); err == nil && count > counted {
-			late.Add(int64(count - counted))
-			counted = count
-		}
 		if h, err := n.parts.spoke.Horizon(ctx); err == nil {
 			horizon.Set(max(0, n.env.Clock().Sub(h.Time()).Seconds()))
 		}

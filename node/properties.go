@@ -254,6 +254,7 @@ func clusterProperties() []Property {
 		number("watchManager.threads", 10, 1, anyNumber, "", "watch callbacks").none(notOurs),
 		text("runSingleZookeeperInternally", "", "anything, such as singleNode: zookeeper.connection alone does not make a cluster, coordination is in process"),
 		number("cluster.force_close_seconds", 0, 0, anyNumber, "seconds", "with an even number of nodes and spoke.quorum=half: half of them close what the dead ones left open after this; items may then come late; 0: only when told"),
+		number("cluster.repair_mb_per_second", 200, 0, anyNumber, "MB/s", "a node that lags behind copies at most so much from the others; 0: no limit"),
 	}
 }
 

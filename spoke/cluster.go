@@ -29,6 +29,7 @@ type Cluster struct {
 	// ForceAfter (cluster.force_close_seconds): with an even number of nodes and Half, an incarnation that could not be closed for so long is closed by the
 	// half that is left (ENGINE §4); what differs on those who come later is late. 0: only when an operator says so.
 	ForceAfter time.Duration
+	RepairRate int64 // bytes a second that are copied from the others at most, by a node that lags behind; 0: no limit
 
 	given func(channel string, keys []hub.Key) // a test is told which keys are given up; under mu
 }
@@ -88,7 +89,7 @@ type cluster struct {
 	members     roster.Sessions
 
 	late      *lateBook
-	lateItems metrics.Counter
+	meters    meters
 	lateSeen  map[string]int64 // how far the lists of late items of others were copied, by disk; durable
 	lateTaken map[string]int64 // how far the own one was, by node
 	notes     map[string]noted // of the others, by node
@@ -108,7 +109,19 @@ type peerStream struct {
 	in          *inbound
 }
 
-func newCluster(n *Node, opt Cluster) (*cluster, error) {
+// meters count what a cluster does. A hub alone shows them, too, so that they are there when it becomes one of several.
+type meters struct {
+	late            metrics.Counter
+	repaired, bytes metrics.Counter // copied because this node lagged behind
+	lost            metrics.Counter // items that this disk had lost, as a comparison with another one showed
+}
+
+func newMeters(r metrics.Registry) meters {
+	r = metrics.OrDiscard(r)
+	return meters{r.Counter(metrics.LateItems, ""), r.Counter(metrics.RepairRecords, ""), r.Counter(metrics.RepairBytes, ""), r.Counter(metrics.RepairLost, "")}
+}
+
+func newCluster(n *Node, opt Cluster, m meters) (*cluster, error) {
 	if opt.Node == "" || opt.Coordinator == nil {
 		return nil, errors.New("spoke: a Cluster needs Node and Coordinator")
 	}
@@ -118,7 +131,8 @@ func newCluster(n *Node, opt Cluster) (*cluster, error) {
 		opt.Dial = (&net.Dialer{Timeout: 5 * time.Second}).DialContext
 	}
 	c := &cluster{
-		n: n, opt: opt, nudge: make(chan struct{}, 1), work: make(chan struct{}, 1), closing: make(chan struct{}, 1), fresh: true,
+		meters: m,
+		n:      n, opt: opt, nudge: make(chan struct{}, 1), work: make(chan struct{}, 1), closing: make(chan struct{}, 1), fresh: true,
 		http:   &http.Client{Transport: &http.Transport{DialContext: opt.Dial, MaxIdleConnsPerHost: 4, IdleConnTimeout: 20 * time.Second}},
 		saving: make(chan struct{}, 1), guests: map[net.Conn]context.CancelFunc{}, streams: map[spokelog.Stream]*peerStream{}, tails: map[*tail]struct{}{}, acked: map[string]uint64{}, why: map[string]string{},
 		loads: map[*cargo]*loading{},
@@ -129,8 +143,7 @@ func newCluster(n *Node, opt Cluster) (*cluster, error) {
 		return nil, err
 	}
 	_, count := c.late.state()
-	c.lateItems = metrics.OrDiscard(n.opt.Segments.Metrics).Counter(metrics.LateItems, "")
-	c.lateItems.Add(int64(count))
+	c.meters.late.Add(int64(count))
 	if err := c.load(); err != nil {
 		return nil, errors.Join(err, c.late.close())
 	}

@@ -38,13 +38,18 @@ type clusterNode struct {
 }
 
 func newClusterWorld(t *testing.T, n int, rule roster.Rule) *clusterWorld {
+	return newClusterWorldAt(t, n, rule, nil)
+}
+
+// newClusterWorldAt gives all nodes one clock; nil: time.Now.
+func newClusterWorldAt(t *testing.T, n int, rule roster.Rule, clock hub.Clock) *clusterWorld {
 	w := &clusterWorld{t: t, store: local.NewMemory(), rule: rule}
 	for range n {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := &clusterNode{w: w, address: l.Addr().String(), disk: memdisk.New(memdisk.Options{})}
+		c := &clusterNode{w: w, address: l.Addr().String(), disk: memdisk.New(memdisk.Options{}), clock: clock}
 		_ = l.Close()
 		w.nodes = append(w.nodes, c)
 		c.start()

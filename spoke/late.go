@@ -77,7 +77,7 @@ func (c *cluster) nameLate(items []LateItem) error {
 	if err != nil || len(fresh) == 0 {
 		return err
 	}
-	c.lateItems.Add(int64(len(fresh)))
+	c.meters.late.Add(int64(len(fresh)))
 	why := map[string]int{}
 	for _, i := range fresh {
 		why[i.Why]++

@@ -102,6 +102,7 @@ func Open(ctx context.Context, opt Options) (*Node, spokelog.Recovered, error) {
 			return nil, spokelog.Recovered{}, err
 		}
 	}
+	meters := newMeters(seg.Metrics)
 	n.minter = hub.NewMinter(opt.Clock, at, n.identity.Ordinal, opt.Random)
 	store, found, err := spokelog.Open(ctx, seg)
 	if err != nil {
@@ -120,7 +121,7 @@ func Open(ctx context.Context, opt Options) (*Node, spokelog.Recovered, error) {
 	}
 	n.limit = n.minter.Last()
 	if opt.Cluster != nil {
-		if n.cluster, err = newCluster(n, *opt.Cluster); err != nil {
+		if n.cluster, err = newCluster(n, *opt.Cluster, meters); err != nil {
 			return nil, found, errors.Join(err, n.Close())
 		}
 	}

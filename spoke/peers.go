@@ -103,6 +103,8 @@ func (n *Node) Add(rt *web.Router) {
 	rt.Handle(http.MethodGet, keysPath, c.serveKeys)
 	rt.Handle(http.MethodGet, clockPath, c.serveClock)
 	rt.Handle(http.MethodGet, latePath, c.serveLate)
+	rt.Handle(http.MethodGet, minutePath, c.serveMinute)
+	rt.Handle(http.MethodPost, minutePath, c.serveMinute)
 }
 
 func streamIn(r *http.Request) (spokelog.Stream, error) {

@@ -124,8 +124,12 @@ func (n *Node) Channels(ctx context.Context) (map[string]hub.Key, error) {
 	return last, nil
 }
 
-// Minute returns the number and the sum of the digests of the distinct keys that the log holds of one minute of a channel.
+// Minute returns the number and the sum of the digests of the distinct keys that the log holds of one minute of a channel. A node of a cluster compares them with those of the
+// others first, and copies what it has lost.
 func (n *Node) Minute(ctx context.Context, channel string, minute time.Time) (count int, digest uint64, err error) {
+	if n.cluster != nil {
+		n.cluster.compare(ctx, channel, hub.WindowAt(minute, hub.Minute))
+	}
 	d, err := n.store.Minute(ctx, channel, minute)
 	return d.Count, d.Sum, err
 }

@@ -4,11 +4,15 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"timehub/hub"
 	"timehub/spoke/frame"
 	spokelog "timehub/spoke/log"
 )
+
+// repairSays is how often a long repair says how far it is.
+const repairSays = 10 * time.Second
 
 // keepWorking repairs what lags behind, and completes what is closed.
 func (c *cluster) keepWorking(ctx context.Context) error {
@@ -36,6 +40,7 @@ func (c *cluster) repair(ctx context.Context) {
 	if len(todo) == 0 {
 		return
 	}
+	speed := &pace{rate: c.opt.RepairRate}
 	for _, node := range c.nodes() {
 		if node == c.opt.Node {
 			continue
@@ -63,7 +68,7 @@ func (c *cluster) repair(ctx context.Context) {
 					continue
 				}
 			}
-			if err := c.copyFrom(ctx, node, id, state.Lows[recordOf(id).String()]); err != nil && ctx.Err() == nil {
+			if err := c.copyFrom(ctx, node, id, state.Lows[recordOf(id).String()], speed); err != nil && ctx.Err() == nil {
 				c.n.log.Debug("a stream could not be repaired", "peer", node, "stream", recordOf(id), "err", err)
 			}
 		}
@@ -71,7 +76,7 @@ func (c *cluster) repair(ctx context.Context) {
 }
 
 // copyFrom brings a stream up to the low that another member has applied.
-func (c *cluster) copyFrom(ctx context.Context, node string, id spokelog.Stream, low hub.Mark) error {
+func (c *cluster) copyFrom(ctx context.Context, node string, id spokelog.Stream, low hub.Mark, speed *pace) error {
 	c.n.mu.Lock()
 	s := c.streams[id]
 	if s == nil { // its change was withdrawn
@@ -83,7 +88,7 @@ func (c *cluster) copyFrom(ctx context.Context, node string, id spokelog.Stream,
 	if busy || low <= mine {
 		return nil
 	}
-	records := 0
+	records, said := 0, time.Now()
 	err := c.askRecords(ctx, node, id, mine, func(list []spokelog.Record) error {
 		list = slices.Concat(c.missing(ctx, id, split(list))...)
 		if len(list) == 0 {
@@ -98,6 +103,19 @@ func (c *cluster) copyFrom(ctx context.Context, node string, id spokelog.Stream,
 		}
 		c.n.mu.Unlock()
 		records += len(list)
+		size := 0
+		for i := range list {
+			size += len(list[i].Data)
+		}
+		c.meters.repaired.Add(int64(len(list)))
+		c.meters.bytes.Add(int64(size))
+		if time.Since(said) >= repairSays {
+			said = time.Now()
+			c.n.log.Info("a stream is being repaired", "peer", node, "stream", recordOf(id), "records", records, "at", list[len(list)-1].Key, "up to", low.Key())
+		}
+		if !speed.wait(ctx, size) {
+			return context.Cause(ctx)
+		}
 		return nil
 	})
 	if err != nil {

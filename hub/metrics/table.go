@@ -66,6 +66,9 @@ const (
 	LogCarried       = "spoke.log.carried"
 	HorizonAge       = "spoke.horizon.age.seconds"
 	LateItems        = "spoke.late.items"
+	RepairRecords    = "spoke.repair.records"
+	RepairBytes      = "spoke.repair.bytes"
+	RepairLost       = "spoke.repair.lost"
 	DiskFree         = "disk.free.bytes"
 
 	StreamOpen     = "stream.open"
@@ -136,6 +139,9 @@ func Table() []Def {
 		{Name: LogCarried, Type: CounterType, Help: "Unconfirmed records that a sweep copied to the active segment."},
 		{Name: HorizonAge, Type: GaugeType, Help: "How far the stable horizon is behind the clock."},
 		{Name: LateItems, Type: CounterType, Help: "Items that are late because a closing was forced, as this node knows them, those known at its start included."},
+		{Name: RepairRecords, Type: CounterType, Help: "Records copied from other nodes because this one lagged behind."},
+		{Name: RepairBytes, Type: CounterType, Help: "Bytes of these."},
+		{Name: RepairLost, Type: CounterType, Help: "Items that this disk had lost without noticing it, found by comparing minutes with other nodes, and copied from them."},
 		{Name: DiskFree, Type: GaugeType, Help: "Free bytes of the file system of the data directory."},
 
 		{Name: StreamOpen, Type: GaugeType, Tags: []string{"kind"}, Help: "Open connections of clients that follow a channel or a tag, by ws or events."},
