@@ -24,6 +24,7 @@ type source struct {
 	keys     []hub.Key
 	gone     map[hub.Key]bool
 	lag      time.Duration
+	shown    hub.Key       // the highest horizon that was told
 	ahead    time.Duration // how far Horizon is before what answers reach
 	silent   int           // answers that are not whole
 	failures []error
@@ -38,6 +39,9 @@ func newSource(rule hub.Horizon) *source {
 func (s *source) cut() hub.Key {
 	now := time.Now()
 	k, _ := s.rule.Cut(hub.Last(now.Add(-s.lag)), now)
+	if s.shown.Less(k) {
+		s.shown = k
+	}
 	return k
 }
 
@@ -59,10 +63,20 @@ func (s *source) insert(keys ...hub.Key) {
 	}
 }
 
+// now inserts a key of this moment, or of the next millisecond that no horizon has shown yet: no hub mints below one.
 func (s *source) now(hash string) hub.Key {
-	k := hub.NewKey(time.Now(), hash)
-	s.insert(k)
-	return k
+	for {
+		now := time.Now()
+		k := hub.NewKey(now, hash)
+		s.mu.Lock()
+		above := s.shown.Less(k)
+		s.mu.Unlock()
+		if above {
+			s.insert(k)
+			return k
+		}
+		time.Sleep(now.Truncate(time.Millisecond).Add(time.Millisecond).Sub(now))
+	}
 }
 
 func (s *source) Keys(ctx context.Context, q hub.Query) (hub.Page, error) {
