@@ -2,14 +2,8 @@ package e2e
 
 import (
 	"flag"
-	"fmt"
-	"log/slog"
-	"os"
-	"runtime"
-	"sync"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"timehub/e2e/fleet"
 )
@@ -21,44 +15,20 @@ var (
 )
 
 func playFleet(t *testing.T, seed uint64, f fleet.Flavor) (p fleet.Played) {
-	var log *slog.Logger
-	if *fleetSeed >= 0 && testing.Verbose() {
-		log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	}
-	synctest.Test(t, func(t *testing.T) { p = fleet.Play(seed, f, log) })
+	synctest.Test(t, func(t *testing.T) { p = fleet.Play(seed, f, chatter(fleetSeed)) })
 	return p
 }
 
 // TestSimCluster plays lives of whole hubs of several nodes, over HTTP.
 func TestSimCluster(t *testing.T) {
-	from, seeds := uint64(*fleetFrom), *fleetSeeds
+	seeds := *fleetSeeds
 	if testing.Short() {
 		seeds = min(seeds, 6)
 	}
-	if *fleetSeed >= 0 {
-		from, seeds = uint64(*fleetSeed), 1
-	}
-	var mu sync.Mutex
 	var all fleet.Played
-	begin := time.Now()
-	t.Run("seeds", func(t *testing.T) {
-		limit := make(chan struct{}, runtime.GOMAXPROCS(0))
-		for seed := from; seed < from+uint64(seeds); seed++ {
-			t.Run(fmt.Sprint(seed), func(t *testing.T) {
-				t.Parallel()
-				limit <- struct{}{}
-				defer func() { <-limit }()
-				p := playFleet(t, seed, fleet.Flavor{})
-				if p.Verdict != "" {
-					t.Fatalf("seed %d (repeat it with -fleet.seed=%d): %s", seed, seed, p.Verdict)
-				}
-				mu.Lock()
-				defer mu.Unlock()
-				all.Add(p.Played)
-				all.Faults += p.Faults
-			})
-		}
-	})
-	took := time.Since(begin)
-	t.Logf("%d seeds in %v, %.1f a second: %d faults, %v", seeds, took.Round(time.Millisecond), float64(seeds)/took.Seconds(), all.Faults, all.Played)
+	took := played(t, games{"fleet.seed", seeds, fleetFrom, fleetSeed}, func(t *testing.T, seed uint64) (fleet.Played, string) {
+		p := playFleet(t, seed, fleet.Flavor{})
+		return p, p.Verdict
+	}, func(p fleet.Played) { all.Add(p) })
+	t.Logf("%s: %v", took, all)
 }

@@ -2,14 +2,8 @@ package e2e
 
 import (
 	"flag"
-	"fmt"
-	"log/slog"
-	"os"
-	"runtime"
-	"sync"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"timehub/e2e/sim"
 )
@@ -24,47 +18,22 @@ var (
 // TestSimShort plays lives of the short-term store alone.
 func TestSimShort(t *testing.T) { simulate(t, sim.Short{}, *simSeeds-*simSeeds/5) }
 
-// simulate plays seeds, two at a time, and stops at the first that breaks a promise.
+// TestSimWhole plays lives of whole hubs, over HTTP.
+func TestSimWhole(t *testing.T) { simulate(t, sim.Whole{}, *simSeeds/5) }
+
 func simulate(t *testing.T, f sim.Flavor, seeds int) {
 	if testing.Short() {
 		seeds = min(seeds, 20)
 	}
-	from := uint64(*simFrom)
-	if *simSeed >= 0 {
-		from, seeds = uint64(*simSeed), 1
-	}
-	var mu sync.Mutex
 	var all sim.Played
-	begin := time.Now()
-	t.Run("seeds", func(t *testing.T) {
-		limit := make(chan struct{}, runtime.GOMAXPROCS(0))
-		for seed := from; seed < from+uint64(seeds); seed++ {
-			t.Run(fmt.Sprint(seed), func(t *testing.T) {
-				t.Parallel()
-				limit <- struct{}{}
-				defer func() { <-limit }()
-				p := play(t, seed, f)
-				if p.Verdict != "" {
-					t.Fatalf("seed %d (repeat it with -sim.seed=%d): %s", seed, seed, p.Verdict)
-				}
-				mu.Lock()
-				defer mu.Unlock()
-				all.Add(p)
-			})
-		}
-	})
-	took := time.Since(begin)
-	t.Logf("%d seeds in %v, %.1f a second: %v", seeds, took.Round(time.Millisecond), float64(seeds)/took.Seconds(), all)
+	took := played(t, games{"sim.seed", seeds, simFrom, simSeed}, func(t *testing.T, seed uint64) (sim.Played, string) {
+		p := play(t, seed, f)
+		return p, p.Verdict
+	}, func(p sim.Played) { all.Add(p) })
+	t.Logf("%s: %v", took, all)
 }
 
 func play(t *testing.T, seed uint64, f sim.Flavor) (p sim.Played) {
-	var log *slog.Logger
-	if *simSeed >= 0 && testing.Verbose() {
-		log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	}
-	synctest.Test(t, func(t *testing.T) { p = sim.Play(seed, f, log) })
+	synctest.Test(t, func(t *testing.T) { p = sim.Play(seed, f, chatter(simSeed)) })
 	return p
 }
-
-// TestSimWhole plays lives of whole hubs, over HTTP.
-func TestSimWhole(t *testing.T) { simulate(t, sim.Whole{}, *simSeeds/5) }

@@ -49,14 +49,7 @@ func TestSimNoticesBrokenHubs(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			for seed := range c.seeds {
-				if p := play(t, seed, c.hub); p.Verdict != "" {
-					first, _, _ := strings.Cut(p.Verdict, "\n")
-					t.Logf("noticed with seed %d: %.200s", seed, first)
-					return
-				}
-			}
-			t.Errorf("not noticed within %d seeds", c.seeds)
+			noticed(t, c.seeds, func(seed uint64) string { return play(t, seed, c.hub).Verdict })
 		})
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"timehub/e2e/memdisk"
 	"timehub/e2e/memnet"
+	"timehub/e2e/sim"
 	hubclient "timehub/hub/client"
 	"timehub/spoke/roster"
 )
@@ -195,9 +196,9 @@ func (w *world) cure() {
 }
 
 func (w *world) troubleBucket() {
-	s := &sickness{before: w.rng.Float64() * w.rng.Float64(), after: w.rng.Float64() * w.rng.Float64(), late: w.upTo(8 * time.Second)}
+	s := &sim.StoreTrouble{Before: w.rng.Float64() * w.rng.Float64(), After: w.rng.Float64() * w.rng.Float64(), Late: w.upTo(8 * time.Second)}
 	if w.rng.IntN(3) == 0 {
-		s.before = 1
+		s.Before = 1
 	}
 	w.note("long-term storage is sick: %+v", *s)
 	w.sick.Store(s)

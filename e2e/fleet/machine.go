@@ -11,6 +11,7 @@ import (
 
 	"timehub/e2e/memdisk"
 	"timehub/e2e/memnet"
+	"timehub/e2e/sim"
 	"timehub/hub"
 	"timehub/node"
 )
@@ -89,7 +90,7 @@ func (m *machine) start() {
 	r := rand.New(rand.NewPCG(w.rng.Uint64(), 1))
 	var mu sync.Mutex
 	env := node.Env{
-		Clock: m.clock, Disk: p.disk, Listen: p.host.Listen, Dial: p.host.Dial, Bucket: mortal{w.blobs, p.dead}, Coordinator: p.seat, Log: w.log.With("node", m.ip), Host: m.ip,
+		Clock: m.clock, Disk: p.disk, Listen: p.host.Listen, Dial: p.host.Dial, Bucket: sim.Mortal{Bucket: w.blobs, Dead: p.dead}, Coordinator: p.seat, Log: w.log.With("node", m.ip), Host: m.ip,
 		Rand: func() uint64 {
 			mu.Lock()
 			defer mu.Unlock()

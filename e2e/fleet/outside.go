@@ -2,12 +2,10 @@ package fleet
 
 import (
 	"context"
-	"io"
 	"math"
 	"time"
 
 	"timehub/hub"
-	"timehub/hub/bucket"
 	"timehub/hub/bucket/mem"
 	"timehub/hub/coord"
 	"timehub/hub/coord/local"
@@ -154,60 +152,5 @@ func (w *world) comeBack() {
 	}
 }
 
-// mortal is the bucket as a process sees it that may die: then its calls have no effect any more.
-type mortal struct {
-	*mem.Bucket
-	dead chan struct{}
-}
-
-var _ bucket.Bucket = mortal{}
-
-func (m mortal) gone() error {
-	select {
-	case <-m.dead:
-		return errGone
-	default:
-		return nil
-	}
-}
-
-// Put implements bucket.Bucket.
-func (m mortal) Put(ctx context.Context, name string, body io.Reader, size int64, opt bucket.PutOptions) (bucket.Info, error) {
-	if err := m.gone(); err != nil {
-		return bucket.Info{}, err
-	}
-	return m.Bucket.Put(ctx, name, body, size, opt)
-}
-
-// Delete implements bucket.Bucket.
-func (m mortal) Delete(ctx context.Context, names ...string) error {
-	if err := m.gone(); err != nil {
-		return err
-	}
-	return m.Bucket.Delete(ctx, names...)
-}
-
 // bucketFault is asked of each call of the bucket.
-func (w *world) bucketFault(mem.Call) (f mem.Fault) {
-	t := w.sick.Load()
-	if t == nil {
-		return f
-	}
-	away := hub.E(hub.Unavailable, "long-term storage is away (injected)")
-	if w.chance(t.before) {
-		f.Before = away
-	}
-	if w.chance(t.after) {
-		f.After = away
-	}
-	if w.chance(0.25) {
-		f.Delay = time.Duration(w.draw() * float64(t.late))
-	}
-	return f
-}
-
-// sickness is what happens to calls of the bucket.
-type sickness struct {
-	before, after float64
-	late          time.Duration
-}
+func (w *world) bucketFault(mem.Call) mem.Fault { return w.sick.Load().Fault(w.draw) }

@@ -38,6 +38,19 @@ type Played struct {
 	Heard   int // items, by followers
 }
 
+// Add sums up games.
+func (p *Played) Add(o Played) {
+	p.Played.Add(o.Played)
+	p.Faults += o.Faults
+	p.Calls += o.Calls
+	p.Repeats += o.Repeats
+	p.Heard += o.Heard
+}
+
+func (p Played) String() string {
+	return fmt.Sprintf("%d faults, %v; %d calls of webhooks (%d again), %d items followed", p.Faults, p.Played, p.Calls, p.Repeats, p.Heard)
+}
+
 // config is what a seed chooses once.
 type config struct {
 	nodes            int
@@ -87,7 +100,7 @@ type world struct {
 
 	away atomic.Bool   // the coordinator is
 	deaf atomic.Uint64 // how often it does not hear: the bits of a float64
-	sick atomic.Pointer[sickness]
+	sick atomic.Pointer[sim.StoreTrouble]
 	ill  time.Time // when it was sick last
 
 	over   context.Context // ends when everybody is to go home
@@ -410,17 +423,9 @@ func (w *world) first() *machine {
 func (w *world) archived(c *client) {
 	c.move(w.first())
 	for name, storage := range w.conf.channels {
-		for _, t := range []struct {
-			tier hub.Tier
-			in   bool
-		}{{hub.LongTerm, true}, {hub.LongTermSingle, storage != "BATCH"}, {hub.LongTermBatch, storage != "SINGLE"}} {
-			if !t.in {
-				continue
-			}
-			for _, bodies := range []bool{false, true} {
-				if _, err := c.ask(sim.Ask{Channel: name, Kind: sim.Earliest, N: 10_000, Bodies: bodies, Tier: t.tier}); err != nil {
-					w.ledger.Wrong("%v of %s cannot be read: %v", t.tier, name, err)
-				}
+		for _, a := range sim.InLongTerm(name, storage) {
+			if _, err := c.ask(a); err != nil {
+				w.ledger.Wrong("%v of %s cannot be read: %v", a.Tier, name, err)
 			}
 		}
 	}

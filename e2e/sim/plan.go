@@ -97,12 +97,6 @@ type trouble struct {
 	crash      int // the process dies so many changes of the disk after the trouble has begun; 0: it does not
 }
 
-// StoreTrouble is what happens to calls of long-term storage.
-type StoreTrouble struct {
-	Before, After float64       // how often a call fails and has no effect, or fails and has it
-	Late          time.Duration // before an effect
-}
-
 func (t trouble) String() string {
 	switch {
 	case t.store != nil:

@@ -76,26 +76,11 @@ func (f Whole) Stage(r *rand.Rand, c *Config, l *Ledger) Stage {
 	return s
 }
 
-var errAway = hub.E(hub.Unavailable, "long-term storage is away (injected)")
-
 // fault is asked of each call of the bucket.
-func (s *wholeStage) fault(mem.Call) (f mem.Fault) {
-	t := s.trouble.Load()
-	if t == nil {
-		return f
-	}
+func (s *wholeStage) fault(mem.Call) mem.Fault {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.rng.Float64() < t.Before {
-		f.Before = errAway
-	}
-	if s.rng.Float64() < t.After {
-		f.After = errAway
-	}
-	if s.rng.IntN(4) == 0 {
-		f.Delay = time.Duration(s.rng.Int64N(int64(t.Late)))
-	}
-	return f
+	return s.trouble.Load().Fault(s.rng.Float64)
 }
 
 // Strike implements Striker.
@@ -129,7 +114,7 @@ func (s *wholeStage) Open(_ context.Context, site *Site) (Hub, error) {
 		Rand: func() uint64 { return uint64(site.Random32())<<32 | uint64(site.Random32()) },
 	}
 	if s.bucket != nil {
-		env.Bucket = mortal{s.bucket, site.Dead}
+		env.Bucket = Mortal{s.bucket, site.Dead}
 	}
 	if s.flavor.Disk != nil {
 		env.Disk = s.flavor.Disk(env.Disk)
@@ -216,38 +201,11 @@ func (h *wholeHub) Last(ctx context.Context, ask func(Ask) (Answer, bool)) error
 	// Longer than the longest pause between two attempts, and than a round of the verifier; a clock that was set back has to catch up first.
 	hub.Sleep(ctx, 30*time.Minute+max(0, at.Time().Sub(h.site.Clock())))
 	for name, storage := range h.stage.storages {
-		for _, t := range []struct {
-			tier hub.Tier
-			in   bool
-		}{{hub.LongTerm, true}, {hub.LongTermSingle, storage != "BATCH"}, {hub.LongTermBatch, storage != "SINGLE"}} {
-			if !t.in {
-				continue
-			}
-			for _, bodies := range []bool{false, true} {
-				if _, ok := ask(Ask{Channel: name, Kind: Earliest, N: maxCount, Tier: t.tier, Bodies: bodies}); !ok {
-					return fmt.Errorf("%v of %s cannot be read", t.tier, name)
-				}
+		for _, a := range InLongTerm(name, storage) {
+			if _, ok := ask(a); !ok {
+				return fmt.Errorf("%v of %s cannot be read", a.Tier, name)
 			}
 		}
 	}
 	return nil
 }
-
-// mortal is a bucket as a process sees it that may die: then its calls have no effect any more.
-type mortal struct {
-	*mem.Bucket
-	dead <-chan struct{}
-}
-
-var errDied = errors.New("the process is dead")
-
-func (m mortal) gone() error {
-	select {
-	case <-m.dead:
-		return errDied
-	default:
-		return nil
-	}
-}
-
-var _ bucket.Bucket = mortal{}

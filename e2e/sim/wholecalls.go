@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"timehub/hub"
-	"timehub/hub/bucket"
 	"timehub/hub/client"
 )
 
@@ -193,20 +192,4 @@ func (h *Talk) damage() error {
 		}
 	}
 	return nil
-}
-
-// Put implements bucket.Bucket.
-func (m mortal) Put(ctx context.Context, name string, body io.Reader, size int64, opt bucket.PutOptions) (bucket.Info, error) {
-	if err := m.gone(); err != nil {
-		return bucket.Info{}, err
-	}
-	return m.Bucket.Put(ctx, name, body, size, opt)
-}
-
-// Delete implements bucket.Bucket.
-func (m mortal) Delete(ctx context.Context, names ...string) error {
-	if err := m.gone(); err != nil {
-		return err
-	}
-	return m.Bucket.Delete(ctx, names...)
 }
