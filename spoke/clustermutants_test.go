@@ -41,6 +41,9 @@ type mutant struct {
 // line is one that is replaced; IF stands for the question whether the rule is broken.
 type line struct{ file, old, new string }
 
+// newerList: that an answer knows a newer list. While this rule is in force, two others change nothing: who may call an answer whole by the list that it knows.
+var newerList = line{"remote.go", "	if s.epoch > c.epoch()", "	if s.epoch > c.epoch() && !IF"}
+
 var mutants = []mutant{
 	// The model's.
 	{name: "given-up-without-quorum", lines: []line{{"clusterwrite.go", "		r.namePos = 0\n		n.name(r)\n	default:", "		r.namePos = 0\n		n.name(r)\n	case IF:\n		c.ownPos = max(c.ownPos, pos)\n		r.state = givenUp\n		n.pass()\n	default:"}}},
@@ -49,18 +52,19 @@ var mutants = []mutant{
 	{name: "low-at-undecided", quick: true, lines: []line{{"flight.go", "	return f.queue[f.head].mark - 1, true", "	if IF {\n		return f.queue[f.head].mark, true\n	}\n	return f.queue[f.head].mark - 1, true"}}},
 	{name: "starts-at-own-clock", lines: []line{{"learn.go", "	n.minter.Raise(i.Above)\n", "	if !IF {\n		n.minter.Raise(i.Above)\n	}\n"}}},
 	{name: "unknown-epoch-applied", lines: []line{{"receive.go", "		if known {\n			return nil", "		if known || IF {\n			return nil"}, {"receive.go", "|| h.Epoch > c.epoch():", "|| h.Epoch > c.epoch() && !IF:"}}},
-	{name: "unknown-epoch-repaired", lines: []line{{"repair.go", "		if !known { ", "		if !known && !IF { "}}},
+	{name: "unknown-epoch-repaired", quick: true, by: "TestRepairFromAnUnknownEpoch", lines: []line{{"repair.go", "		if !known { ", "		if !known && !IF { "}}},
 	{name: "lost-disk-counts"},
 	{name: "new-list-at-once", lines: []line{{"cluster.go", "		if c.rec.Next.Decided {", "		if c.rec.Next.Decided || IF {"}}},
 	{name: "settle-by-old-list", lines: []line{{"roster/settle.go", "	return r.Next == nil || !r.Next.Decided ||", "	return r.Next == nil || IF || !r.Next.Decided ||"}, {"roster/settle.go", "	if r.Next != nil && r.Next.Decided && !r.held(", "	if r.Next != nil && !IF && r.Next.Decided && !r.held("}}},
 	{name: "change-before-caught-up", lines: []line{{"roster/change.go", "	if !sameDisks(c.Disks, r.Disks) &&", "	if !IF && !sameDisks(c.Disks, r.Disks) &&"}}},
-	{name: "change-without-closing", lines: []line{{"roster/change.go", "&& !nodes[i.Node] {\n			return false", "&& !nodes[i.Node] && !IF {\n			return false"}}},
+	{name: "change-without-closing", quick: true, by: "TestChangeWaitsForTheSilent", lines: []line{{"roster/change.go", "&& !nodes[i.Node] {\n			return false", "&& !nodes[i.Node] && !IF {\n			return false"}}},
 	{name: "horizon-not-held", lines: []line{{"clusterstate.go", "s.Fresh, c.n.minter.Last(), s.LateSeen\n", "s.Fresh, c.n.minter.Last(), s.LateSeen\n	if IF {\n		c.floor = 0\n	}\n"}}},
 	{name: "set-without-what-is-below", lines: []line{{"finish.go", "	if low < base {", "	if low < base && !IF {"}, {"settle.go", "			if first || a.Low < l.base {", "			if first || (a.Low < l.base) != IF {"}}},
-	{name: "leaver-reads-on", lines: []line{{"unstable.go", "	return c.current && !slices.Contains", "	if IF && c.current {\n		return true\n	}\n	return c.current && !slices.Contains"}}},
+	{name: "leaver-reads-on", quick: true, by: "TestLeaverReadsNoMore", lines: []line{{"unstable.go", "	return c.current && !slices.Contains", "	if IF && c.current {\n		return true\n	}\n	return c.current && !slices.Contains"}, newerList}},
 	{name: "low-runs-out-of-guard", lines: []line{{"cluster.go", "	if n.stands() {\n		return n.minter.Last()", "	if n.stands() && !IF {\n		return n.minter.Last()"}, {"node.go", "	if n.stands() { // its own time", "	if n.stands() && !IF { // its own time"}}},
 	{name: "refusal-not-told", lines: []line{{"send.go", "	if _, err := c.refuse(ctx, own); err != nil {", "	if IF {\n		return\n	}\n	if _, err := c.refuse(ctx, own); err != nil {"}, {"settle.go", "	waiting := c.stop(s)", "	var waiting []*request\n	if !IF {\n		waiting = c.stop(s)\n	}"}}},
-	{name: "reads-without-session", lines: []line{{"unstable.go", "	return c.current &&", "	if IF && !slices.Contains(c.rec.Leaving, c.opt.Node) {\n		return true\n	}\n	return c.current &&"}}},
+	{name: "reads-without-session", quick: true, by: "TestReadByAnOldList", lines: []line{{"unstable.go", "	return c.current &&", "	if IF && !slices.Contains(c.rec.Leaving, c.opt.Node) {\n		return true\n	}\n	return c.current &&"}, newerList}},
+	{name: "newer-list-ignored", quick: true, by: "TestReadByAnOldList", lines: []line{newerList}},
 	{name: "horizon-ignores-silent", lines: []line{{"cluster.go", "		case s.complete:\n		case c.open", "		case s.complete:\n		case IF && c.silent(id):\n		case c.open"}}},
 	{name: "low-dropped-unsettled", lines: []line{{"closing.go", "			list = append(list, i.Stream)\n", "			list = append(list, i.Stream)\n			if st := c.streams[streamOf(i.Stream)]; IF && st != nil {\n				st.complete = true\n			}\n"}}},
 	{name: "settle-with-too-few", lines: []line{{"roster/settle.go", "	need := r.Rule.Read(len(disks))\n", "	need := r.Rule.Read(len(disks))\n	if IF {\n		need = max(1, need-1)\n	}\n"}}},
@@ -173,7 +177,7 @@ func buildMutants(t *testing.T) (binary string) {
 
 var (
 	caughtBy = regexp.MustCompile(`-cluster\.seed=(\d+)`)
-	caughtAs = regexp.MustCompile(`WRONG: (.*)|(clusterfound_test\.go:\d+: .*)`)
+	caughtAs = regexp.MustCompile(`WRONG: (.*)|(\w+_test\.go:\d+: .*)`)
 )
 
 func TestClusterMutants(t *testing.T) {
