@@ -217,8 +217,11 @@ func TestChangeWaitsForTheSilent(t *testing.T) {
 		w.store.Mend(n.session)
 		w.until("the change is announced", func() bool { return w.list().Next != nil || w.list().Epoch > other.epochOf() })
 		time.Sleep(200 * time.Millisecond)
-		w.store.Mend(other.session)
 		shown, began := hub.MinKey, other.epochOf()
+		if page := other.stable("a"); page != nil {
+			shown = page.Horizon
+		}
+		w.store.Mend(other.session)
 		beside.Go(func() { // until it knows of the change
 			for other.epochOf() == began {
 				if page := other.stable("a"); page != nil {
