@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"timehub/e2e/hubproc"
+	"timehub/e2e/zkproc"
 )
 
 // owners are who holds each lease: the address of the node, by what the lease is called in ZooKeeper. A session without a node that is known is shown as
@@ -172,4 +173,57 @@ func TestClusterMoves(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestClusterForced: of two nodes one dies. The other takes items, and shows none of them in stable answers, until an operator closes by force what the dead one left open.
+func TestClusterForced(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes a while")
+	}
+	t.Parallel()
+	c := prepareCluster(t, zkproc.Options{}, func(_ int, flags []string) *hubproc.Hub { return prepare(t, flags...) },
+		"--set", "storage.directory="+filepath.Join(t.TempDir(), "shared"), "--set", "app.stable_seconds=auto")
+	c.hubs = c.hubs[:2]
+	c.start(t)
+	left, dead := c.hubs[0], c.hubs[1]
+	putChannel(t, left.URL, "x", `{}`)
+	channel := left.URL + "/channel/x"
+	first := untilWritten(t, channel, 10*time.Second)
+	waitItem(t, dead.URL+"/channel/x/"+first, 10*time.Second)
+	if out, err := c.node(t, "close", "--force", dead.Addr); err == nil {
+		t.Errorf("what a living node writes was closed: %s", out)
+	}
+	dead.Kill()
+	second := untilWritten(t, channel, 20*time.Second)
+	time.Sleep(4 * time.Second) // the session of the dead one is over
+	latest := func() string {
+		r, err := call(t.Context(), "GET", channel+"/latest", nil)
+		if err != nil || r.status != 303 {
+			return ""
+		}
+		return keyOf(r.header.Get("Location"))
+	}
+	if got := latest(); got != first {
+		t.Errorf("the latest stable item is %s, want %s: nobody knows what the dead node has", got, first)
+	}
+	eventually(t, "an operator closes what the dead node has left open", func() bool {
+		out, err := c.node(t, "close", "--force", dead.Addr)
+		if err != nil {
+			t.Logf("%v %s", err, out)
+		}
+		return err == nil
+	})
+	eventually(t, "stable answers go on", func() bool { return latest() == second })
+	if err := dead.Launch(); err != nil {
+		t.Fatal(err)
+	}
+	if err := dead.Ready(); err != nil {
+		t.Fatal(err)
+	}
+	waitItem(t, dead.URL+"/channel/x/"+second, 10*time.Second)
+	c.lists(t)
+	if out, err := c.node(t, "late"); err != nil || strings.Count(out, "\n") != 1 {
+		t.Errorf("both had everything, and yet something is late: %v\n%s", err, out)
+	}
+	untilWritten(t, dead.URL+"/channel/x", 10*time.Second)
 }
