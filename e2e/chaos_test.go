@@ -20,6 +20,7 @@ var (
 	chaosHold    = flag.Duration("chaos.hold", 0, "how long each fault of the chaos run lasts; 0: seconds, as is its own")
 	chaosSet     = flag.String("chaos.set", "", "comma-separated properties of the hubs of the chaos run, such as spoke.write.ttlMinutes=1")
 	chaosPairs   = flag.Float64("chaos.pairs", 0.3, "share of the faults of the chaos run that come with another one")
+	chaosDebug   = flag.Bool("chaos.debug", false, "the hubs of the chaos run log everything, and their logs are kept with the histories")
 	chaosInside  = flag.String("chaos.inside", "", "the hub with the control of clocks: given by the chaos run to itself in its namespaces")
 )
 
@@ -51,7 +52,7 @@ func TestChaos(t *testing.T) {
 			flags = append(flags, "--set", property)
 		}
 	}
-	s := chaos.NewStage(t, chaos.Options{Bin: *chaosInside, Root: "..", Dir: *chaosDir, Disks: true, Clocks: true, Flags: flags})
+	s := chaos.NewStage(t, chaos.Options{Bin: *chaosInside, Root: "..", Dir: *chaosDir, Disks: true, Clocks: true, Flags: flags, Logs: *chaosDebug})
 	span := time.Duration(*chaosMinutes * float64(time.Minute))
 	opt := chaos.RunOptions{Seed: seed, Span: span, Least: 15, Acked: 5500, Rate: *chaosRate, Faults: s.All(), Only: *chaosFaults, Hold: *chaosHold, Pairs: *chaosPairs}
 	if span < 3*time.Minute {

@@ -15,7 +15,8 @@ import (
 const (
 	linger    = 20 * time.Millisecond // between two looks at what has changed: a busy hub changes all the time
 	retryMin  = time.Second           // after a failure of a channel, doubled up to retryMax
-	retryMax  = time.Minute
+	retryMax  = 10 * time.Second
+	judgeMax  = time.Minute      // instead of retryMax, while a person has to judge
 	lagPeriod = 10 * time.Second // between two updates of the gauges, while something waits
 )
 
@@ -30,6 +31,7 @@ type state struct {
 	eager   bool          // changes matter before it
 	place   int           // in the appointments, -1 if not there
 	pause   time.Duration // after the next failure
+	judged  bool          // a person has to judge what failed: it waits for nobody else
 	cursor  *coord.Cursor // used by the pass that runs; nil: not loaded
 	marker  hub.Key       // of a replicated channel, as the last pass saw it
 	marked  time.Time     // since when it stands there
@@ -200,15 +202,10 @@ func (s *schedule) finish(o outcome) error {
 	st.last = hub.Key{}
 	if o.err == nil || o.moved {
 		st.pause = retryMin
+		s.recovered(st)
 	}
 	if o.err != nil {
 		return s.fail(st, o.err)
-	}
-	if _, was := s.failing[st]; was {
-		delete(s.failing, st)
-		if len(s.failing) == 0 {
-			s.j.opt.Log.Info("archiving works again", "channel", st.name)
-		}
 	}
 	switch {
 	case o.gone:
@@ -225,12 +222,32 @@ func (s *schedule) finish(o outcome) error {
 	return nil
 }
 
+// recovered: one that failed has got on. Long-term storage answers again, so that the others need not sit out the pauses that its absence has cost them.
+func (s *schedule) recovered(st *state) {
+	if _, was := s.failing[st]; !was {
+		return
+	}
+	delete(s.failing, st)
+	if len(s.failing) == 0 {
+		s.j.opt.Log.Info("archiving works again", "channel", st.name)
+	}
+	for other := range s.failing {
+		if other.place >= 0 && !other.judged {
+			heap.Remove(&s.dates, other.place)
+			s.enqueue(other)
+		}
+	}
+}
+
 // fail gives a channel an appointment for another attempt. The others go on.
 func (s *schedule) fail(st *state, err error) error {
+	most := retryMax
+	st.judged = hub.Is(err, hub.Conflict)
 	switch {
 	case errors.Is(err, coord.ErrFenced):
 		return fmt.Errorf("%w: %w", coord.ErrLeaseLost, err)
-	case hub.Is(err, hub.Conflict):
+	case st.judged:
+		most = judgeMax
 		s.j.opt.Log.Error("long-term storage holds something else under the name of an item: a person has to judge", "channel", st.name, "err", err)
 	}
 	s.j.meters.failures.Add(1)
@@ -243,7 +260,7 @@ func (s *schedule) fail(st *state, err error) error {
 	s.failing[st] = struct{}{}
 	st.eager = false
 	s.appoint(st, around(st.pause))
-	st.pause = min(2*st.pause, retryMax)
+	st.pause = min(2*st.pause, most)
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package archive
 
 import (
+	"container/heap"
 	"fmt"
 	"math/rand/v2"
 	"runtime"
@@ -176,6 +177,78 @@ func TestBucketAway(t *testing.T) {
 			t.Errorf("%s waits for %v", name, age)
 		}
 		n.stop()
+	})
+}
+
+// TestBackAgain: when long-term storage is back after hours, no channel waits longer than it takes until the first of them is tried again, also when some puts
+// still fail.
+func TestBackAgain(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		n := w.start(func(o *Options) { o.Workers = 2 })
+		defer n.stop()
+		w.set(func(mem.Call) mem.Fault { return mem.Fault{Before: errAway} })
+		last := map[string]hub.Key{}
+		for i := range 30 {
+			name := fmt.Sprint("c", i)
+			w.channel(name, []hub.Storage{hub.Single, hub.Batch}[i%2])
+			last[name] = w.insert(name, "x")
+			wait(time.Second)
+		}
+		wait(3 * time.Hour)
+		bad := 9
+		w.set(func(c mem.Call) mem.Fault { // under the lock of w
+			if c.Verb == mem.Put && bad > 0 {
+				bad--
+				return mem.Fault{Before: errAway}
+			}
+			return mem.Fault{}
+		})
+		wait(20 * time.Second)
+		for name, k := range last {
+			n.archivedTo(name, k)
+		}
+	})
+}
+
+// TestOthersFirst: one channel that gets on again lets the others be tried at once, but not one for which a person has to judge.
+func TestOthersFirst(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		n := w.start()
+		defer n.stop()
+		s := &schedule{j: n.Jobs, states: map[string]*state{}, failing: map[*state]struct{}{}}
+		for _, name := range []string{"one", "other", "judged"} {
+			st := s.state(name)
+			err := error(hub.E(hub.Unavailable, "away"))
+			if name == "judged" {
+				err = hub.E(hub.Conflict, "something else is there")
+			}
+			for range 10 {
+				if err := s.finish(outcome{st: st, err: err}); err != nil {
+					t.Fatal(err)
+				}
+				heap.Remove(&s.dates, st.place)
+			}
+			if err := s.finish(outcome{st: st, err: err}); err != nil {
+				t.Fatal(err)
+			}
+			most := retryMax
+			if name == "judged" {
+				most = judgeMax
+			}
+			if in := time.Until(st.due); in > most*5/4 || in < most/2 {
+				t.Errorf("%s is tried again in %v", name, in)
+			}
+		}
+		heap.Remove(&s.dates, s.states["one"].place)
+		if err := s.finish(outcome{st: s.states["one"]}); err != nil {
+			t.Fatal(err)
+		}
+		if !s.states["other"].queued || s.states["other"].place >= 0 {
+			t.Error("another one waits on")
+		}
+		if s.states["judged"].queued || s.states["judged"].place < 0 {
+			t.Error("what a person has to judge is tried at once")
+		}
 	})
 }
 

@@ -34,6 +34,7 @@ type Options struct {
 	Flags      []string // of the hubs
 	Disks      bool     // each hub has a disk of its own, whose power can be cut
 	Clocks     bool     // Bin has the control of clocks
+	Logs       bool     // the hubs say everything, and what they said is kept in Dir also when the test does not fail
 }
 
 // Stage is a cluster of processes: hubs, ZooKeeper and S3, which run until the test ends.
@@ -134,6 +135,9 @@ func (s *Stage) newHub(t *testing.T, i int) *hubproc.Hub {
 		s.Clocks = append(s.Clocks, clockctl.New(t))
 		env = s.Clocks[i].Env(0)
 	}
+	if s.opt.Logs {
+		flags = append(flags, "--log-level", "debug")
+	}
 	h, err := hubproc.New(hubproc.Options{
 		Bin: s.opt.Bin, Dir: dir, Env: env, Flags: append(flags, s.opt.Flags...), Addr: s.Hub(i).IP + ":" + hubPort, Start: s.Hub(i).Start,
 	})
@@ -147,7 +151,7 @@ func (s *Stage) newHub(t *testing.T, i int) *hubproc.Hub {
 				t.Errorf("the log of hub %d has %q", i, bad)
 			}
 		}
-		if t.Failed() {
+		if t.Failed() || s.opt.Logs {
 			name := filepath.Join(s.opt.Dir, fmt.Sprintf("hub%d.log", i))
 			if err := os.WriteFile(name, []byte(log), 0o644); err != nil {
 				t.Error(err)
