@@ -187,6 +187,54 @@ func TestClusterS3Away(t *testing.T) {
 	}
 }
 
+// TestClusterStartsWithoutS3: nodes that start while S3 is away say what they wait for, and hold what the others write meanwhile, so that these go on; they are
+// healthy when it is back.
+func TestClusterStartsWithoutS3(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes a while")
+	}
+	t.Parallel()
+	c, _, proxy, _ := withS3(t)
+	c.make(t, "known")
+	written := []string{untilWritten(t, c.hubs[0].URL+"/channel/known", time.Minute)}
+	proxy.Away(true)
+	restart := func(hubs ...*hubproc.Hub) {
+		t.Helper()
+		for _, h := range hubs {
+			h.Kill()
+		}
+		for _, h := range hubs {
+			if err := h.Launch(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, h := range hubs {
+			eventually(t, "a node says what it waits for", func() bool {
+				r, err := call(t.Context(), "GET", h.URL+"/health", nil)
+				return err == nil && r.status != 200 && strings.Contains(string(r.body), "waiting for long-term storage")
+			})
+		}
+	}
+	restart(c.hubs[1], c.hubs[2])
+	for range 20 {
+		written = append(written, untilWritten(t, c.hubs[0].URL+"/channel/known", time.Minute))
+	}
+	restart(c.hubs...)
+	proxy.Away(false)
+	back := time.Now()
+	for _, h := range c.hubs {
+		if err := h.Ready(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("healthy %v after S3 was back", time.Since(back).Round(time.Millisecond))
+	for _, key := range written {
+		for _, h := range c.hubs {
+			must(t, 200, "GET", h.URL+"/channel/known/"+key, nil)
+		}
+	}
+}
+
 // each reads what was acknowledged from each node, one by one: at most so many. What is archived already may be out of reach, and must not be denied.
 func (w *crowd) each(t *testing.T, most int, archived map[string]string) {
 	t.Helper()

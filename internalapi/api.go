@@ -38,6 +38,7 @@ type Options struct {
 	Clock    hub.Clock
 	State    func() State
 	Reason   func() string                               // why a healthy node does not take writes, "" if it does; nil: it does
+	Waiting  func() string                               // what a node that starts waits for, "" if nothing; nil: nothing
 	Members  func(ctx context.Context) ([]string, error) // Hub-Node texts of the cluster; nil: this node alone
 	// Fetch asks another of Members for one of its pages; nil: nobody is asked.
 	Fetch      func(ctx context.Context, node, path string) (status int, body []byte, err error)
@@ -90,6 +91,9 @@ func New(opt Options) (*API, error) {
 	}
 	if opt.Reason == nil {
 		opt.Reason = func() string { return "" }
+	}
+	if opt.Waiting == nil {
+		opt.Waiting = func() string { return "" }
 	}
 	if opt.Version == "" {
 		opt.Version = "local"

@@ -36,6 +36,9 @@ func (a *API) describe(base string) (healthDocument, int) {
 		return d, web.Status(hub.ShuttingDown)
 	case Starting:
 		d.Description = "Starting up..."
+		if why := a.opt.Waiting(); why != "" {
+			d.Description += " waiting for " + why
+		}
 		return d, web.Status(hub.Starting)
 	}
 	d.Healthy, d.Description = true, "OK"

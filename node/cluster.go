@@ -107,6 +107,8 @@ func (n *Node) clusterOptions() *spoke.Cluster {
 	}
 }
 
+const waitNodes = "the other nodes"
+
 // joinCluster opens the doors for the other nodes and runs Spoke. What comes after it starts when this node is one of them and knows all that it has shown.
 func (n *Node) joinCluster(ctx context.Context, ready func()) error {
 	s := n.parts.spoke
@@ -124,13 +126,16 @@ func (n *Node) joinCluster(ctx context.Context, ready func()) error {
 			cancel()
 			switch {
 			case err == nil:
+				n.waits.done(waitNodes)
 				ready()
 				return nil
 			case ctx.Err() != nil:
 				return nil
 			case s.Left():
 				return n.left()
-			case time.Since(said) > waitSay:
+			}
+			n.waits.on(waitNodes, err)
+			if time.Since(said) > waitSay {
 				said = time.Now()
 				n.log.Warn("waiting for the other nodes", "err", err, "peers", s.Peers())
 			}

@@ -52,7 +52,7 @@ func (n *Node) onOwnDisk() bool {
 	return n.env.Bucket == nil && n.cfg.Text("storage.type") != "s3" && n.cfg.Text("storage.directory") == ""
 }
 
-// openS3 connects to the store and makes sure that it does what it must (ENGINE §6).
+// openS3 reads how to reach the store; nobody talks to it yet.
 func (n *Node) openS3(ctx context.Context) (bucket.Bucket, error) {
 	c := n.cfg
 	opt := s3.Options{
@@ -77,17 +77,7 @@ func (n *Node) openS3(ctx context.Context) (bucket.Bucket, error) {
 			return nil, fmt.Errorf("aws.credentials: %s must hold accessKey and secretKey", file)
 		}
 	}
-	b, err := s3.New(ctx, opt)
-	if err != nil {
-		return nil, err
-	}
-	if c.Bool("hub.read.only") {
-		return b, nil
-	}
-	if err := b.Probe(ctx, probePrefix); err != nil {
-		return nil, fmt.Errorf("long-term storage at %s: %w", opt.Endpoint, err)
-	}
-	return b, nil
+	return s3.New(ctx, opt)
 }
 
 // own makes sure that no other hub keeps its items in the bucket: two that do not agree through a coordinator would give out the same keys. The nodes of a

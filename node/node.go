@@ -2,8 +2,8 @@
 // everything long-lived in one group that starts in order and stops in reverse (lifecycle.go). A whole hub can be run in a test: New with a Config
 // and an Env, then Run.
 //
-// The order of a start: the listener, which answers /health with "Starting up..."; coordination; Spoke, which recovers its log; the public routes, and
-// with them health; the jobs. A stop is the same backwards: jobs give back their leases, health says SHUTTING DOWN while a load balancer notices, no
+// The order of a start: the listener, which answers /health with "Starting up..."; coordination; Spoke, which recovers its log and has the others back; what
+// lies in long-term storage; the public routes, and with them health; the jobs. A stop is the same backwards: jobs give back their leases, health says SHUTTING DOWN while a load balancer notices, no
 // more requests are accepted and those in flight are finished, Spoke has everything that was acknowledged on disk, the listener closes.
 //
 // Config is a table of properties with one value each, gathered from a file, the environment and flags (properties.go, config.go).
@@ -65,6 +65,7 @@ type Node struct {
 	address   string
 	handler   atomic.Pointer[http.Handler]
 
+	waits waits // for what the start waits
 	parts parts
 }
 

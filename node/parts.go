@@ -36,6 +36,8 @@ type parts struct {
 
 	coordinator coord.Coordinator
 	bucket      bucket.Bucket
+	probe       func(context.Context) error // finds out whether the bucket does what it must; nil: it does
+	claimed     chan struct{}               // closed when the bucket is known to do what it must, and to be this hub's
 	sealer      *seal.Sealer
 	longterm    *longterm.Store
 	catalog     *catalog.Catalog[channel.Document]
@@ -83,8 +85,9 @@ func (n *Node) add(g *group) {
 		return listen(ctx, ready)
 	})
 	g.add("coordination", stopTime, n.coordinate)
-	g.add("long-term", stopTime, n.runLongTerm)
+	g.add("store", stopTime, n.runStore)
 	g.add("spoke", time.Minute, n.runSpoke)
+	g.add("long-term", stopTime, n.runLongTerm)
 	g.add("figures", stopTime, n.sample)
 	g.add("public routes", 0, n.serve(server))
 	if n.cfg.Cluster() {

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"timehub/channel"
 	"timehub/channel/longterm"
 	"timehub/channel/rest"
@@ -31,21 +33,25 @@ const (
 	inFlight      = 256 << 20 // bytes of bodies in memory (ENGINE §3), unless one bulk may have more
 )
 
-// runLongTerm opens the bucket, what lies in it, and the configurations of channels; then it follows what other nodes change of these.
+// runLongTerm waits for the bucket, opens what lies in it, and reads the configurations of channels; then it follows what other nodes change of these.
 func (n *Node) runLongTerm(ctx context.Context, ready func()) error {
 	p := &n.parts
-	b, err := n.openBucket(ctx)
-	if err != nil {
-		return err
+	select {
+	case <-p.claimed:
+	case <-ctx.Done():
+		return nil
 	}
-	p.bucket = meterBucket(b, p.metrics)
+	var err error
 	p.sealer = seal.New(seal.Options{})
 	p.longterm, err = longterm.New(longterm.Options{Bucket: p.bucket, Sealer: p.sealer, Temp: n.disk, Folder: tempDir, MaxItem: n.cfg.Bytes("app.maxItemSizeMB") + 1<<20})
 	if err != nil {
 		return fmt.Errorf("open long-term storage: %w", err)
 	}
-	p.catalog, err = catalog.Open[channel.Document](ctx, catalog.Options{
-		Bucket: p.bucket, Prefix: catalogPrefix, Registers: p.coordinator, Register: "catalog/channels", Clock: n.env.Clock, Log: n.log.With("component", "catalog"),
+	err = n.untilStore(ctx, func(ctx context.Context) (err error) {
+		p.catalog, err = catalog.Open[channel.Document](ctx, catalog.Options{
+			Bucket: p.bucket, Prefix: catalogPrefix, Registers: p.coordinator, Register: "catalog/channels", Clock: n.env.Clock, Log: n.log.With("component", "catalog"),
+		})
+		return err
 	})
 	if err != nil {
 		return err
@@ -89,14 +95,21 @@ func (n *Node) runSpoke(ctx context.Context, ready func()) error {
 	}
 	n.parts.spoke = s
 	n.parts.closers = append(n.parts.closers, s)
-	if err := n.own(ctx, s.Identity().ID); err != nil {
-		return err
+	if n.joins() && s.Fresh() { // it might join the wrong hub, or one whose bucket is another's
+		if err := n.claimStore(ctx, s.Identity().ID); err != nil {
+			return err
+		}
 	}
-	if n.joins() {
-		return n.joinCluster(ctx, ready)
-	}
-	ready()
-	return s.Run(ctx)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return n.claimStore(ctx, s.Identity().ID) })
+	g.Go(func() error {
+		if n.joins() {
+			return n.joinCluster(ctx, ready)
+		}
+		ready()
+		return s.Run(ctx)
+	})
+	return g.Wait()
 }
 
 const forEver = 200 * 365 * 24 * time.Hour

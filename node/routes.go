@@ -89,7 +89,7 @@ func (n *Node) routes() (*web.Router, error) {
 
 func (n *Node) internalOptions() internalapi.Options {
 	opt := internalapi.Options{
-		Node: n.name(), Version: n.env.Version, Started: n.started, Clock: n.env.Clock, State: n.State, ReadOnly: n.cfg.Bool("hub.read.only"),
+		Node: n.name(), Version: n.env.Version, Started: n.started, Clock: n.env.Clock, State: n.State, Waiting: n.waits.text, ReadOnly: n.cfg.Bool("hub.read.only"),
 		Properties: n.cfg.Explicit, Shutdown: n.Shutdown, Guarded: n.cfg.Bool("hub.protect.channels"),
 	}
 	if n.cfg.Cluster() {

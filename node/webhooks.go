@@ -48,8 +48,11 @@ func (n *Node) openWebhooks(ctx context.Context) error {
 	p, c := &n.parts, n.cfg
 	h, log := &p.hooks, n.log.With("component", "webhook")
 	var err error
-	h.catalog, err = catalog.Open[webhook.Webhook](ctx, catalog.Options{
-		Bucket: p.bucket, Prefix: hookPrefix, Registers: p.coordinator, Register: "catalog/webhooks", Clock: n.env.Clock, Log: n.log.With("component", "catalog"),
+	err = n.untilStore(ctx, func(ctx context.Context) (err error) {
+		h.catalog, err = catalog.Open[webhook.Webhook](ctx, catalog.Options{
+			Bucket: p.bucket, Prefix: hookPrefix, Registers: p.coordinator, Register: "catalog/webhooks", Clock: n.env.Clock, Log: n.log.With("component", "catalog"),
+		})
+		return err
 	})
 	if err != nil {
 		return err

@@ -134,12 +134,14 @@ func (n *Node) coordinateCluster(ctx context.Context, ready func()) error {
 
 // waitZooKeeper returns when ZooKeeper has answered.
 func (n *Node) waitZooKeeper(ctx context.Context, c coord.Coordinator) error {
+	defer n.waits.done("ZooKeeper")
 	said := time.Now()
 	for {
 		_, _, err := c.Get(ctx, clusterRegister)
 		if err == nil || hub.Is(err, hub.NotFound) {
 			return nil
 		}
+		n.waits.on("ZooKeeper", err)
 		if time.Since(said) > waitSay {
 			said = time.Now()
 			n.log.Warn("waiting for ZooKeeper", "connection", n.cfg.Text("zookeeper.connection"), "err", err)

@@ -68,6 +68,16 @@ func (n *Node) Peers() []string {
 	return slices.DeleteFunc(slices.Compact(all), func(node string) bool { return node == c.opt.Node })
 }
 
+// Fresh reports whether this disk has never been one of a cluster's that writes.
+func (n *Node) Fresh() bool {
+	if n.cluster == nil {
+		return true
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.cluster.fresh
+}
+
 // Left reports whether this node was decommissioned and is off the list: it is not to join again before Return.
 func (n *Node) Left() bool {
 	c := n.cluster

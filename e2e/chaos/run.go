@@ -20,6 +20,9 @@ const (
 	channelBoth   = "chaos-both"
 )
 
+// healPause is how long one of two faults may last on when the other one is healed, at most.
+const healPause = 6 * time.Second
+
 // RunOptions say how a stage is hurt.
 type RunOptions struct {
 	Seed   uint64
@@ -268,8 +271,11 @@ func (r *Run) inflict(together []Fault) {
 	}
 	pause(r.t.Context(), hold)
 	lasted := r.rec.Now() - ops[0].Begin
-	for i, heal := range heals {
-		if err := heal(); err != nil {
+	for n, i := range r.rng.Perm(len(heals)) { // what is healed first meets the other one: hubs start while S3 is away
+		if n > 0 {
+			pause(r.t.Context(), time.Duration(r.rng.Int64N(int64(healPause))))
+		}
+		if err := heals[i](); err != nil {
 			r.t.Errorf("heal %s: %v", ops[i].Path, err)
 		}
 	}

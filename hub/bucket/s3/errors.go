@@ -73,6 +73,19 @@ func meaning(code string, status int) (hub.Kind, string) {
 	return hub.Unavailable, "long-term storage does not answer as it should"
 }
 
+// Denied reports whether an error says that the bucket does not exist or that access to it is denied: that does not pass by itself.
+func Denied(err error) bool {
+	var api smithy.APIError
+	if !errors.As(err, &api) {
+		return false
+	}
+	switch api.ErrorCode() {
+	case "NoSuchBucket", "AccessDenied", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch":
+		return true
+	}
+	return false
+}
+
 // raced reports that the store did not decide a condition, because somebody else wrote the name at the same time.
 func raced(err error) bool {
 	var api smithy.APIError

@@ -201,6 +201,42 @@ func TestConditionsNotHonoured(t *testing.T) {
 	}
 }
 
+// TestProbeOfATroubledStore: that a store fails, or loses an answer, does not mean that it ignores a condition; that access is denied does not pass.
+func TestProbeOfATroubledStore(t *testing.T) {
+	target := start(t, s3proc.GoFakeS3)
+	for at := int64(1); at <= 6; at++ {
+		for _, lost := range []bool{false, true} {
+			var n atomic.Int64
+			url := proxy(t, target, func(w http.ResponseWriter, r *http.Request, forward http.Handler) {
+				if r.Method == http.MethodDelete || n.Add(1) != at+1 { // the first makes the bucket
+					forward.ServeHTTP(w, r)
+					return
+				}
+				if lost { // it is done, and sent again
+					forward.ServeHTTP(httptest.NewRecorder(), r)
+				} else {
+					_, _ = io.Copy(io.Discard, r.Body)
+				}
+				refuse(w, http.StatusInternalServerError, "InternalError")
+			})
+			attempts := 1
+			if lost {
+				attempts = 2
+			}
+			err := create(t, open(t, Options{Endpoint: url, Bucket: strings.ToLower(fmt.Sprintf("probe-%d-%v", at, lost)), Attempts: attempts})).Probe(t.Context(), ".hub/probe/")
+			if hub.Is(err, hub.Unsupported) || Denied(err) || err == nil && !lost {
+				t.Errorf("request %d fails, lost %v: %v", at, lost, err)
+			}
+		}
+	}
+	denies := proxy(t, target, func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+		refuse(w, http.StatusForbidden, "AccessDenied")
+	})
+	if err := open(t, Options{Endpoint: denies}).Probe(t.Context(), ".hub/probe/"); !Denied(err) {
+		t.Errorf("access is denied: %v", err)
+	}
+}
+
 // TestRaces: a condition that the store could not decide is asked again.
 func TestRaces(t *testing.T) {
 	target := start(t, s3proc.GoFakeS3)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awss3 "github.com/aws/aws-sdk-go-v2/service/s3"
@@ -65,21 +66,32 @@ func (b *Bucket) SetRules(ctx context.Context, owner string, rules []bucket.Rule
 }
 
 // Probe makes sure that the bucket can be written, read and listed, and that the store honours both conditions of a put (ENGINE §6). It uses names below
-// prefix, such as .hub/probe/, and leaves nothing there. The error names what the store does not do.
+// prefix, such as .hub/probe/, and leaves nothing there. An error of kind Unsupported names what the store does not do; any other says that it could not be
+// found out now.
 func (b *Bucket) Probe(ctx context.Context, prefix string) error {
 	name := prefix + strings.ToLower(rand.Text())
 	put := func(text string, opt bucket.PutOptions) (bucket.Info, error) {
 		return b.Put(ctx, name, strings.NewReader(text), int64(len(text)), opt)
 	}
 	first, err := put("one", bucket.PutOptions{IfAbsent: true})
+	if hub.Is(err, hub.Conflict) { // nobody else knows the name
+		return unclear(err)
+	}
 	if err != nil {
 		return fmt.Errorf("write to the bucket %s: %w", b.opt.Bucket, err)
 	}
-	defer func() { _ = b.Delete(context.WithoutCancel(ctx), name) }()
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), probeTidy)
+		defer cancel()
+		_ = b.Delete(ctx, name)
+	}()
 	if _, err := put("two", bucket.PutOptions{IfAbsent: true}); !hub.Is(err, hub.Conflict) {
 		return ignores("If-None-Match: *", err)
 	}
 	second, err := put("three", bucket.PutOptions{IfMatch: first.Version})
+	if hub.Is(err, hub.Conflict) {
+		return unclear(err)
+	}
 	if err != nil {
 		return ignores("If-Match", err)
 	}
@@ -103,6 +115,18 @@ func (b *Bucket) Probe(ctx context.Context, prefix string) error {
 	return nil
 }
 
+// probeTidy is how long what a probe has written is tried to be removed.
+const probeTidy = 5 * time.Second
+
+// unclear: a put whose answer was lost was sent again and met itself.
+func unclear(err error) error {
+	return hub.E(hub.Unavailable, "the answer of the store to a conditional put got lost: %v", err).Because(err)
+}
+
+// ignores reads the outcome of a put that should have been refused, or done, because of a header. A store that fails has not ignored it.
 func ignores(header string, err error) error {
+	if err != nil && !hub.Is(err, hub.Unsupported) {
+		return fmt.Errorf("find out whether the store honours %s: %w", header, err)
+	}
 	return hub.E(hub.Unsupported, "the store does not honour %s of a put, so two hubs could overwrite each other: use one that does", header).Because(err)
 }
