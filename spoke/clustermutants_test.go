@@ -46,12 +46,12 @@ var newerList = line{"remote.go", "	if s.epoch > c.epoch()", "	if s.epoch > c.ep
 
 var mutants = []mutant{
 	// The model's.
-	{name: "given-up-without-quorum", lines: []line{{"clusterwrite.go", "		r.namePos = 0\n		n.name(r)\n	default:", "		r.namePos = 0\n		n.name(r)\n	case IF:\n		c.ownPos = max(c.ownPos, pos)\n		r.state = givenUp\n		n.pass()\n	default:"}}},
+	{name: "given-up-without-quorum", quick: true, by: "TestNameNeedsEnoughDisks", lines: []line{{"clusterwrite.go", "		r.namePos = 0\n		n.name(r)\n	default:", "		r.namePos = 0\n		n.name(r)\n	case IF:\n		c.ownPos = max(c.ownPos, pos)\n		r.state = givenUp\n		n.pass()\n	default:"}}},
 	{name: "only-the-returner-gives-up", lines: []line{{"finish.go", "	if len(names) > 0 {", "	if IF && i.Disk != c.n.Identity().ID {\n		names = nil\n	}\n	if len(names) > 0 {"}}},
 	{name: "returner-keeps-unsettled", lines: []line{{"finish.go", "	if len(names) > 0 {", "	if IF && i.Disk == c.n.Identity().ID {\n		names = nil\n	}\n	if len(names) > 0 {"}}},
 	{name: "low-at-undecided", quick: true, lines: []line{{"flight.go", "	return f.queue[f.head].mark - 1, true", "	if IF {\n		return f.queue[f.head].mark, true\n	}\n	return f.queue[f.head].mark - 1, true"}}},
-	{name: "starts-at-own-clock", lines: []line{{"learn.go", "	n.minter.Raise(i.Above)\n", "	if !IF {\n		n.minter.Raise(i.Above)\n	}\n"}}},
-	{name: "unknown-epoch-applied", lines: []line{{"receive.go", "		if known {\n			return nil", "		if known || IF {\n			return nil"}, {"receive.go", "|| h.Epoch > c.epoch():", "|| h.Epoch > c.epoch() && !IF:"}}},
+	{name: "starts-at-own-clock", quick: true, by: "TestMintAboveTheAnswers", lines: []line{{"learn.go", "	n.minter.Raise(i.Above)\n", "	if !IF {\n		n.minter.Raise(i.Above)\n	}\n"}}},
+	{name: "unknown-epoch-applied", quick: true, by: "TestFramesOfAnUnknownEpoch", lines: []line{{"receive.go", "		if known {\n			return nil", "		if known || IF {\n			return nil"}, {"receive.go", "|| h.Epoch > c.epoch():", "|| h.Epoch > c.epoch() && !IF:"}}},
 	{name: "unknown-epoch-repaired", quick: true, by: "TestRepairFromAnUnknownEpoch", lines: []line{{"repair.go", "		if !known { ", "		if !known && !IF { "}}},
 	{name: "lost-disk-counts"},
 	{name: "new-list-at-once", lines: []line{{"cluster.go", "		if c.rec.Next.Decided {", "		if c.rec.Next.Decided || IF {"}}},
@@ -75,7 +75,7 @@ var mutants = []mutant{
 	{name: "fence-lets-group-through", lines: []line{{"receive.go", "	case in.s.refused:\n", "	case in.s.refused && !IF:\n"}, {"receive.go", "	case in.failed || in.s.in != in:", "	case in.failed || in.s.in != in && !IF:"}, {"settle.go", "	if st.in != nil {\n		_ = st.in.conn.Close()", "	if st.in != nil && !IF {\n		_ = st.in.conn.Close()"}, {"settle.go", "		done := st.outstanding == 0", "		done := st.outstanding == 0 || IF"}}},
 	{name: "reused-incarnation", lines: []line{{"learn.go", "		c.streams[id] = s\n", "		c.streams[id] = s\n		for old, st := range c.streams {\n			if IF && old.Ordinal == id.Ordinal && old != id {\n				st.complete = true\n			}\n		}\n"}}},
 	{name: "mints-before-acknowledged", lines: []line{{"learn.go", "	ready := listed && !c.open && !wait", "	ready := listed && !c.open && (!wait || IF)"}}},
-	{name: "given-up-not-named", lines: []line{{"write.go", "		r.state = givingUp\n		n.name(r)\n", "		r.state = givingUp\n		if IF {\n			r.state = givenUp\n			n.pass()\n		} else {\n			n.name(r)\n		}\n"}}},
+	{name: "given-up-not-named", quick: true, by: "TestNameNeedsEnoughDisks", lines: []line{{"write.go", "		r.state = givingUp\n		n.name(r)\n", "		r.state = givingUp\n		if IF {\n			r.state = givenUp\n			n.pass()\n		} else {\n			n.name(r)\n		}\n"}}},
 	{name: "commit-after-giving-up", lines: []line{{"cluster.go", "		case r.state == undecided && r.pos", "		case (r.state == undecided || IF && r.state == givingUp) && r.pos"}}},
 	{name: "mint-below-low", lines: []line{{"cluster.go", "		m := n.minter.Now()\n		n.ahead(m)\n		return m\n", "		m := n.minter.Now()\n		n.ahead(m)\n		if IF {\n			m += hub.MarkAt(30)\n		}\n		return m\n"}}},
 	{name: "bound", lines: []line{{"bound.go", "	if _, err := b.file.WriteAt(s[:]", "	if IF {\n		return nil\n	}\n	if _, err := b.file.WriteAt(s[:]"}}},

@@ -20,43 +20,56 @@ import (
 // gate stands between a node and the list on record.
 type gate struct {
 	coord.Coordinator
-	closes func(roster.Roster) bool // the gate closes behind a list like this that the node has put on record; nil: none
+	closes func(roster.Roster) bool // no list is read any more behind one like this that the node has put on record; nil: none
 
-	mu     sync.Mutex
-	closed bool
-	hangs  bool // a closed gate does not answer; otherwise it says that there is no way
+	mu    sync.Mutex
+	gets  bool // the list cannot be read
+	sets  bool // or not be written
+	hangs bool // what is not possible is not answered; otherwise it fails
 }
 
-func (g *gate) shut(hangs bool) {
+func (g *gate) shut(gets, sets, hangs bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.closed, g.hangs = true, hangs
+	g.gets, g.sets, g.hangs = gets, sets, hangs
 }
 
 func (g *gate) isShut() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.closed
+	return g.gets
+}
+
+func (g *gate) way(ctx context.Context, name string, shut *bool) error {
+	for {
+		g.mu.Lock()
+		closed, hangs := *shut && name == listRegister, g.hangs
+		g.mu.Unlock()
+		switch {
+		case !closed:
+			return nil
+		case !hangs:
+			return hub.E(hub.Unavailable, "the coordinator is away")
+		case !hub.Sleep(ctx, 10*time.Millisecond):
+			return context.Cause(ctx)
+		}
+	}
 }
 
 func (g *gate) Get(ctx context.Context, name string) ([]byte, uint64, error) {
-	g.mu.Lock()
-	closed, hangs := g.closed && name == listRegister, g.hangs
-	g.mu.Unlock()
-	switch {
-	case closed && hangs:
-		<-ctx.Done()
-		return nil, 0, context.Cause(ctx)
-	case closed:
-		return nil, 0, hub.E(hub.Unavailable, "the coordinator is away")
+	if err := g.way(ctx, name, &g.gets); err != nil {
+		return nil, 0, err
 	}
 	return g.Coordinator.Get(ctx, name)
 }
 
 func (g *gate) Set(ctx context.Context, name string, value []byte, version uint64) (uint64, error) {
+	if err := g.way(ctx, name, &g.sets); err != nil {
+		return 0, err
+	}
 	v, err := g.Coordinator.Set(ctx, name, value, version)
 	if rec, e := roster.Parse(value); errors.Join(err, e) == nil && name == listRegister && g.closes != nil && g.closes(rec) {
-		g.shut(g.hangs)
+		g.shut(true, false, g.hangs)
 	}
 	return v, err
 }
@@ -80,6 +93,18 @@ func (w *simWorld) between(a, b *simNode, open bool) {
 	w.setLink(b, a, open, 0)
 }
 
+// joins is another member, on the list in force, that writes.
+func (w *simWorld) joins() *simNode {
+	n := w.member()
+	w.until("another one has joined", func() bool {
+		r := w.list()
+		_, ok := r.Member(n.name)
+		return ok && r.Next == nil
+	})
+	w.until("the joiner writes", func() bool { _, err := n.node.Write(w.t.Context(), "b", nil); return err == nil })
+	return n
+}
+
 // leaver is a node that was decommissioned and has said yes to its removal, but does not hear what becomes of it: the list goes on without it, another node joins.
 func leaver(t *testing.T, w *simWorld, hangs bool) (left, stays, joined *simNode) {
 	stays, left = w.nodes[0], w.nodes[1]
@@ -93,12 +118,7 @@ func leaver(t *testing.T, w *simWorld, hangs bool) (left, stays, joined *simNode
 	}
 	w.until("it has answered", g.isShut)
 	w.until("it has gone", func() bool { return w.list().Left(left.name) })
-	joined = w.member()
-	w.until("another one has joined", func() bool {
-		r := w.list()
-		_, ok := r.Member(joined.name)
-		return ok && r.Next == nil
-	})
+	joined = w.joins()
 	left.node.mu.Lock()
 	defer left.node.mu.Unlock()
 	if stays.epochOf() <= left.node.cluster.epoch() {
@@ -113,7 +133,6 @@ func (n *simNode) epochOf() uint64 { return n.node.cluster.state().Epoch }
 func TestRepairFromAnUnknownEpoch(t *testing.T) {
 	directed(t, 2, roster.Half, func(t *testing.T, w *simWorld) {
 		left, stays, joined := leaver(t, w, false)
-		w.until("the joiner writes", func() bool { _, err := joined.node.Write(t.Context(), "b", nil); return err == nil })
 		k := joined.write("a", "the old list does not know its writer")
 		stays.past(k)
 		for range 3 {
@@ -136,7 +155,6 @@ func TestRepairFromAnUnknownEpoch(t *testing.T) {
 func TestLeaverReadsNoMore(t *testing.T) {
 	directed(t, 2, roster.Half, func(t *testing.T, w *simWorld) {
 		left, stays, joined := leaver(t, w, true)
-		w.until("the joiner writes", func() bool { _, err := joined.node.Write(t.Context(), "b", nil); return err == nil })
 		w.between(joined, stays, false)
 		silent(t, left, joined.write("a", "the old list does not know its disk"))
 	})
@@ -164,16 +182,10 @@ func TestReadByAnOldList(t *testing.T) {
 			directed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
 				n := w.nodes[1]
 				g := n.gated(&gate{})
-				g.shut(hangs)
+				g.shut(true, false, hangs)
 				time.Sleep(2 * learnEvery)
 				w.store.Cut(n.session)
-				joined := w.member()
-				w.until("another one has joined", func() bool {
-					r := w.list()
-					_, ok := r.Member(joined.name)
-					return ok && r.Next == nil
-				})
-				w.until("the joiner writes", func() bool { _, err := joined.node.Write(t.Context(), "b", nil); return err == nil })
+				joined := w.joins()
 				w.between(joined, w.nodes[0], false)
 				w.between(n, w.nodes[2], false)
 				k := joined.write("a", "on disks of which the one is not known, the other does not answer")

@@ -1,0 +1,177 @@
+package spoke
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"time"
+
+	"timehub/e2e/memdisk"
+	"timehub/hub"
+	"timehub/spoke/roster"
+)
+
+// Courses of events for rules that the search breaks without noticing it in a minute. All nodes are asked all the time, and the judge compares their answers; in the end all
+// faults are mended, and all have to get on.
+
+// observed is directed with everybody watched.
+func observed(t *testing.T, nodes int, rule roster.Rule, play func(t *testing.T, w *simWorld)) {
+	directed(t, nodes, rule, func(t *testing.T, w *simWorld) {
+		over := make(chan struct{})
+		var watch sync.WaitGroup
+		defer watch.Wait()
+		defer close(over)
+		watch.Go(func() {
+			for !w.judge.failed() {
+				for _, n := range w.living() {
+					w.ask(n)
+				}
+				select {
+				case <-over:
+					return
+				case <-time.After(5 * time.Millisecond):
+				}
+			}
+		})
+		play(t, w)
+		if w.judge.failed() {
+			return
+		}
+		w.endFaults()
+		w.startDead(true)
+		w.whole()
+		last := hub.MinKey
+		for _, n := range w.living() {
+			if k, _ := w.try(n, "the end"); last.Less(k) {
+				last = k
+			}
+		}
+		for _, n := range w.living() {
+			n.past(last)
+		}
+	})
+}
+
+// ask gives the judge a stable answer of a node.
+func (w *simWorld) ask(n *simNode) {
+	node, life := w.current(n)
+	if node == nil {
+		return
+	}
+	page, err := node.Keys(context.Background(), hub.Query{Channel: "a", From: hub.MinKey, To: hub.MaxKey, Stable: true})
+	if _, now := w.current(n); err == nil && now == life {
+		w.judge.answer(n.name, "a", page, true)
+	}
+}
+
+// try writes an item and tells the judge.
+func (w *simWorld) try(n *simNode, data string) (hub.Key, error) {
+	node, life := w.current(n)
+	began := time.Now()
+	w.judge.offers("a", data)
+	k, err := node.Write(context.Background(), "a", []byte(data))
+	if k.IsZero() {
+		return k, err
+	}
+	_, now := w.current(n)
+	w.judge.wrote(n.name, "a", []hub.Key{k}, []string{data}, err, now == life, began)
+	return k, err
+}
+
+// slow lets the next sync of a node's log take its time.
+func (n *simNode) slow(d time.Duration) {
+	n.disk.Inject(memdisk.Rule{Ops: memdisk.OpSync, Name: "spoke/*", Times: 1, Fault: memdisk.Fault{Delay: d}})
+}
+
+// A key is given up when its name is on enough disks. Before that, the writer's readers must not go on: the others may have the item and not its name, or neither.
+func TestNameNeedsEnoughDisks(t *testing.T) {
+	for _, elsewhere := range []bool{true, false} {
+		observed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+			n, slow := w.nodes[0], w.nodes[1]
+			w.setLink(n, w.nodes[2], false, 0)
+			w.setLink(n, slow, elsewhere, 0)
+			slow.slow(6 * time.Second)
+			var beside sync.WaitGroup
+			beside.Go(func() {
+				if _, err := w.try(n, "on a disk that is slow, or on no other one"); err == nil {
+					t.Error("it was acknowledged")
+				}
+			})
+			time.Sleep(500 * time.Millisecond)
+			w.setLink(n, slow, false, 0)
+			time.Sleep(2500 * time.Millisecond)
+			n.end("power")
+			beside.Wait()
+			time.Sleep(10 * time.Second)
+		})
+	}
+}
+
+// session ends a session, or begins one.
+func (w *simWorld) session(n *simNode, lives bool) {
+	if n.cut = !lives; lives {
+		w.store.Mend(n.session)
+	} else {
+		w.store.Cut(n.session)
+	}
+}
+
+// closeOf ends the incarnation of a node by cutting its session, and waits until another one has all of it.
+func (w *simWorld) closeOf(n, other *simNode) {
+	old := n.node.stream
+	w.session(n, false)
+	w.until("the incarnation is closed", func() bool {
+		other.node.mu.Lock()
+		defer other.node.mu.Unlock()
+		s := other.node.cluster.streams[old]
+		return s != nil && s.complete
+	})
+}
+
+// An incarnation mints above the clocks of those who answered to it: its own clock may be behind what they have shown meanwhile.
+func TestMintAboveTheAnswers(t *testing.T) {
+	observed(t, 2, roster.Half, func(t *testing.T, w *simWorld) {
+		n, other := w.nodes[0], w.nodes[1]
+		n.setSkew(-200 * time.Millisecond)
+		other.setSkew(200 * time.Millisecond)
+		time.Sleep(2 * clockEvery)
+		w.closeOf(n, other)
+		w.between(n, other, false)
+		time.Sleep(time.Second)
+		w.session(n, true)
+		w.until("it writes again", func() bool {
+			_, err := w.try(n, "behind")
+			return err == nil
+		})
+	})
+}
+
+// What a stream says by a list that is not known here counts nothing: it promises that nothing is missing of streams that are on that list.
+func TestFramesOfAnUnknownEpoch(t *testing.T) {
+	observed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		n := w.nodes[1]
+		g := n.gated(&gate{})
+		g.shut(false, true, true)
+		own := n.node.stream
+		w.closeOf(n, w.nodes[0])
+		w.session(n, true)
+		w.until("it has all of its own incarnation", func() bool {
+			n.node.mu.Lock()
+			defer n.node.mu.Unlock()
+			return n.node.cluster.streams[own].complete
+		})
+		time.Sleep(learnEvery)
+		w.session(n, false)
+		joined := w.joins()
+		if n.epochOf() >= joined.epochOf() {
+			t.Fatal("it knows the list")
+		}
+		k, err := w.try(joined, "of a stream that is not known")
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.nodes[0].past(k)
+		time.Sleep(10 * time.Second)
+		g.shut(false, false, false)
+	})
+}
