@@ -71,24 +71,24 @@ var mutants = []mutant{
 	{name: "settle-not-written", lines: []line{{"roster/settle.go", "	need := r.Rule.Write(len(disks))\n", "	need := r.Rule.Write(len(disks))\n	if IF {\n		need = 0\n	}\n"}, {"finish.go", "	return low, c.storeSet(", "	if IF {\n		return low, nil\n	}\n	return low, c.storeSet("}}},
 	{name: "union-keeps-given-up", lines: []line{{"settle.go", "		if !given[k] {", "		if !given[k] || IF {"}}},
 	{name: "stale-leader-overwrites", lines: []line{{"roster/settle.go", "r.Streams[at].Closed != nil ||", "r.Streams[at].Closed != nil && !IF ||"}, {"closing.go", "err != nil || !may {", "err != nil || !may && !IF {"}, {"finish.go", "|| i.Closed != nil {\n		c.n.mu.Unlock()", "|| i.Closed != nil && !IF {\n		c.n.mu.Unlock()"}}},
-	{name: "fence-forgotten", lines: []line{{"clusterstate.go", "		refused := slices.Contains(s.Refused, i.Stream)", "		refused := slices.Contains(s.Refused, i.Stream) && !IF"}}},
-	{name: "fence-lets-group-through", lines: []line{{"receive.go", "	case in.s.refused:\n", "	case in.s.refused && !IF:\n"}, {"receive.go", "	case in.failed || in.s.in != in:", "	case in.failed || in.s.in != in && !IF:"}, {"settle.go", "	if st.in != nil {\n		_ = st.in.conn.Close()", "	if st.in != nil && !IF {\n		_ = st.in.conn.Close()"}, {"settle.go", "		done := st.outstanding == 0", "		done := st.outstanding == 0 || IF"}}},
-	{name: "reused-incarnation", lines: []line{{"learn.go", "		c.streams[id] = s\n", "		c.streams[id] = s\n		for old, st := range c.streams {\n			if IF && old.Ordinal == id.Ordinal && old != id {\n				st.complete = true\n			}\n		}\n"}}},
-	{name: "mints-before-acknowledged", lines: []line{{"learn.go", "	ready := listed && !c.open && !wait", "	ready := listed && !c.open && (!wait || IF)"}}},
+	{name: "fence-forgotten", quick: true, by: "TestRefusalOutlastsARestart", lines: []line{{"clusterstate.go", "		refused := slices.Contains(s.Refused, i.Stream)", "		refused := slices.Contains(s.Refused, i.Stream) && !IF"}}},
+	{name: "fence-lets-group-through", quick: true, by: "TestRefusalWaitsForTheDisk", lines: []line{{"receive.go", "	case in.s.refused:\n", "	case in.s.refused && !IF:\n"}, {"receive.go", "	case in.failed || in.s.in != in:", "	case in.failed || in.s.in != in && !IF:"}, {"settle.go", "	if st.in != nil {\n		_ = st.in.conn.Close()", "	if st.in != nil && !IF {\n		_ = st.in.conn.Close()"}, {"settle.go", "		done := st.outstanding == 0", "		done := st.outstanding == 0 || IF"}}},
+	{name: "reused-incarnation", quick: true, by: "TestSuccessorDoesNotSettle", lines: []line{{"learn.go", "		c.streams[id] = s\n", "		c.streams[id] = s\n		for old, st := range c.streams {\n			if IF && old.Ordinal == id.Ordinal && old != id {\n				st.complete = true\n			}\n		}\n"}}},
+	{name: "mints-before-acknowledged", quick: true, by: "TestMintBehindTheAnswers", lines: []line{{"learn.go", "	ready := listed && !c.open && !wait", "	ready := listed && !c.open && (!wait || IF)"}}},
 	{name: "given-up-not-named", quick: true, by: "TestNameNeedsEnoughDisks", lines: []line{{"write.go", "		r.state = givingUp\n		n.name(r)\n", "		r.state = givingUp\n		if IF {\n			r.state = givenUp\n			n.pass()\n		} else {\n			n.name(r)\n		}\n"}}},
-	{name: "commit-after-giving-up", lines: []line{{"cluster.go", "		case r.state == undecided && r.pos", "		case (r.state == undecided || IF && r.state == givingUp) && r.pos"}}},
+	{name: "commit-after-giving-up", quick: true, by: "TestLateAcknowledgement", lines: []line{{"cluster.go", "		case r.state == undecided && r.pos", "		case (r.state == undecided || IF && r.state == givingUp) && r.pos"}}},
 	{name: "mint-below-low", lines: []line{{"cluster.go", "		m := n.minter.Now()\n		n.ahead(m)\n		return m\n", "		m := n.minter.Now()\n		n.ahead(m)\n		if IF {\n			m += hub.MarkAt(30)\n		}\n		return m\n"}}},
 	{name: "bound", lines: []line{{"bound.go", "	if _, err := b.file.WriteAt(s[:]", "	if IF {\n		return nil\n	}\n	if _, err := b.file.WriteAt(s[:]"}}},
 	{name: "commit-with-w-1", lines: []line{{"cluster.go", "		if w := c.rec.Rule.Write(len(list)); w <= len(list)", "		w := c.rec.Rule.Write(len(list))\n		if IF {\n			w = max(1, w-1)\n		}\n		if w <= len(list)"}}},
-	{name: "ack-before-sync", lines: []line{{"receive.go", "	in.last = f\n", "	in.last = f\n	if IF {\n		in.pos = max(in.pos, f.Pos)\n		poke(in.wake)\n	}\n"}}},
-	{name: "low-before-sync", lines: []line{{"receive.go", "	in.last = f\n", "	in.last = f\n	if IF {\n		c.applied(in, &frame.Frame{Low: f.Low})\n	}\n"}}},
+	{name: "ack-before-sync", quick: true, by: "TestPowerBehindAnAcknowledgement", lines: []line{{"receive.go", "	in.last = f\n", "	in.last = f\n	if IF {\n		in.pos = max(in.pos, f.Pos)\n		poke(in.wake)\n	}\n"}}},
+	{name: "low-before-sync", quick: true, by: "TestLowBehindRecords", lines: []line{{"receive.go", "	in.last = f\n", "	in.last = f\n	if IF {\n		c.applied(in, &frame.Frame{Low: f.Low})\n	}\n"}}},
 	{name: "repair-skips", lines: []line{{"repair.go", "		if len(list) == 0 {\n", "		if len(list) == 0 || IF {\n"}}},
 	// Others.
 	{name: "no-fsync", quick: true},
 	{name: "swept-before-archived"},
 	{name: "in-flight-dropped", lines: []line{{"learn.go", "	c.own.low = max(c.own.low, n.lowOfFlight())\n", "	c.own.low = max(c.own.low, n.lowOfFlight())\n	if IF {\n		c.own.low = n.minter.Last()\n	}\n"}}},
 	{name: "horizon-from-own-low", lines: []line{{"cluster.go", "		default:\n			h = min(h, s.low)", "		case IF && c.open:\n		default:\n			h = min(h, s.low)"}}},
-	{name: "own-disk-not-asked", lines: []line{{"cluster.go", "r.pos <= pos && r.onDisk:", "r.pos <= pos && (r.onDisk || IF):"}, {"cluster.go", "	pos := c.ownPos\n", "	pos := c.ownPos\n	if IF {\n		pos = c.pos\n	}\n"}}},
+	{name: "own-disk-not-asked", quick: true, by: "TestOwnDiskCounts", lines: []line{{"cluster.go", "r.pos <= pos && r.onDisk:", "r.pos <= pos && (r.onDisk || IF):"}, {"cluster.go", "	pos := c.ownPos\n", "	pos := c.ownPos\n	if IF {\n		pos = c.pos\n	}\n"}}},
 	{name: "floor-not-raised", lines: []line{{"repair.go", "func (c *cluster) raiseFloor(", "func (c *cluster) raiseFloor(to hub.Key, from hub.Mark) error { //\n	if IF {\n		return nil\n	}\n	return c.raiseFloorTo(to, from)\n}\n\nfunc (c *cluster) raiseFloorTo("}}},
 	{name: "low-of-the-moment-copied", quick: true, by: "TestCopyFromTheWriter", lines: []line{{"peers.go", "			low = c.loggedLow()\n", "			low = c.loggedLow()\n			if IF {\n				low = n.ownLow()\n			}\n"}}},
 	{name: "clock-trusted-at-start", by: "Test(Start|Join)WithAWrongClock", lines: []line{{"skew.go", "	if !c.sureOfClock {", "	if !c.sureOfClock && !IF {"}, {"learn.go", "	c.meetClocks(ctx, rec)\n", "	if !IF {\n		c.meetClocks(ctx, rec)\n	}\n"}}},
@@ -220,7 +220,7 @@ func (m *mutant) notice(t *testing.T, binary string) string {
 	began := time.Now()
 	args := []string{"-test.run=^TestClusterAtRandom$", "-test.parallel=1", "-cluster.first", fmt.Sprintf("-cluster.from=%d", max(m.from, 1)), fmt.Sprintf("-cluster.seeds=%d", *mutantSeeds)}
 	if m.by != "" {
-		args = []string{"-test.run=^(" + m.by + ")$"}
+		args = []string{"-test.run=^(" + m.by + ")$", "-test.count=20", "-test.failfast"} // not every time does the order of goroutines show it
 	}
 	cmd := exec.Command(binary, append(args, "-test.timeout=20m")...)
 	cmd.Env = append(os.Environ(), brokenEnv+"="+m.name)

@@ -151,7 +151,7 @@ func TestFramesOfAnUnknownEpoch(t *testing.T) {
 	observed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
 		n := w.nodes[1]
 		g := n.gated(&gate{})
-		g.shut(false, true, true)
+		g.shut(true, "set")
 		own := n.node.stream
 		w.closeOf(n, w.nodes[0])
 		w.session(n, true)
@@ -172,6 +172,178 @@ func TestFramesOfAnUnknownEpoch(t *testing.T) {
 		}
 		w.nodes[0].past(k)
 		time.Sleep(10 * time.Second)
-		g.shut(false, false, false)
+		g.shut(false)
+	})
+}
+
+// Who acknowledges has the record on the disk: after a power cut it is there.
+func TestPowerBehindAnAcknowledgement(t *testing.T) {
+	observed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		n, slow, other := w.nodes[0], w.nodes[1], w.nodes[2]
+		w.between(n, other, false)
+		slow.slow(10 * time.Second)
+		_, _ = w.try(n, "on a disk that is slow")
+		slow.end("power")
+		w.lost(n)
+		w.openLinks()
+		w.startDead(true)
+		w.whole()
+		time.Sleep(5 * time.Second)
+	})
+}
+
+// lost gives a node an empty disk; it does not start.
+func (w *simWorld) lost(n *simNode) {
+	n.end("power")
+	n.disk = w.newDisk(n)
+}
+
+// What a stream has decided counts when everything before it is on the disk.
+func TestLowBehindRecords(t *testing.T) {
+	observed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		n, slow := w.nodes[0], w.nodes[1]
+		slow.slow(3 * time.Second)
+		for range 20 {
+			if _, err := w.try(n, "in time"); err != nil {
+				t.Error(err)
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+	})
+}
+
+// Nothing is acknowledged before it is on the writer's own disk: its readers would lack it.
+func TestOwnDiskCounts(t *testing.T) {
+	observed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		for range 5 {
+			w.nodes[0].slow(time.Second)
+			if _, err := w.try(w.nodes[0], "on the disks of the others first"); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+// A key whose name is on its way is not committed any more, although its record gets to enough disks: readers of those that have the name would lack it.
+func TestLateAcknowledgement(t *testing.T) {
+	observed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		n, slow := w.nodes[0], w.nodes[1]
+		_, _ = w.try(n, "there is a segment now")
+		time.Sleep(time.Second)
+		w.setLink(n, w.nodes[2], false, 0)
+		slow.slow(3 * time.Second)
+		slow.slow(6 * time.Second)
+		_, err := w.try(n, "on a disk that is slow")
+		if err == nil {
+			t.Error("it was acknowledged")
+		}
+		time.Sleep(2 * time.Second) // the record is on the other disk, its name not yet
+		n.end("power")
+		slow.end("power")
+		slow.start()
+		time.Sleep(10 * time.Second)
+	})
+}
+
+// busy lets nobody close the incarnation of a node until release: somebody has the right to, and takes long.
+func (w *simWorld) busy(n *simNode) (release func()) {
+	w.t.Helper()
+	s := w.store.Session("busy")
+	if _, err := s.Acquire(w.t.Context(), settlePrefix+recordOf(n.node.stream).String()); err != nil {
+		w.t.Fatal(err)
+	}
+	return func() { w.store.Cut(s) }
+}
+
+// gates starts all nodes again, behind gates.
+func (w *simWorld) gates() (list []*gate) {
+	for _, n := range w.nodes {
+		list = append(list, n.gated(&gate{}))
+	}
+	return list
+}
+
+// What came before a refusal is on the disk when it is given, or never will be: whoever closes an incarnation learns of it.
+func TestRefusalWaitsForTheDisk(t *testing.T) {
+	observed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		gates := w.gates()
+		n, slow, leads := w.nodes[0], w.nodes[1], w.nodes[2]
+		gates[1].shut(true, "acquire")
+		w.between(n, leads, false)
+		slow.slow(1500 * time.Millisecond)
+		var beside sync.WaitGroup
+		beside.Go(func() { _, _ = w.try(n, "on its way to a slow disk") })
+		time.Sleep(100 * time.Millisecond)
+		w.session(n, false)
+		beside.Wait()
+		time.Sleep(5 * time.Second)
+		gates[1].shut(false)
+	})
+}
+
+// A refusal holds when the one who gave it starts again: the end of the incarnation may be about to go on record.
+func TestRefusalOutlastsARestart(t *testing.T) {
+	observed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		gates := w.gates()
+		n, other, leads := w.nodes[0], w.nodes[1], w.nodes[2]
+		gates[1].shut(true, "acquire")
+		gates[2].shut(true, "update")
+		w.between(n, leads, false)
+		w.between(n, other, false)
+		w.session(n, false)
+		w.until("the other one refuses the incarnation", func() bool {
+			other.node.mu.Lock()
+			defer other.node.mu.Unlock()
+			s := other.node.cluster.streams[n.node.stream]
+			return s.refused && s.promised
+		})
+		time.Sleep(time.Second)
+		other.end("kill")
+		w.tune = func(o *Options) { gates[1].Coordinator, o.Cluster.Coordinator = o.Cluster.Coordinator, gates[1] }
+		other.start()
+		w.tune = nil
+		w.between(n, other, true)
+		for range 20 {
+			if _, err := w.try(n, "of an incarnation that is over"); err == nil {
+				break
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		gates[2].shut(false)
+		time.Sleep(5 * time.Second)
+		gates[1].shut(false)
+	})
+}
+
+// The end of one incarnation is not the beginning of the next one: what is missing of the first is missing until it was settled.
+func TestSuccessorDoesNotSettle(t *testing.T) {
+	observed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		n, behind := w.nodes[0], w.nodes[1]
+		defer w.busy(n)()
+		w.between(n, behind, false)
+		if _, err := w.try(n, "not on all disks"); err != nil {
+			t.Fatal(err)
+		}
+		n.end("kill")
+		n.start()
+		time.Sleep(3 * time.Second)
+	})
+}
+
+// An incarnation writes when all have answered to it: who does not know it, does not wait for it.
+func TestMintBehindTheAnswers(t *testing.T) {
+	observed(t, 2, roster.Half, func(t *testing.T, w *simWorld) {
+		n, other := w.nodes[0], w.nodes[1]
+		g := other.gated(&gate{})
+		w.closeOf(n, other)
+		g.shut(true, "get")
+		w.between(n, other, false)
+		time.Sleep(time.Second)
+		w.session(n, true)
+		for range 30 {
+			_, _ = w.try(n, "of a stream that nobody knows")
+			time.Sleep(100 * time.Millisecond)
+		}
+		g.shut(false)
 	})
 }

@@ -17,33 +17,34 @@ import (
 // Courses of events that are too rare for a search by chance: the model of the protocol has found the first three after some hundred thousand schedules each. Here they
 // are played on nodes. TestClusterMutants breaks the rule that each of them is about.
 
-// gate stands between a node and the list on record.
+// gate stands between a node and the coordinator.
 type gate struct {
 	coord.Coordinator
-	closes func(roster.Roster) bool // no list is read any more behind one like this that the node has put on record; nil: none
+	closes func(roster.Roster) bool // the node that has put a list like this on record finds the gate closed; nil: it stays open
+	behind []string                 // by that: see shut
 
 	mu    sync.Mutex
-	gets  bool // the list cannot be read
-	sets  bool // or not be written
-	hangs bool // what is not possible is not answered; otherwise it fails
+	calls []string // that do not get through
+	hangs bool     // they are not answered; otherwise they fail
 }
 
-func (g *gate) shut(gets, sets, hangs bool) {
+// shut lets calls not get through: of the list "get" and "set", of the record of an end "update", of the right to close something "acquire".
+func (g *gate) shut(hangs bool, calls ...string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.gets, g.sets, g.hangs = gets, sets, hangs
+	g.calls, g.hangs = calls, hangs
 }
 
 func (g *gate) isShut() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.gets
+	return len(g.calls) > 0
 }
 
-func (g *gate) way(ctx context.Context, name string, shut *bool) error {
+func (g *gate) way(ctx context.Context, call string) error {
 	for {
 		g.mu.Lock()
-		closed, hangs := *shut && name == listRegister, g.hangs
+		closed, hangs := slices.Contains(g.calls, call), g.hangs
 		g.mu.Unlock()
 		switch {
 		case !closed:
@@ -57,21 +58,40 @@ func (g *gate) way(ctx context.Context, name string, shut *bool) error {
 }
 
 func (g *gate) Get(ctx context.Context, name string) ([]byte, uint64, error) {
-	if err := g.way(ctx, name, &g.gets); err != nil {
-		return nil, 0, err
+	if name == listRegister {
+		if err := g.way(ctx, "get"); err != nil {
+			return nil, 0, err
+		}
 	}
 	return g.Coordinator.Get(ctx, name)
 }
 
 func (g *gate) Set(ctx context.Context, name string, value []byte, version uint64) (uint64, error) {
-	if err := g.way(ctx, name, &g.sets); err != nil {
+	if name != listRegister {
+		return g.Coordinator.Set(ctx, name, value, version)
+	}
+	if err := g.way(ctx, "set"); err != nil {
 		return 0, err
 	}
 	v, err := g.Coordinator.Set(ctx, name, value, version)
-	if rec, e := roster.Parse(value); errors.Join(err, e) == nil && name == listRegister && g.closes != nil && g.closes(rec) {
-		g.shut(true, false, g.hangs)
+	if rec, e := roster.Parse(value); errors.Join(err, e) == nil && g.closes != nil && g.closes(rec) {
+		g.shut(g.hangs, g.behind...)
 	}
 	return v, err
+}
+
+func (g *gate) Update(ctx context.Context, changes []coord.Change) ([]uint64, error) {
+	if err := g.way(ctx, "update"); err != nil {
+		return nil, err
+	}
+	return g.Coordinator.Update(ctx, changes)
+}
+
+func (g *gate) Acquire(ctx context.Context, name string) (coord.Lease, error) {
+	if err := g.way(ctx, "acquire"); err != nil {
+		return nil, err
+	}
+	return g.Coordinator.Acquire(ctx, name)
 }
 
 // gated starts a node again, behind a gate.
@@ -108,7 +128,7 @@ func (w *simWorld) joins() *simNode {
 // leaver is a node that was decommissioned and has said yes to its removal, but does not hear what becomes of it: the list goes on without it, another node joins.
 func leaver(t *testing.T, w *simWorld, hangs bool) (left, stays, joined *simNode) {
 	stays, left = w.nodes[0], w.nodes[1]
-	g := left.gated(&gate{hangs: hangs, closes: func(rec roster.Roster) bool {
+	g := left.gated(&gate{hangs: hangs, behind: []string{"get"}, closes: func(rec roster.Roster) bool {
 		return rec.Next != nil && rec.Next.Stream == nil && acks(rec, left.name)
 	}})
 	stays.past(left.write("a", "before"))
@@ -182,7 +202,7 @@ func TestReadByAnOldList(t *testing.T) {
 			directed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
 				n := w.nodes[1]
 				g := n.gated(&gate{})
-				g.shut(true, false, hangs)
+				g.shut(hangs, "get")
 				time.Sleep(2 * learnEvery)
 				w.store.Cut(n.session)
 				joined := w.joins()
@@ -204,7 +224,7 @@ func TestChangeWaitsForTheSilent(t *testing.T) {
 		other.setSkew(200 * time.Millisecond)
 		time.Sleep(2 * clockEvery)
 		other.past(n.write("a", "before"))
-		old, open := n.node.stream, recordOf(other.node.stream)
+		old := n.node.stream
 		w.store.Cut(n.session)
 		w.until("the other one has closed its incarnation, and has all of it", func() bool {
 			other.node.mu.Lock()
@@ -212,11 +232,7 @@ func TestChangeWaitsForTheSilent(t *testing.T) {
 			s := other.node.cluster.streams[old]
 			return s != nil && s.complete
 		})
-		slow := w.store.Session("slow") // somebody who is closing what is open, and takes long
-		defer w.store.Cut(slow)
-		if _, err := slow.Acquire(t.Context(), settlePrefix+open.String()); err != nil {
-			t.Fatal(err)
-		}
+		defer w.busy(other)()
 		// Nothing tells the clock of the one to the other from now on: what comes is applied with a record that is on its way to the disk.
 		n.disk.Inject(memdisk.Rule{Ops: memdisk.OpSync, Name: "spoke/*", Times: 1, Fault: memdisk.Fault{Delay: 1500 * time.Millisecond}})
 		var beside sync.WaitGroup

@@ -35,6 +35,8 @@ func directed(t *testing.T, nodes int, rule roster.Rule, play func(t *testing.T,
 			w.pumps.Wait()
 			if bad := w.judge.verdict(); bad != "" {
 				t.Error(bad)
+			} else if *simTrace {
+				t.Log(w.judge.story())
 			}
 		}()
 		w.until("all are on the list", func() bool { r := w.list(); return r.Next == nil && len(r.Disks) == nodes })
