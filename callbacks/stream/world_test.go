@@ -224,6 +224,9 @@ func (w *world) ws(path string) client {
 		w.t.Fatalf("%s: %v, %v", path, err, resp)
 	}
 	w.t.Cleanup(func() { ws.Close() })
+	ws.SetPingHandler(func(m string) error { // its own gives up after a second
+		return ws.WriteControl(websocket.PongMessage, []byte(m), time.Now().Add(patience))
+	})
 	return client{w.t, ws}
 }
 
