@@ -178,8 +178,9 @@ func (a *app) bar(size int64) *progressbar.ProgressBar {
 	if terminal(a.stderr) && !a.json {
 		w = a.stderr
 	}
-	return progressbar.NewOptions64(size, progressbar.OptionSetWriter(w), progressbar.OptionShowBytes(true), progressbar.OptionSetDescription("importing"),
-		progressbar.OptionClearOnFinish(), progressbar.OptionThrottle(100_000_000), progressbar.OptionSetWidth(30))
+	// Without an interval its spinner turns when something is read: with one a goroutine of its own draws, beside whoever reads.
+	return progressbar.NewOptions64(size, progressbar.OptionSetSpinnerChangeInterval(0), progressbar.OptionSetWriter(w), progressbar.OptionShowBytes(true),
+		progressbar.OptionSetDescription("importing"), progressbar.OptionClearOnFinish(), progressbar.OptionThrottle(100_000_000), progressbar.OptionSetWidth(30))
 }
 
 // errRecord marks an error that lies in the file.
