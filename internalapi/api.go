@@ -131,7 +131,7 @@ func (a *API) Add(rt *web.Router) {
 		rt.Handle(http.MethodPost, "/internal/shutdown", local(a.shutdown))
 		rt.Handle(http.MethodPost, "/internal/shutdown/resetLock", local(a.resetLock))
 	}
-	a.addCluster(rt)
+	a.AddCluster(rt)
 	a.addWebhooks(rt)
 	if a.opt.MaxItems != nil {
 		rt.Handle(http.MethodPatch, "/internal/max-items/{channel}", a.maxItems)

@@ -54,7 +54,8 @@ type clusterText struct {
 	Decommissioned decommissioned `json:"decommissioned"`
 }
 
-func (a *API) addCluster(rt *web.Router) {
+// AddCluster adds the routes with which operators look at a cluster and change it: a node that waits for the others has them, too.
+func (a *API) AddCluster(rt *web.Router) {
 	rt.Handle(http.MethodGet, "/internal/cluster", web.JSONOnly(a.cluster))
 	rt.Handle(http.MethodPost, "/internal/cluster/decommission", local(a.decommission))
 	rt.Handle(http.MethodPost, "/internal/cluster/recommission/{server}", local(a.recommission))

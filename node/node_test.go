@@ -361,6 +361,35 @@ func TestEarlyRoutes(t *testing.T) {
 	}
 }
 
+// TestExpected: the log of a node that starts is not filled by those who ask too early, nor by other nodes who ask one that cannot answer now.
+func TestExpected(t *testing.T) {
+	var text bytes.Buffer
+	n, err := New(configure(t, t.TempDir()), Env{Log: slog.New(slog.NewTextHandler(&text, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	if err := n.openMetrics(); err != nil {
+		t.Fatal(err)
+	}
+	rt, err := n.earlyRoutes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused := func(http.ResponseWriter, *http.Request) error { return hub.E(hub.Unavailable, "not now") }
+	rt.Handle("GET", "/internal/spoke/test", refused)
+	rt.Handle("GET", "/test", refused)
+	for path, loud := range map[string]bool{"/channel/x": false, "/": false, "/internal/spoke/keys": false, "/internal/spoke/test": false, "/test": true} {
+		text.Reset()
+		r := request(t, path)
+		r.RemoteAddr, r.Host = "127.0.0.1:9", "localhost"
+		rt.ServeHTTP(&recorder{header: http.Header{}}, r)
+		if got := strings.Contains(text.String(), "request failed"); got != loud {
+			t.Errorf("%s: %q", path, text.String())
+		}
+	}
+}
+
 func request(t *testing.T, path string) *http.Request {
 	t.Helper()
 	r, err := http.NewRequest("GET", path, nil)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"timehub/hub"
 	"timehub/hub/web"
@@ -28,8 +29,17 @@ func (n *Node) newRouter() (*web.Router, error) {
 		Admit: admit,
 		Log:   n.log.With("component", "http"), Version: n.env.Version, Node: n.name(),
 		BodyRate: rate, BodyGrace: n.cfg.Duration("http.body.grace.seconds"), TraceLimit: int(n.cfg.Int("traces.limit")),
-		Observe: n.parts.requests.observe,
+		Observe: n.parts.requests.observe, Expected: expected,
 	})
+}
+
+// errTooEarly is the answer to everything but /health while a node starts.
+var errTooEarly = &hub.Error{Kind: hub.Unavailable, Msg: "the hub is starting up: try again in a moment", RetryAfter: 1e9}
+
+// expected: a node that starts says in its log what it waits for, and not with each request; the other nodes ask one that is not there yet, or cannot answer
+// now, again and again, and know what to make of it.
+func expected(r *http.Request, err error) bool {
+	return errors.Is(err, errTooEarly) || strings.HasPrefix(r.URL.Path, peerDoors) && hub.Is(err, hub.Unavailable)
 }
 
 // earlyRoutes answer while the node starts: /health, and for everything else that it is too early.
@@ -43,10 +53,11 @@ func (n *Node) earlyRoutes() (*web.Router, error) {
 		return nil, err
 	}
 	api.AddHealth(rt)
-	n.addPeerDoors(rt)
-	tooEarly := func(http.ResponseWriter, *http.Request) error {
-		return &hub.Error{Kind: hub.Unavailable, Msg: "the hub is starting up: try again in a moment", RetryAfter: 1e9}
+	if n.joins() && n.parts.spoke != nil {
+		api.AddCluster(rt)
 	}
+	n.addPeerDoors(rt)
+	tooEarly := func(http.ResponseWriter, *http.Request) error { return errTooEarly }
 	every := web.Methods{}
 	for _, m := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
 		every[m] = tooEarly

@@ -22,6 +22,7 @@ func (c *cluster) keepSettling(ctx context.Context) error {
 	open := map[roster.Stream]time.Time{} // since when a stream might be closed
 	for poked(ctx, c.closing) {
 		closable := c.closable()
+		c.forgetUnclosed(closable)
 		maps.DeleteFunc(open, func(s roster.Stream, _ time.Time) bool { return !slices.Contains(closable, s) })
 		for _, s := range closable {
 			if _, known := open[s]; !known {
@@ -38,7 +39,8 @@ func (c *cluster) keepSettling(ctx context.Context) error {
 				continue
 			}
 			wg.Go(func() {
-				if err := c.settle(ctx, s, forced); err != nil && ctx.Err() == nil {
+				err := c.settle(ctx, s, forced)
+				if ctx.Err() == nil && c.unclosable(s, err) {
 					c.n.log.Warn("an incarnation could not be closed; trying again", "stream", s, "err", err)
 				}
 				mu.Lock()
@@ -48,6 +50,26 @@ func (c *cluster) keepSettling(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// unclosable remembers why a stream could not be closed; nil: it was. It reports whether that is news: a reason is logged once for each stream.
+func (c *cluster) unclosable(s roster.Stream, err error) (news bool) {
+	c.n.mu.Lock()
+	defer c.n.mu.Unlock()
+	if err == nil {
+		delete(c.unclosed, s)
+		return false
+	}
+	news = c.unclosed[s] != err.Error()
+	c.unclosed[s] = err.Error()
+	return news
+}
+
+// forgetUnclosed drops what is remembered of streams that are closed, or whose owner is back.
+func (c *cluster) forgetUnclosed(closable []roster.Stream) {
+	c.n.mu.Lock()
+	defer c.n.mu.Unlock()
+	maps.DeleteFunc(c.unclosed, func(s roster.Stream, _ string) bool { return !slices.Contains(closable, s) })
 }
 
 // poked waits for a token, for a second at most; false: ctx is done.

@@ -87,6 +87,7 @@ type cluster struct {
 	sureOfClock bool
 	why         map[string]string // the last stream to a node ended by this; absent while one runs
 	members     roster.Sessions
+	unclosed    map[roster.Stream]string // why it could not be closed when that was tried last
 
 	late      *lateBook
 	meters    meters
@@ -135,7 +136,7 @@ func newCluster(n *Node, opt Cluster, m meters) (*cluster, error) {
 		n:      n, opt: opt, nudge: make(chan struct{}, 1), work: make(chan struct{}, 1), closing: make(chan struct{}, 1), fresh: true,
 		http:   &http.Client{Transport: &http.Transport{DialContext: opt.Dial, MaxIdleConnsPerHost: 4, IdleConnTimeout: 20 * time.Second}},
 		saving: make(chan struct{}, 1), guests: map[net.Conn]context.CancelFunc{}, streams: map[spokelog.Stream]*peerStream{}, tails: map[*tail]struct{}{}, acked: map[string]uint64{}, why: map[string]string{},
-		loads: map[*cargo]*loading{},
+		loads: map[*cargo]*loading{}, unclosed: map[roster.Stream]string{},
 	}
 	c.saving <- struct{}{}
 	var err error

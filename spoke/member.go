@@ -35,11 +35,18 @@ func (n *Node) Join(ctx context.Context) error {
 	}
 }
 
-// unreached names the nodes that take no stream of this one, and why. Under mu.
+// unreached names the nodes that take no stream of this one, and what cannot be closed, and why. Under mu.
 func (c *cluster) unreached() string {
 	var b strings.Builder
 	for _, node := range slices.Sorted(maps.Keys(c.why)) {
 		fmt.Fprintf(&b, "; %s: %s", node, c.why[node])
+	}
+	told := map[string]bool{} // all fail for one reason, mostly
+	for _, why := range c.unclosed {
+		if !told[why] {
+			told[why] = true
+			fmt.Fprintf(&b, "; what a node has left open cannot be closed: %s", why)
+		}
 	}
 	return b.String()
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -94,13 +95,49 @@ func (l *leader) gather(ctx context.Context) error {
 			break
 		}
 		if !enough && time.Since(began) > convergeTime {
-			return fmt.Errorf("only %d members answer", len(l.answers))
+			return l.tooFew()
 		}
 		if !hub.Sleep(ctx, settlePause) {
 			return context.Cause(ctx)
 		}
 	}
 	return l.collect(ctx)
+}
+
+// tooFew says which disks of the list are missing, and what can be done about each.
+func (l *leader) tooFew() error {
+	c := l.c
+	c.n.mu.Lock()
+	defer c.n.mu.Unlock()
+	disks := slices.Clone(c.rec.Disks)
+	if c.rec.Next != nil && c.rec.Next.Decided {
+		for _, d := range c.rec.Next.Disks {
+			if !slices.ContainsFunc(disks, func(x roster.Disk) bool { return x.ID == d.ID }) {
+				disks = append(disks, d)
+			}
+		}
+	}
+	var missing []string
+	here, gone := 0, 0
+	for _, d := range disks {
+		switch a, ok := l.answers[d.Node]; {
+		case ok && a.Disk == d.ID:
+			here++
+		case ok:
+			gone++
+			missing = append(missing, fmt.Sprintf("disk %s of %s is gone, that node runs on disk %s", d.ID, d.Node, a.Disk))
+		default:
+			missing = append(missing, fmt.Sprintf("%s with disk %s does not answer", d.Node, d.ID))
+		}
+	}
+	todo := "start the nodes that do not answer"
+	if gone > 0 {
+		todo += ", and bring back the data directories that are gone: too many are, and what only they had cannot be known (docs/operations.md, \"Disks that are gone\")"
+	}
+	if c.rec.Forcible() == nil {
+		todo += "; or `hub node close --force`, if they are dead"
+	}
+	return fmt.Errorf("%d of the %d disks on the list can be asked, which is too few: %s; %s", here, len(disks), strings.Join(missing, "; "), todo)
 }
 
 // refused is what is known of who refuses the stream.

@@ -47,6 +47,7 @@ type Stage struct {
 	Disks  []*loopdisk.Disk // of the hubs, with Options.Disks
 	Clocks []*clockctl.Clock
 	Bucket string // the folder that the S3 server keeps the bucket in
+	Hung   int    // how often ZooKeeper committed nothing more until its leader was started again
 	S3Port string // of the address Here, at which hubs reach the S3 server
 
 	t   *testing.T
@@ -175,10 +176,36 @@ func (s *Stage) Start() error {
 	return errors.Join(wrong...)
 }
 
+// hangs is how long hubs are not healthy before ZooKeeper is looked at.
+const hangs = 15 * time.Second
+
+// unhang starts the leader of an ensemble again that gives nobody a session: there is no other way out of that, and no hub can do it.
+func (s *Stage) unhang() {
+	for _, z := range s.ZK {
+		if z.Commits(5*time.Second) == nil {
+			return
+		}
+	}
+	for i, z := range s.ZK {
+		if z.Leads() {
+			s.Hung++
+			s.t.Logf("ZooKeeper hangs: its servers answer, and commit nothing; its leader, server %d, is started again", i)
+			z.Kill()
+			z.Run(s.t)
+			return
+		}
+	}
+}
+
 // Healthy waits until every hub says that it is healthy, and returns what was wrong at the end of that time otherwise.
 func (s *Stage) Healthy(within time.Duration) error {
 	client := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	look := time.Now().Add(hangs)
 	for deadline := time.Now().Add(within); ; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(look) {
+			s.unhang()
+			look = time.Now().Add(hangs)
+		}
 		var sick []error
 		for i, h := range s.Hubs {
 			if !h.Running() {

@@ -3,6 +3,7 @@ package zkproc
 
 import (
 	"crypto/tls"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -210,6 +211,36 @@ func (s *Server) Ask(word string) (string, error) {
 	}
 	b, err := io.ReadAll(c)
 	return string(b), err
+}
+
+// Commits asks the server for a session: it gives one only when the ensemble agrees. An ensemble can hang with a leader that commits nothing more after all
+// of it stood still for a while (3.8.0 does: what a follower had begun to write before it lost its leader is never told to the next one, nor to the same one).
+func (s *Server) Commits(within time.Duration) error {
+	c, err := s.dial()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(within))
+	const timeout = 4000 // of the session, in ms
+	ask := binary.BigEndian.AppendUint32(nil, 45)
+	ask = append(ask, make([]byte, 4+8)...) // version, last change seen
+	ask = binary.BigEndian.AppendUint32(ask, timeout)
+	ask = append(ask, make([]byte, 8)...) // a new session
+	ask = binary.BigEndian.AppendUint32(ask, 16)
+	ask = append(ask, make([]byte, 16+1)...) // its password; read-only: no
+	if _, err := c.Write(ask); err != nil {
+		return err
+	}
+	answer := make([]byte, 4+4+4+8) // length, version, time-out, session
+	if _, err := io.ReadFull(c, answer); err != nil {
+		return fmt.Errorf("ZooKeeper at %s gives no session: %w", s.Address, err)
+	}
+	if binary.BigEndian.Uint64(answer[12:]) == 0 {
+		return fmt.Errorf("ZooKeeper at %s refuses a session", s.Address)
+	}
+	_, err = c.Write([]byte{0, 0, 0, 8, 0, 0, 0, 1, 0xff, 0xff, 0xff, 0xf5}) // close it
+	return err
 }
 
 func (s *Server) dial() (net.Conn, error) {

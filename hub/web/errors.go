@@ -89,7 +89,7 @@ func (x *exchange) log(r *http.Request, err error, status int, id string) {
 	switch {
 	case status == http.StatusInternalServerError:
 		level = slog.LevelError
-	case status > http.StatusInternalServerError:
+	case status > http.StatusInternalServerError && (x.rt.opt.Expected == nil || !x.rt.opt.Expected(r, err)):
 		level = slog.LevelWarn
 	}
 	log := x.rt.opt.Log

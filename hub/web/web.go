@@ -41,6 +41,9 @@ type Options struct {
 	TraceLimit int
 	// Admit, if not nil, is asked before a handler gets a request; its error is the answer. pattern is the route's.
 	Admit func(r *http.Request, pattern string) error
+	// Expected, if not nil, tells whether the failure of a request is logged at debug level only, because whoever asked sees to it, or because what is wrong is
+	// in the log already. It is not asked about errors of kind Internal.
+	Expected func(r *http.Request, err error) bool
 	// Observe, if not nil, is called once after each request, by the goroutine that served it.
 	Observe func(Observation)
 }
