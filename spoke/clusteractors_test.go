@@ -62,6 +62,12 @@ func (c *simCoordinator) Join(ctx context.Context, group, name string, value []b
 	return c.Coordinator.Join(ctx, group, name, value)
 }
 
+func (c *simCoordinator) Replace(ctx context.Context, group, name string, old, value []byte) error {
+	c.way(ctx)
+	defer c.way(ctx)
+	return c.Coordinator.Replace(ctx, group, name, old, value)
+}
+
 func (c *simCoordinator) List(ctx context.Context, group string) ([]coord.Member, uint64, error) {
 	c.way(ctx)
 	defer c.way(ctx)

@@ -164,8 +164,13 @@ func (c *cluster) join(ctx context.Context, rec roster.Roster) error {
 	if err != nil {
 		return err
 	}
-	if !slices.ContainsFunc(list, func(m coord.Member) bool { return m.Name == c.opt.Node && string(m.Value) == string(text) }) {
-		if err := c.opt.Coordinator.Join(ctx, memberGroup, c.opt.Node, text); err != nil {
+	own := slices.IndexFunc(list, func(m coord.Member) bool { return m.Name == c.opt.Node })
+	if own < 0 || string(list[own].Value) != string(text) {
+		err := c.opt.Coordinator.Join(ctx, memberGroup, c.opt.Node, text)
+		if own >= 0 && hub.Is(err, hub.Conflict) && c.fromBefore(list[own].Value) {
+			err = c.opt.Coordinator.Replace(ctx, memberGroup, c.opt.Node, list[own].Value, text)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -173,6 +178,18 @@ func (c *cluster) join(ctx context.Context, rec roster.Roster) error {
 	c.members, c.present = sessions, present
 	c.n.mu.Unlock()
 	return nil
+}
+
+// fromBefore reports whether a session is that of a process that had this disk before this one. It is dead, though its session lasts a little longer: a disk is
+// open in one process at a time.
+func (c *cluster) fromBefore(value []byte) bool {
+	var m member
+	if json.Unmarshal(value, &m) != nil {
+		return false
+	}
+	c.n.mu.Lock()
+	defer c.n.mu.Unlock()
+	return m.Disk == c.n.identity.ID && m.Stream.Incarnation < c.n.identity.Incarnation
 }
 
 // sessionsOf reads who has a session, and which stream it names; for this node, that is what it will name.

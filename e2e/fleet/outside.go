@@ -84,6 +84,10 @@ func (s *seat) Join(ctx context.Context, group, name string, value []byte) error
 	return s.around(func() error { return s.Coordinator.Join(ctx, group, name, value) })
 }
 
+func (s *seat) Replace(ctx context.Context, group, name string, old, value []byte) error {
+	return s.around(func() error { return s.Coordinator.Replace(ctx, group, name, old, value) })
+}
+
 func (s *seat) Leave(ctx context.Context, group, name string) error {
 	return s.around(func() error { return s.Coordinator.Leave(ctx, group, name) })
 }

@@ -33,6 +33,9 @@ type Members interface {
 	// Join announces this node under a name, with a value that others can read, for as long as the session lives: at the start of a new one every watch
 	// wakes, and the node joins again. Joining again under the same name replaces the value; a name that another session holds is a Conflict.
 	Join(ctx context.Context, group, name string, value []byte) error
+	// Replace is Join under a name that another session may hold still, with exactly the value old: what a process of this node has left behind of which this one
+	// knows that it is dead. Conflict: nobody holds the name, or the value is another one by now. The end of the other session changes nothing any more.
+	Replace(ctx context.Context, group, name string, old, value []byte) error
 	Leave(ctx context.Context, group, name string) error
 	// List returns the members of a group by name, and an epoch that rises with every change.
 	List(ctx context.Context, group string) (members []Member, epoch uint64, err error)

@@ -216,12 +216,21 @@ func testMembers(t *testing.T, w World) {
 	wantKind(t, c.Join(t.Context(), "spoke", "two", nil), hub.Conflict, "a name taken by another session")
 	ok(t, d.Join(t.Context(), "spoke", "two", []byte("II")))
 	e2 := list("one=1", "two=II")
+	wantKind(t, c.Replace(t.Context(), "spoke", "two", []byte("2"), []byte("c")), hub.Conflict, "a value that was replaced meanwhile")
+	wantKind(t, c.Replace(t.Context(), "spoke", "three", nil, []byte("c")), hub.Conflict, "a name that nobody holds")
+	drain(wake)
+	ok(t, c.Replace(t.Context(), "spoke", "two", []byte("II"), []byte("c")))
+	woken(t, wake, "a member was replaced")
+	e3 := list("one=1", "two=c")
+	ok(t, d.Leave(t.Context(), "spoke", "three"))
+	wantKind(t, d.Join(t.Context(), "spoke", "two", nil), hub.Conflict, "a name taken over by another session")
+	ok(t, d.Replace(t.Context(), "spoke", "two", []byte("c"), []byte("d")))
 	drain(wake)
 	ok(t, d.Leave(t.Context(), "spoke", "two"))
 	ok(t, d.Leave(t.Context(), "spoke", "two"))
 	woken(t, wake, "a member left")
-	e3 := list("one=1")
-	if e0 >= e1 || e1 >= e2 || e2 >= e3 {
-		t.Fatalf("epochs %d %d %d %d do not rise", e0, e1, e2, e3)
+	e4 := list("one=1")
+	if e0 >= e1 || e1 >= e2 || e2 >= e3 || e3 >= e4 {
+		t.Fatalf("epochs %d %d %d %d %d do not rise", e0, e1, e2, e3, e4)
 	}
 }

@@ -1,6 +1,7 @@
 package local
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"slices"
@@ -156,6 +157,27 @@ type member struct {
 
 // Join: see coord.Members.
 func (c *Coordinator) Join(ctx context.Context, groupName, name string, value []byte) error {
+	return c.enter(ctx, groupName, name, value, func(m member, held bool) error {
+		if held && m.owner != c {
+			return hub.E(hub.Conflict, "%s is a member of %s already, by session %s", name, groupName, m.owner.name)
+		}
+		return nil
+	})
+}
+
+// Replace: see coord.Members.
+func (c *Coordinator) Replace(ctx context.Context, groupName, name string, old, value []byte) error {
+	return c.enter(ctx, groupName, name, value, func(m member, held bool) error {
+		if !held || !bytes.Equal(m.value, old) {
+			return hub.E(hub.Conflict, "%s is not a member of %s with that value any more", name, groupName)
+		}
+		delete(m.owner.joined, [2]string{groupName, name})
+		return nil
+	})
+}
+
+// enter makes a session a member, if may has nothing against it.
+func (c *Coordinator) enter(ctx context.Context, groupName, name string, value []byte, may func(m member, held bool) error) error {
 	if err := errors.Join(checkValue(groupName, nil), checkValue(name, value), c.live(ctx, "join", groupName)); err != nil {
 		return err
 	}
@@ -174,8 +196,9 @@ func (c *Coordinator) Join(ctx context.Context, groupName, name string, value []
 		g = &group{members: map[string]member{}}
 		s.groups[groupName] = g
 	}
-	if m, ok := g.members[name]; ok && m.owner != c {
-		return hub.E(hub.Conflict, "%s is a member of %s already, by session %s", name, groupName, m.owner.name)
+	m, held := g.members[name]
+	if err := may(m, held); err != nil {
+		return err
 	}
 	g.members[name] = member{slices.Clone(value), c}
 	g.epoch = max(g.epoch+1, epoch)

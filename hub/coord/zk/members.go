@@ -1,6 +1,7 @@
 package zk
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"slices"
@@ -37,6 +38,30 @@ func (c *Coordinator) Join(ctx context.Context, group, name string, value []byte
 			return none, hub.E(hub.Conflict, "%s is a member of %s already, by another session", name, group)
 		}
 		_, err = conn.Multi(&zk.SetDataRequest{Path: p, Data: value, Version: stat.Version}, &zk.SetDataRequest{Path: c.groupPath(group), Version: -1})
+		return none, err
+	})
+	return err
+}
+
+// Replace: see coord.Members.
+func (c *Coordinator) Replace(ctx context.Context, group, name string, old, value []byte) error {
+	if err := checkMember(group, name, value); err != nil {
+		return err
+	}
+	p := c.groupPath(group) + "/" + flat(name)
+	_, err := call(ctx, c, "replace", group, func(conn driver) (struct{}, error) {
+		var none struct{}
+		there, stat, err := conn.Get(p)
+		if errors.Is(err, zk.ErrNoNode) || err == nil && !bytes.Equal(there, old) {
+			return none, hub.E(hub.Conflict, "%s is not a member of %s with that value any more", name, group)
+		}
+		if err == nil {
+			_, err = conn.Multi(&zk.DeleteRequest{Path: p, Version: stat.Version},
+				&zk.CreateRequest{Path: p, Data: value, Acl: zk.WorldACL(zk.PermAll), Flags: zk.FlagEphemeral})
+		}
+		if errors.Is(err, zk.ErrNoNode) {
+			err = zk.ErrBadVersion
+		}
 		return none, err
 	})
 	return err
