@@ -167,12 +167,7 @@ func (w *simWorld) lose(n *simNode) {
 		return
 	}
 	w.judge.lostDisks[id] = true
-	n.end("power")
-	old := n.disk
-	n.disk = w.newDisk(n)
-	if text, err := readFile(old, identityFile); err == nil && breaks("lost-disk-counts") {
-		_ = replaceFile(n.disk, identityFile, text)
-	}
+	w.lost(n)
 	w.note("%s lost its disk", n.name)
 }
 

@@ -195,7 +195,11 @@ func TestPowerBehindAnAcknowledgement(t *testing.T) {
 // lost gives a node an empty disk; it does not start.
 func (w *simWorld) lost(n *simNode) {
 	n.end("power")
+	old := n.disk
 	n.disk = w.newDisk(n)
+	if text, err := readFile(old, identityFile); err == nil && breaks("lost-disk-counts") {
+		_ = replaceFile(n.disk, identityFile, text)
+	}
 }
 
 // What a stream has decided counts when everything before it is on the disk.
