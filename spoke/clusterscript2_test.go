@@ -78,9 +78,14 @@ func (w *simWorld) try(n *simNode, data string) (hub.Key, error) {
 	return k, err
 }
 
-// slow lets the next sync of a node's log take its time.
-func (n *simNode) slow(d time.Duration) {
-	n.disk.Inject(memdisk.Rule{Ops: memdisk.OpSync, Name: "spoke/*", Times: 1, Fault: memdisk.Fault{Delay: d}})
+// slow lets the next sync of a node's log take its time. A power cut before its end may leave what was written, or not.
+func (n *simNode) slow(d time.Duration) { n.delay(memdisk.OpSync, "spoke/*", d) }
+
+// stuck lets the next write to a node's log take its time. A power cut before its end leaves nothing of it.
+func (n *simNode) stuck(d time.Duration) { n.delay(memdisk.OpWrite, "spoke/*", d) }
+
+func (n *simNode) delay(op memdisk.Op, name string, d time.Duration) {
+	n.disk.Inject(memdisk.Rule{Ops: op, Name: name, Times: 1, Fault: memdisk.Fault{Delay: d}})
 }
 
 // A key is given up when its name is on enough disks. Before that, the writer's readers must not go on: the others may have the item and not its name, or neither.
@@ -181,7 +186,7 @@ func TestPowerBehindAnAcknowledgement(t *testing.T) {
 	observed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
 		n, slow, other := w.nodes[0], w.nodes[1], w.nodes[2]
 		w.between(n, other, false)
-		slow.slow(10 * time.Second)
+		slow.stuck(10 * time.Second)
 		_, _ = w.try(n, "on a disk that is slow")
 		slow.end("power")
 		w.lost(n)

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"timehub/e2e/memdisk"
 	"timehub/hub"
 	"timehub/spoke/roster"
 )
@@ -134,5 +135,238 @@ func TestBaseIsHeld(t *testing.T) {
 		w.openLinks()
 		gates[2].shut(false)
 		time.Sleep(25 * time.Second)
+	})
+}
+
+// What a node has shown is shown by it after a restart, or nothing is.
+func TestHorizonIsHeld(t *testing.T) {
+	observed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		n := w.nodes[0]
+		if _, err := w.try(n, "there is a segment now"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Second)
+		n.end("power")
+		w.between(n, w.nodes[1], false)
+		w.between(n, w.nodes[2], false)
+		n.start()
+		time.Sleep(5 * time.Second)
+	})
+}
+
+// While a clock is out of the guard, low stands: otherwise everybody would wait for the time to which it has moved.
+// So it is from the moment on when others are on the list: a node that was alone asked those who came a second later, and the clock that was set within that second counted.
+func TestLowStandsOutOfTheGuard(t *testing.T) {
+	observed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		n := w.nodes[0]
+		n.setSkew(10 * time.Minute)
+		time.Sleep(5 * time.Second)
+		n.setSkew(0)
+		time.Sleep(5 * time.Second)
+	})
+}
+
+// A writer whose incarnation is over begins another one.
+func TestRefusedWriterBeginsAnew(t *testing.T) {
+	observed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		w.closeOf(w.nodes[0], w.nodes[1])
+		w.session(w.nodes[0], true)
+		time.Sleep(5 * time.Second)
+	})
+}
+
+// Without the word of a silent member the horizon stands, until it is settled what that one has written.
+func TestSilentIsWaitedFor(t *testing.T) {
+	observed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		n, behind := w.nodes[0], w.nodes[1]
+		defer w.busy(n)()
+		w.setLink(n, behind, false, 0)
+		if _, err := w.try(n, "not on all disks"); err != nil {
+			t.Fatal(err)
+		}
+		w.session(n, false)
+		time.Sleep(3 * time.Second)
+	})
+}
+
+// Whoever closes an incarnation asks so many that one of them has what was committed.
+func TestCloseAsksEnough(t *testing.T) {
+	observed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		gates := w.gates()
+		n, leads, slow := w.nodes[0], w.nodes[1], w.nodes[2]
+		gates[2].shut(true, "acquire")
+		w.setLink(n, leads, false, 0)
+		if _, err := w.try(n, "not on the disk of the one who closes"); err != nil {
+			t.Fatal(err)
+		}
+		slow.delay(memdisk.OpSync, "cluster*", 1500*time.Millisecond)
+		leads.slow(20 * time.Second) // or the one who closes repairs itself before
+		n.end("power")
+		time.Sleep(30 * time.Second)
+		gates[2].shut(false)
+	})
+}
+
+// A set is on enough disks before it is on record: the one disk that had it may be lost.
+func TestSetIsHeld(t *testing.T) {
+	observed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		gates := w.gates()
+		n, other, leads := w.nodes[0], w.nodes[1], w.nodes[2]
+		gates[1].shut(false, "acquire", "get")
+		for _, m := range w.nodes {
+			_, _ = w.try(m, "there is a segment now")
+		}
+		w.setLink(n, other, false, 0)
+		n.stuck(10 * time.Second)
+		s := recordOf(n.node.stream)
+		var beside sync.WaitGroup
+		beside.Go(func() { _, _ = w.try(n, "on one disk") })
+		time.Sleep(100 * time.Millisecond)
+		n.end("power")
+		beside.Wait()
+		w.until("the incarnation is closed", func() bool {
+			i, ok := w.list().Find(s)
+			return !ok || i.Closed != nil
+		})
+		w.lost(leads)
+		gates[1].shut(false)
+		time.Sleep(5 * time.Second)
+	})
+}
+
+// What was given up is in no set, although somebody has the record and never heard of the name.
+func TestSetWithoutNames(t *testing.T) {
+	observed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		n, deaf, other := w.nodes[0], w.nodes[1], w.nodes[2]
+		_, _ = w.try(n, "there is a segment now")
+		time.Sleep(time.Second)
+		w.setLink(deaf, n, false, 0)
+		other.slow(2500 * time.Millisecond)
+		var beside sync.WaitGroup
+		beside.Go(func() { _, _ = w.try(n, "given up") })
+		time.Sleep(time.Second)
+		w.setLink(n, deaf, false, 0)
+		time.Sleep(3 * time.Second)
+		deaf.slow(20 * time.Second) // or it repairs itself before
+		n.end("power")
+		beside.Wait()
+		time.Sleep(30 * time.Second)
+	})
+}
+
+// The first end that is on record counts: another one, of a leader who was away, comes too late.
+func TestFirstEndCounts(t *testing.T) {
+	observed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		gates := w.gates()
+		n, stale, other := w.nodes[0], w.nodes[1], w.nodes[2]
+		gates[1].shut(true, "update")
+		gates[2].shut(true, "acquire")
+		w.between(n, stale, false)
+		w.setLink(n, other, false, 0)
+		var beside sync.WaitGroup
+		beside.Go(func() { _, _ = w.try(n, "on the disk of the writer") })
+		time.Sleep(100 * time.Millisecond)
+		s := recordOf(n.node.stream)
+		w.session(n, false)
+		time.Sleep(time.Second) // one has its answers
+		w.setLink(n, other, true, 0)
+		w.session(stale, false)
+		gates[2].shut(false)
+		w.until("the other one has closed it", func() bool {
+			i, ok := w.list().Find(s)
+			return !ok || i.Closed != nil
+		})
+		time.Sleep(time.Second)
+		w.session(stale, true)
+		gates[1].shut(false)
+		beside.Wait()
+		time.Sleep(10 * time.Second)
+	})
+}
+
+// Nothing is minted at or below what a stream has said is decided.
+func TestMintAboveLow(t *testing.T) {
+	observed(t, 2, roster.Half, func(t *testing.T, w *simWorld) {
+		for i := range 20 {
+			if _, err := w.try(w.nodes[i%2], "above"); err != nil {
+				t.Error(err)
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+	})
+}
+
+// With the low of another disk come its records.
+func TestRepairBringsRecords(t *testing.T) {
+	observed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		w.setLink(w.nodes[0], w.nodes[1], false, 0)
+		if _, err := w.try(w.nodes[0], "not on all disks"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		w.nodes[0].end("power")
+		time.Sleep(10 * time.Second)
+	})
+}
+
+// What was in flight when an incarnation ended holds its low: whether it stays is not known yet.
+func TestEndKeepsWhatIsInFlight(t *testing.T) {
+	observed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		gates := w.gates()
+		n := w.nodes[0]
+		gates[1].shut(true, "update")
+		gates[2].shut(true, "update")
+		w.setLink(n, w.nodes[1], false, 0)
+		w.setLink(n, w.nodes[2], false, 0)
+		var beside sync.WaitGroup
+		beside.Go(func() { _, _ = w.try(n, "on one disk") })
+		time.Sleep(100 * time.Millisecond)
+		w.session(n, false)
+		beside.Wait()
+		time.Sleep(2 * time.Second)
+		n.end("power")
+		gates[1].shut(false)
+		gates[2].shut(false)
+		time.Sleep(10 * time.Second)
+	})
+}
+
+// Whoever is alone knows that he does not know.
+func TestAloneKnowsNothing(t *testing.T) {
+	observed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		alone := w.nodes[1]
+		w.between(alone, w.nodes[0], false)
+		w.between(alone, w.nodes[2], false)
+		k, err := w.try(w.nodes[0], "elsewhere")
+		if err != nil {
+			t.Fatal(err)
+		}
+		silent(t, alone, k)
+		if _, err := alone.node.Read(t.Context(), "a", k); !hub.Is(err, hub.Unavailable) {
+			t.Errorf("%v, which was acknowledged, is %v", k, err)
+		}
+	})
+}
+
+// What is outside of the set is given up by whoever has it.
+func TestMembersGiveUp(t *testing.T) {
+	observed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		n, has, other := w.nodes[0], w.nodes[1], w.nodes[2]
+		for _, m := range w.nodes {
+			_, _ = w.try(m, "there is a segment now")
+		}
+		w.setLink(n, other, false, 0)
+		n.stuck(10 * time.Second)
+		var beside sync.WaitGroup
+		beside.Go(func() { _, _ = w.try(n, "on one disk") })
+		time.Sleep(100 * time.Millisecond)
+		has.end("power")
+		n.end("power")
+		beside.Wait()
+		w.openLinks()
+		n.start()
+		time.Sleep(10 * time.Second)
+		has.start()
+		time.Sleep(5 * time.Second)
 	})
 }

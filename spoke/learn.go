@@ -266,6 +266,11 @@ func (c *cluster) install(rec roster.Roster) {
 		c.streams[id] = s
 	}
 	c.rec, c.known = rec, true
+	for _, node := range listed(rec) { // until its clock is known, the own one may be set without being noticed
+		if _, known := c.clocks[node]; !known && node != c.opt.Node {
+			poke(c.meet)
+		}
+	}
 	c.decide()
 }
 

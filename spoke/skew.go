@@ -79,7 +79,7 @@ func (c *cluster) standing() error {
 	return nil
 }
 
-// keepClocks asks the others for their clocks. An answer that took more than half the guard tells too little.
+// keepClocks asks the others for their clocks, every second and when somebody is new. An answer that took more than half the guard tells too little.
 func (c *cluster) keepClocks(ctx context.Context) error {
 	for {
 		c.askClocks(ctx, c.nodes())
@@ -105,7 +105,14 @@ func (c *cluster) keepClocks(ctx context.Context) error {
 		case said && !astray:
 			c.n.log.Info("the clock of this machine is right again")
 		}
-		if !hub.Sleep(ctx, clockEvery) {
+		timer := time.NewTimer(clockEvery)
+		select {
+		case <-ctx.Done():
+		case <-c.meet:
+		case <-timer.C:
+		}
+		timer.Stop()
+		if ctx.Err() != nil {
 			return nil
 		}
 	}
