@@ -64,13 +64,13 @@ floors:
 
 unit:
 	$(GO) test -race -short -p 4 -timeout 18m $$($(GO) list ./... | grep -v -e '/e2e$$' -e '/spoke$$' -e '/spoke/roster$$')
-	$(GO) test -race -timeout 18m -skip '^TestAllDie$$' ./spoke -cluster.from=1 -cluster.seeds=10 -cluster.steps=25
+	$(GO) test -race -timeout 18m -skip '^Test(AllDie|Rule.*)$$' ./spoke -cluster.from=1 -cluster.seeds=10 -cluster.steps=25
 	$(GO) test -p 2 -timeout 18m ./channel/longterm ./spoke/log ./spoke/roster
 	$(GO) test -tags clockcontrol -run '^TestMoveWall$$' ./cmd/hub
 
 # Whole clusters in virtual time against the faults of a seed (unit plays a few of them with the race detector), and rules that are broken to see whether that is noticed.
 search:
-	$(GO) test -count=1 -timeout 15m -v -run '^Test(AllDie|ClusterAtRandom|ClusterMutants)$$' ./spoke -cluster.from=1 -cluster.seeds=200 -cluster.steps=25 -cluster.mutants=200
+	$(GO) test -count=1 -timeout 15m -v -run '^Test(AllDie|Rule.*|ClusterAtRandom|ClusterMutants)$$' ./spoke -cluster.from=1 -cluster.seeds=200 -cluster.steps=25 -cluster.mutants=200
 
 # Whole hubs: scripts, real data, crashes, simulation. Most of them wait for others most of the time. What takes minutes by its nature is in chaos-long. They are processes of their own, the race detector would see only the test.
 e2e:
@@ -85,7 +85,7 @@ fuzz:
 
 sim:
 	$(GO) test -count=1 -timeout 180m -run '^TestSim' ./e2e -sim.seeds=$(SEEDS) -fleet.seeds=$(SEEDS)
-	$(GO) test -count=1 -timeout 180m -run '^TestCluster(AtRandom|Mutants)$$' -v ./spoke -cluster.seeds=$(SEEDS) -cluster.mutants=400 -cluster.rare
+	$(GO) test -count=1 -timeout 180m -run '^Test(Rule.*|ClusterAtRandom|ClusterMutants)$$' -v ./spoke -cluster.seeds=$(SEEDS) -cluster.mutants=400
 
 # About two minutes of chaos.
 chaos-short:

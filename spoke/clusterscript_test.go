@@ -150,7 +150,8 @@ func leaver(t *testing.T, w *simWorld, hangs bool) (left, stays, joined *simNode
 func (n *simNode) epochOf() uint64 { return n.node.cluster.state().Epoch }
 
 // Repair took lows from a member whose list was newer: they counted a stream of which the repaired disk had never heard, and its stable answers lacked what was written there.
-func TestRepairFromAnUnknownEpoch(t *testing.T) {
+func TestRuleRepairFromAnUnknownEpoch(t *testing.T) {
+	t.Parallel()
 	directed(t, 2, roster.Half, func(t *testing.T, w *simWorld) {
 		left, stays, joined := leaver(t, w, false)
 		k := joined.write("a", "the old list does not know its writer")
@@ -172,7 +173,8 @@ func TestRepairFromAnUnknownEpoch(t *testing.T) {
 }
 
 // A node that leaves called what it had found whole. Two rules stand in the way, each of which is enough: it knows that it leaves, and the others know a newer list.
-func TestLeaverReadsNoMore(t *testing.T) {
+func TestRuleLeaverReadsNoMore(t *testing.T) {
+	t.Parallel()
 	directed(t, 2, roster.Half, func(t *testing.T, w *simWorld) {
 		left, stays, joined := leaver(t, w, true)
 		w.between(joined, stays, false)
@@ -196,7 +198,8 @@ func silent(t *testing.T, n *simNode, k hub.Key) {
 }
 
 // A node that knows an old list only may find enough members of that, and none of those that have what was written since.
-func TestReadByAnOldList(t *testing.T) {
+func TestRuleReadByAnOldList(t *testing.T) {
+	t.Parallel()
 	for name, hangs := range map[string]bool{"no session": false, "session lost a moment ago": true} {
 		t.Run(name, func(t *testing.T) {
 			directed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
@@ -217,7 +220,8 @@ func TestReadByAnOldList(t *testing.T) {
 
 // A list was changed while a member was silent whose incarnation was open. The new incarnation was to mint above the clocks of those who had answered: not above what the silent
 // one, whose clock was ahead, had already shown without it.
-func TestChangeWaitsForTheSilent(t *testing.T) {
+func TestRuleChangeWaitsForTheSilent(t *testing.T) {
+	t.Parallel()
 	directed(t, 2, roster.Majority, func(t *testing.T, w *simWorld) {
 		n, other := w.nodes[0], w.nodes[1]
 		n.setSkew(-200 * time.Millisecond)

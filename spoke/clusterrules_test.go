@@ -29,7 +29,7 @@ func observed(t *testing.T, nodes int, rule roster.Rule, play func(t *testing.T,
 				select {
 				case <-over:
 					return
-				case <-time.After(5 * time.Millisecond):
+				case <-time.After(10 * time.Millisecond):
 				}
 			}
 		})
@@ -89,7 +89,8 @@ func (n *simNode) delay(op memdisk.Op, name string, d time.Duration) {
 }
 
 // A key is given up when its name is on enough disks. Before that, the writer's readers must not go on: the others may have the item and not its name, or neither.
-func TestNameNeedsEnoughDisks(t *testing.T) {
+func TestRuleNameNeedsEnoughDisks(t *testing.T) {
+	t.Parallel()
 	for _, elsewhere := range []bool{true, false} {
 		observed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
 			n, slow := w.nodes[0], w.nodes[1]
@@ -134,7 +135,8 @@ func (w *simWorld) closeOf(n, other *simNode) {
 }
 
 // An incarnation mints above the clocks of those who answered to it: its own clock may be behind what they have shown meanwhile.
-func TestMintAboveTheAnswers(t *testing.T) {
+func TestRuleMintAboveTheAnswers(t *testing.T) {
+	t.Parallel()
 	observed(t, 2, roster.Half, func(t *testing.T, w *simWorld) {
 		n, other := w.nodes[0], w.nodes[1]
 		n.setSkew(-200 * time.Millisecond)
@@ -152,7 +154,8 @@ func TestMintAboveTheAnswers(t *testing.T) {
 }
 
 // What a stream says by a list that is not known here counts nothing: it promises that nothing is missing of streams that are on that list.
-func TestFramesOfAnUnknownEpoch(t *testing.T) {
+func TestRuleFramesOfAnUnknownEpoch(t *testing.T) {
+	t.Parallel()
 	observed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
 		n := w.nodes[1]
 		g := n.gated(&gate{})
@@ -182,7 +185,8 @@ func TestFramesOfAnUnknownEpoch(t *testing.T) {
 }
 
 // Who acknowledges has the record on the disk: after a power cut it is there.
-func TestPowerBehindAnAcknowledgement(t *testing.T) {
+func TestRulePowerBehindAnAcknowledgement(t *testing.T) {
+	t.Parallel()
 	observed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
 		n, slow, other := w.nodes[0], w.nodes[1], w.nodes[2]
 		w.between(n, other, false)
@@ -208,7 +212,8 @@ func (w *simWorld) lost(n *simNode) {
 }
 
 // What a stream has decided counts when everything before it is on the disk.
-func TestLowBehindRecords(t *testing.T) {
+func TestRuleLowBehindRecords(t *testing.T) {
+	t.Parallel()
 	observed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
 		n, slow := w.nodes[0], w.nodes[1]
 		slow.slow(3 * time.Second)
@@ -222,7 +227,8 @@ func TestLowBehindRecords(t *testing.T) {
 }
 
 // Nothing is acknowledged before it is on the writer's own disk: its readers would lack it.
-func TestOwnDiskCounts(t *testing.T) {
+func TestRuleOwnDiskCounts(t *testing.T) {
+	t.Parallel()
 	observed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
 		for range 5 {
 			w.nodes[0].slow(time.Second)
@@ -234,7 +240,8 @@ func TestOwnDiskCounts(t *testing.T) {
 }
 
 // A key whose name is on its way is not committed any more, although its record gets to enough disks: readers of those that have the name would lack it.
-func TestLateAcknowledgement(t *testing.T) {
+func TestRuleLateAcknowledgement(t *testing.T) {
+	t.Parallel()
 	observed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
 		n, slow := w.nodes[0], w.nodes[1]
 		_, _ = w.try(n, "there is a segment now")
@@ -273,7 +280,8 @@ func (w *simWorld) gates() (list []*gate) {
 }
 
 // What came before a refusal is on the disk when it is given, or never will be: whoever closes an incarnation learns of it.
-func TestRefusalWaitsForTheDisk(t *testing.T) {
+func TestRuleRefusalWaitsForTheDisk(t *testing.T) {
+	t.Parallel()
 	observed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
 		gates := w.gates()
 		n, slow, leads := w.nodes[0], w.nodes[1], w.nodes[2]
@@ -291,7 +299,8 @@ func TestRefusalWaitsForTheDisk(t *testing.T) {
 }
 
 // A refusal holds when the one who gave it starts again: the end of the incarnation may be about to go on record.
-func TestRefusalOutlastsARestart(t *testing.T) {
+func TestRuleRefusalOutlastsARestart(t *testing.T) {
+	t.Parallel()
 	observed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
 		gates := w.gates()
 		n, other, leads := w.nodes[0], w.nodes[1], w.nodes[2]
@@ -325,7 +334,8 @@ func TestRefusalOutlastsARestart(t *testing.T) {
 }
 
 // The end of one incarnation is not the beginning of the next one: what is missing of the first is missing until it was settled.
-func TestSuccessorDoesNotSettle(t *testing.T) {
+func TestRuleSuccessorDoesNotSettle(t *testing.T) {
+	t.Parallel()
 	observed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
 		n, behind := w.nodes[0], w.nodes[1]
 		defer w.busy(n)()
@@ -340,7 +350,8 @@ func TestSuccessorDoesNotSettle(t *testing.T) {
 }
 
 // An incarnation writes when all have answered to it: who does not know it, does not wait for it.
-func TestMintBehindTheAnswers(t *testing.T) {
+func TestRuleMintBehindTheAnswers(t *testing.T) {
+	t.Parallel()
 	observed(t, 2, roster.Half, func(t *testing.T, w *simWorld) {
 		n, other := w.nodes[0], w.nodes[1]
 		g := other.gated(&gate{})

@@ -8,13 +8,15 @@ import (
 
 	"timehub/e2e/memdisk"
 	"timehub/hub"
+	spokelog "timehub/spoke/log"
 	"timehub/spoke/roster"
 )
 
 // More courses of events for rules that can be broken: who counts, by which list.
 
 // An empty disk is another one, whatever its node is called: what the old one had acknowledged is missing on it.
-func TestEmptyDiskIsAnother(t *testing.T) {
+func TestRuleEmptyDiskIsAnother(t *testing.T) {
+	t.Parallel()
 	observed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
 		n, loses, other := w.nodes[0], w.nodes[1], w.nodes[2]
 		w.between(n, other, false)
@@ -69,7 +71,8 @@ func joining(t *testing.T, w *simWorld, decided bool) (n, leads *simNode, gates 
 }
 
 // While a list is announced, both count; when it is decided, both settle. Otherwise some would acknowledge by the one what others end by the other.
-func TestBothListsCount(t *testing.T) {
+func TestRuleBothListsCount(t *testing.T) {
+	t.Parallel()
 	for _, decided := range []bool{false, true} {
 		observed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
 			n, _, gates := joining(t, w, decided)
@@ -90,7 +93,8 @@ func TestBothListsCount(t *testing.T) {
 }
 
 // A list is in force when enough of its disks have what was committed by the one before.
-func TestListWaitsForItsDisks(t *testing.T) {
+func TestRuleListWaitsForItsDisks(t *testing.T) {
+	t.Parallel()
 	observed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
 		n, behind, loses := w.nodes[0], w.nodes[1], w.nodes[2]
 		w.setLink(n, behind, false, 0)
@@ -107,7 +111,8 @@ func TestListWaitsForItsDisks(t *testing.T) {
 }
 
 // The base of an end is what those have who hold its set: if it is only what the writer had, which then is gone, nobody ever has all of it.
-func TestBaseIsHeld(t *testing.T) {
+func TestRuleBaseIsHeld(t *testing.T) {
+	t.Parallel()
 	observed(t, 3, roster.Majority, func(t *testing.T, w *simWorld) {
 		gates := w.gates()
 		n, leads, away := w.nodes[0], w.nodes[1], w.nodes[2]
@@ -139,7 +144,8 @@ func TestBaseIsHeld(t *testing.T) {
 }
 
 // What a node has shown is shown by it after a restart, or nothing is.
-func TestHorizonIsHeld(t *testing.T) {
+func TestRuleHorizonIsHeld(t *testing.T) {
+	t.Parallel()
 	observed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
 		n := w.nodes[0]
 		if _, err := w.try(n, "there is a segment now"); err != nil {
@@ -156,7 +162,8 @@ func TestHorizonIsHeld(t *testing.T) {
 
 // While a clock is out of the guard, low stands: otherwise everybody would wait for the time to which it has moved.
 // So it is from the moment on when others are on the list: a node that was alone asked those who came a second later, and the clock that was set within that second counted.
-func TestLowStandsOutOfTheGuard(t *testing.T) {
+func TestRuleLowStandsOutOfTheGuard(t *testing.T) {
+	t.Parallel()
 	observed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
 		n := w.nodes[0]
 		n.setSkew(10 * time.Minute)
@@ -167,7 +174,8 @@ func TestLowStandsOutOfTheGuard(t *testing.T) {
 }
 
 // A writer whose incarnation is over begins another one.
-func TestRefusedWriterBeginsAnew(t *testing.T) {
+func TestRuleRefusedWriterBeginsAnew(t *testing.T) {
+	t.Parallel()
 	observed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
 		w.closeOf(w.nodes[0], w.nodes[1])
 		w.session(w.nodes[0], true)
@@ -176,7 +184,8 @@ func TestRefusedWriterBeginsAnew(t *testing.T) {
 }
 
 // Without the word of a silent member the horizon stands, until it is settled what that one has written.
-func TestSilentIsWaitedFor(t *testing.T) {
+func TestRuleSilentIsWaitedFor(t *testing.T) {
+	t.Parallel()
 	observed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
 		n, behind := w.nodes[0], w.nodes[1]
 		defer w.busy(n)()
@@ -190,7 +199,8 @@ func TestSilentIsWaitedFor(t *testing.T) {
 }
 
 // Whoever closes an incarnation asks so many that one of them has what was committed.
-func TestCloseAsksEnough(t *testing.T) {
+func TestRuleCloseAsksEnough(t *testing.T) {
+	t.Parallel()
 	observed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
 		gates := w.gates()
 		n, leads, slow := w.nodes[0], w.nodes[1], w.nodes[2]
@@ -208,7 +218,8 @@ func TestCloseAsksEnough(t *testing.T) {
 }
 
 // A set is on enough disks before it is on record: the one disk that had it may be lost.
-func TestSetIsHeld(t *testing.T) {
+func TestRuleSetIsHeld(t *testing.T) {
+	t.Parallel()
 	observed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
 		gates := w.gates()
 		n, other, leads := w.nodes[0], w.nodes[1], w.nodes[2]
@@ -222,6 +233,7 @@ func TestSetIsHeld(t *testing.T) {
 		var beside sync.WaitGroup
 		beside.Go(func() { _, _ = w.try(n, "on one disk") })
 		time.Sleep(100 * time.Millisecond)
+		other.stuck(15 * time.Second) // or it repairs itself before
 		n.end("power")
 		beside.Wait()
 		w.until("the incarnation is closed", func() bool {
@@ -229,13 +241,15 @@ func TestSetIsHeld(t *testing.T) {
 			return !ok || i.Closed != nil
 		})
 		w.lost(leads)
-		gates[1].shut(false)
+		other.end("power")
+		other.start()
 		time.Sleep(5 * time.Second)
 	})
 }
 
 // What was given up is in no set, although somebody has the record and never heard of the name.
-func TestSetWithoutNames(t *testing.T) {
+func TestRuleSetWithoutNames(t *testing.T) {
+	t.Parallel()
 	observed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
 		n, deaf, other := w.nodes[0], w.nodes[1], w.nodes[2]
 		_, _ = w.try(n, "there is a segment now")
@@ -255,7 +269,8 @@ func TestSetWithoutNames(t *testing.T) {
 }
 
 // The first end that is on record counts: another one, of a leader who was away, comes too late.
-func TestFirstEndCounts(t *testing.T) {
+func TestRuleFirstEndCounts(t *testing.T) {
+	t.Parallel()
 	observed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
 		gates := w.gates()
 		n, stale, other := w.nodes[0], w.nodes[1], w.nodes[2]
@@ -285,7 +300,8 @@ func TestFirstEndCounts(t *testing.T) {
 }
 
 // Nothing is minted at or below what a stream has said is decided.
-func TestMintAboveLow(t *testing.T) {
+func TestRuleMintAboveLow(t *testing.T) {
+	t.Parallel()
 	observed(t, 2, roster.Half, func(t *testing.T, w *simWorld) {
 		for i := range 20 {
 			if _, err := w.try(w.nodes[i%2], "above"); err != nil {
@@ -297,7 +313,8 @@ func TestMintAboveLow(t *testing.T) {
 }
 
 // With the low of another disk come its records.
-func TestRepairBringsRecords(t *testing.T) {
+func TestRuleRepairBringsRecords(t *testing.T) {
+	t.Parallel()
 	observed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
 		w.setLink(w.nodes[0], w.nodes[1], false, 0)
 		if _, err := w.try(w.nodes[0], "not on all disks"); err != nil {
@@ -310,7 +327,8 @@ func TestRepairBringsRecords(t *testing.T) {
 }
 
 // What was in flight when an incarnation ended holds its low: whether it stays is not known yet.
-func TestEndKeepsWhatIsInFlight(t *testing.T) {
+func TestRuleEndKeepsWhatIsInFlight(t *testing.T) {
+	t.Parallel()
 	observed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
 		gates := w.gates()
 		n := w.nodes[0]
@@ -332,7 +350,8 @@ func TestEndKeepsWhatIsInFlight(t *testing.T) {
 }
 
 // Whoever is alone knows that he does not know.
-func TestAloneKnowsNothing(t *testing.T) {
+func TestRuleAloneKnowsNothing(t *testing.T) {
+	t.Parallel()
 	observed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
 		alone := w.nodes[1]
 		w.between(alone, w.nodes[0], false)
@@ -349,7 +368,8 @@ func TestAloneKnowsNothing(t *testing.T) {
 }
 
 // What is outside of the set is given up by whoever has it.
-func TestMembersGiveUp(t *testing.T) {
+func TestRuleMembersGiveUp(t *testing.T) {
+	t.Parallel()
 	observed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
 		n, has, other := w.nodes[0], w.nodes[1], w.nodes[2]
 		for _, m := range w.nodes {
@@ -368,5 +388,51 @@ func TestMembersGiveUp(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		has.start()
 		time.Sleep(5 * time.Second)
+	})
+}
+
+// Of a bulk of which a part is here, the rest is copied: a set is stored piece by piece, and a power cut may come in between.
+func TestRuleRepairOfHalfABulk(t *testing.T) {
+	t.Parallel()
+	observed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		n, half := w.nodes[0], w.nodes[1]
+		w.setLink(n, half, false, 0)
+		data := []string{"the first of 3", "the second of 3", "the third of 3"}
+		w.judge.offers("a", data...)
+		began := time.Now()
+		first, err := n.node.WriteBulk(t.Context(), "a", [][]byte{[]byte(data[0]), []byte(data[1]), []byte(data[2])})
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys := []hub.Key{hub.BulkKey(first, 0), hub.BulkKey(first, 1), hub.BulkKey(first, 2)}
+		w.judge.wrote(n.name, "a", keys, data, nil, true, began)
+		var part []spokelog.Record
+		for i, k := range keys[:2] {
+			part = append(part, spokelog.Record{Channel: "a", Key: k, Stream: n.node.stream, Data: []byte(data[i])})
+		}
+		if err := half.node.cluster.storeOf(t.Context(), part); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		n.end("power")
+		time.Sleep(10 * time.Second)
+	})
+}
+
+// What is not archived is not swept, however old it is.
+func TestRuleSweepWaitsForTheArchive(t *testing.T) {
+	t.Parallel()
+	observed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		w.tune = func(o *Options) {
+			o.SweepEvery = time.Second
+			o.Segments.TTL, o.Segments.SegmentAge = 5*time.Second, 2*time.Second
+		}
+		w.restart()
+		for range 10 {
+			if _, err := w.try(w.nodes[0], "old"); err != nil {
+				t.Error(err)
+			}
+			time.Sleep(2 * time.Second)
+		}
 	})
 }
