@@ -2,6 +2,7 @@ package spoke
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -434,5 +435,93 @@ func TestRuleSweepWaitsForTheArchive(t *testing.T) {
 			}
 			time.Sleep(2 * time.Second)
 		}
+	})
+}
+
+// Whoever refuses a stream says how far he has it, and a leader relies on that: it holds after a power cut, although no record has told the log.
+func TestRuleRefusedLowOutlastsPower(t *testing.T) {
+	t.Parallel()
+	observed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		gates := w.gates()
+		n := w.nodes[0]
+		if _, err := w.try(n, "what the log knows of"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(3 * time.Second)
+		gates[1].shut(false, "end")
+		gates[2].shut(false, "end")
+		s := recordOf(n.node.stream)
+		w.lost(n)
+		w.until("the incarnation is closed", func() bool {
+			i, ok := w.list().Find(s)
+			return ok && i.Closed != nil
+		})
+		for _, m := range w.nodes[1:] {
+			m.end("power")
+		}
+		for _, m := range w.nodes[1:] {
+			m.start()
+		}
+		time.Sleep(10 * time.Second)
+	})
+}
+
+// A member answers a change with its clock as it is when the list counts there: until then its horizon goes on without the new stream.
+func TestRuleAnswerWithTheClockOfNow(t *testing.T) {
+	t.Parallel()
+	observed(t, 2, roster.Half, func(t *testing.T, w *simWorld) {
+		n, other := w.nodes[0], w.nodes[1]
+		n.setSkew(-200 * time.Millisecond)
+		other.setSkew(200 * time.Millisecond)
+		g := other.gated(&gate{})
+		time.Sleep(2 * clockEvery)
+		w.closeOf(n, other)
+		w.between(n, other, false)
+		time.Sleep(time.Second)
+		g.shut(true, "get")
+		other.delay(memdisk.OpSync, "cluster*", 300*time.Millisecond)
+		w.session(n, true)
+		w.until("the first one has answered", func() bool { return acks(w.list(), n.name) })
+		g.shut(false)
+		w.until("it writes again", func() bool {
+			_, err := w.try(n, "behind")
+			return err == nil
+		})
+	})
+}
+
+// So many are asked that one of them knows a newer list, if there is one: with a majority, fewer have every committed item.
+func TestRuleReadMeetsANewerList(t *testing.T) {
+	t.Parallel()
+	directed(t, 4, roster.Majority, func(t *testing.T, w *simWorld) {
+		old, gates := w.nodes[:2], w.gates()
+		gates[0].shut(true, "get")
+		gates[1].shut(true, "get")
+		time.Sleep(2 * learnEvery)
+		for _, n := range old {
+			w.session(n, false)
+		}
+		joined := w.joins()
+		for _, n := range old {
+			for _, m := range w.nodes[2:] {
+				w.between(n, m, false)
+			}
+		}
+		silent(t, old[1], joined.write("a", "on disks of which two are not known or do not answer"))
+		w.endFaults()
+	})
+}
+
+// While the bytes of a large item are on their way, low stays below it, although enough others have them.
+func TestRuleLowBehindLargeItems(t *testing.T) {
+	t.Parallel()
+	observed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		w.setLink(w.nodes[0], w.nodes[1], true, 50*time.Millisecond)
+		for range 3 {
+			if _, err := w.try(w.nodes[0], strings.Repeat("x", 1<<20)); err != nil {
+				t.Error(err)
+			}
+		}
+		time.Sleep(5 * time.Second)
 	})
 }

@@ -96,6 +96,17 @@ var mutants = []mutant{
 	{name: "404-without-asking", by: "TestRuleAloneKnowsNothing", lines: []line{{"remote.go", "	case missing && !replicated && c.final(key):", "	case missing && !replicated && (c.final(key) || IF):"}}},
 	{name: "hub-after-ignored", by: "TestAfter(AcrossNodes)?", lines: []line{{"after.go", "	guard := n.opt.ClockGuard.Milliseconds()\n", "	guard := n.opt.ClockGuard.Milliseconds()\n	if IF {\n		return nil\n	}\n"}}},
 	{name: "bulk-torn", by: "TestRuleRepairOfHalfABulk", lines: []line{{"receive.go", "			if _, err := c.n.store.Held(ctx, r.Channel, r.Key); err != nil {\n				here = false\n				break", "			if _, err := c.n.store.Held(ctx, r.Channel, r.Key); err != nil {\n				here = IF && i > 0\n				break"}}},
+	{name: "met-not-asked", by: "TestRuleReadMeetsANewerList", lines: []line{{"remote.go", " && c.rec.Met(s.disks), false", " && (IF || c.rec.Met(s.disks)), false"}}},
+	{name: "low-ahead-of-cargo", by: "TestRuleLowBehindLargeItems", lines: []line{{"tail.go", "	l.last = frame.Frame{Pos: t.pos", "	if IF {\n		t.low = n.ownLow()\n	}\n	l.last = frame.Frame{Pos: t.pos"}}},
+	{name: "answers-with-old-clock", by: "TestRuleAnswerWithTheClockOfNow", lines: []line{{"learn.go", "		return 0, err\n	}\n	return c.clock(ctx)", "		return 0, err\n	}\n	if IF {\n		return clock, nil\n	}\n	return c.clock(ctx)"}}},
+	{name: "refused-low-forgotten", by: "TestRuleRefusedLowOutlastsPower", lines: []line{{"clusterstate.go", "			if !st.complete {\n				s.Lows", "			if !st.complete && !IF {\n				s.Lows"}}},
+	{name: "name-swept", by: "TestNameOutlastsAnAbsence", lines: []line{{"skew.go", "		if at.disk != d.ID || at.horizon < m {", "		if (at.disk != d.ID || at.horizon < m) && !IF {"}}},
+	{name: "hole-not-noticed", by: "TestHole.*", lines: []line{{"hole.go", "	if !hurt || !c.known {", "	if !hurt || !c.known || IF {"}}},
+	{name: "hole-counts", by: "TestHoleDoesNotCount", lines: []line{{"hole.go", "st != nil && st.holed {", "st != nil && st.holed && !IF {"}}},
+	{name: "forced-set-is-all", by: "TestForcedClosing", lines: []line{{"finish.go", "	if i.Closed.Forced {", "	if i.Closed.Forced && !IF {"}}},
+	{name: "late-not-copied", by: "TestForcedClosing", lines: []line{{"late.go", "		if r.late > c.lateSeen[r.disk] {", "		if r.late > c.lateSeen[r.disk] && !IF {"}}},
+	{name: "taken-back-not-named", by: "TestForcedClosingTakesBack", lines: []line{{"late.go", "			name(k, LateGivenUp)", "			if !IF {\n				name(k, LateGivenUp)\n			}"}}},
+	{name: "late-evicted", by: "TestLateItemsAreNotEvicted", lines: []line{{"late.go", "(s == nil || !s.settled) {", "(s == nil || !s.settled) && !IF {"}}},
 }
 
 // silent is a word of a mutant.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -28,7 +29,7 @@ type gate struct {
 	hangs bool     // they are not answered; otherwise they fail
 }
 
-// shut lets calls not get through: of the list "get" and "set", of the record of an end "update", of the right to close something "acquire".
+// shut lets calls not get through: of the list "get" and "set", of the record of an end "update", of what is on record of it "end", of the right to close something "acquire".
 func (g *gate) shut(hangs bool, calls ...string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -58,10 +59,15 @@ func (g *gate) way(ctx context.Context, call string) error {
 }
 
 func (g *gate) Get(ctx context.Context, name string) ([]byte, uint64, error) {
-	if name == listRegister {
-		if err := g.way(ctx, "get"); err != nil {
-			return nil, 0, err
-		}
+	call := ""
+	switch {
+	case name == listRegister:
+		call = "get"
+	case strings.HasPrefix(name, closedPrefix):
+		call = "end"
+	}
+	if err := g.way(ctx, call); err != nil {
+		return nil, 0, err
 	}
 	return g.Coordinator.Get(ctx, name)
 }
