@@ -165,6 +165,14 @@ func TestJudge(t *testing.T) {
 			op.Begin, op.End = sec(100), sec(101)
 			k.h.Ops = append(k.h.Ops, op)
 		}},
+		"a webhook repeats too much after a fault": {"webhook again", func(k *tale) {
+			for n := range 3 {
+				k.op(Deliver, n).Begin, k.op(Deliver, n).End = sec(4+float64(n)/10), sec(4.05+float64(n)/10)
+			}
+			op := *k.op(Deliver, 2)
+			op.Begin, op.End = sec(12), sec(13)
+			k.h.Ops = append(k.h.Ops, op)
+		}},
 		"an answer is 500": {"status", func(k *tale) { k.op(List, 1).Status, k.op(List, 1).Result = 500, Fail }},
 		"a write is answered 500": {"status", func(k *tale) {
 			k.h.Ops = append(k.h.Ops, Op{Proc: "v", Kind: Post, Channel: telling, Status: 500, Result: Unknown, Items: []Item{{ID: "v-1", Sum: "0"}}})
@@ -193,7 +201,7 @@ func TestJudgeAllows(t *testing.T) {
 		"an honest answer lacks an item":      func(k *tale) { k.op(List, 1).Items, k.op(List, 1).Silent = k.items[:3], true },
 		"an answer to a question that failed": func(k *tale) { k.op(List, 1).Result, k.op(List, 1).Status, k.op(List, 1).Items = Unknown, 503, nil },
 		"a webhook repeats after a fault": func(k *tale) {
-			op := *k.op(Deliver, 5)
+			op := *k.op(Deliver, 8)
 			op.Begin, op.End = sec(12), sec(13)
 			k.h.Ops = append(k.h.Ops, op)
 		},

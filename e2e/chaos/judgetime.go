@@ -112,10 +112,15 @@ func (j *judge) follows() {
 	}
 }
 
+// unsaved is how much of what its consumer has taken a webhook may call again when another node goes on with it, or the same one anew: what was taken since its
+// place was written last. That is done ten times a second; a node that cannot write stops calling when its lease is lost, a good second later. The rest is for
+// a machine that is too busy.
+const unsaved = 5 * time.Second
+
 // grace is how long after a fault a webhook may still repeat because of it: leases end, another node takes over, it calls what was in flight.
 const grace = 20 * time.Second
 
-// delivers: a webhook is sent every item, the next one when the one before was taken, and again only around a fault. I12, I13, I14, I15.
+// delivers: a webhook is sent every item, the next one when the one before was taken, and again only what was taken last before it broke off. I12, I13, I14, I15.
 func (j *judge) delivers() {
 	calls := map[string][]*Op{}
 	for i := range j.h.Ops {
@@ -139,6 +144,7 @@ func (j *judge) delivers() {
 				}
 			}
 		}
+		farthest := newReach(ops, place)
 		for _, op := range ops {
 			for _, it := range op.Items {
 				n, ok := place[it.Key]
@@ -150,7 +156,7 @@ func (j *judge) delivers() {
 				case taken[n] != 0 && taken[n] < op.Begin:
 					j.v.Again++
 					if told[n] != 0 && told[n] < op.Begin {
-						j.again(proc, it.Key, told[n], op)
+						j.again(proc, it.Key, told[n], farthest.beyond(n, op.Begin), op)
 					}
 				}
 			}
@@ -165,19 +171,55 @@ func (j *judge) delivers() {
 	}
 }
 
-// again: an item that was taken is sent again only while something is broken, or shortly after; or if it was taken a moment ago, for on a machine that is
-// too busy sessions end without a fault, and another node goes on.
-func (j *judge) again(proc, key string, taken int64, op *Op) {
-	if op.Begin-taken < int64(time.Minute) {
-		return
-	}
-	for i := range j.h.Ops {
-		f := &j.h.Ops[i]
-		if f.Kind == Hurt && f.Begin <= op.Begin && f.End+int64(grace) >= op.Begin {
-			return
+// reach is when which items were called.
+type reach struct {
+	at     []int64 // when calls began, rising
+	places []int   // of their items
+}
+
+// newReach reads calls, which are in order.
+func newReach(ops []*Op, place map[string]int) (r reach) {
+	for _, op := range ops {
+		for _, it := range op.Items {
+			if n, ok := place[it.Key]; ok {
+				r.at, r.places = append(r.at, op.Begin), append(r.places, n)
+			}
 		}
 	}
-	j.fail("webhook again", "%s took %s at %s, and was sent it again without need: %s", proc, key, seconds(taken), op.where())
+	return r
+}
+
+// beyond is when something that follows an item was called last before an instant: then the calls broke off which are repeated. 0: nothing was.
+func (r reach) beyond(n int, before int64) int64 {
+	for i := sort.Search(len(r.at), func(i int) bool { return r.at[i] >= before }) - 1; i >= 0; i-- {
+		if r.places[i] > n {
+			return r.at[i]
+		}
+	}
+	return 0
+}
+
+// again: what was taken is sent again only if it was among the last things before the calls broke off at an instant; while a process stands still, nothing is
+// written, and nothing is called. And only while something is broken, or shortly after; or if it was taken a moment ago, for on a machine that is too busy
+// sessions end without a fault, and another node goes on.
+func (j *judge) again(proc, key string, taken, off int64, op *Op) {
+	since, reason := off-taken, op.Begin-taken < int64(time.Minute)
+	for i := range j.h.Ops {
+		f := &j.h.Ops[i]
+		if f.Kind != Hurt {
+			continue
+		}
+		reason = reason || f.Begin <= op.Begin && f.End+int64(grace) >= op.Begin
+		if strings.HasPrefix(f.Path, "pause ") {
+			since -= max(0, min(f.End, off)-max(f.Begin, taken))
+		}
+	}
+	switch {
+	case !reason:
+		j.fail("webhook again", "%s took %s at %s, and was sent it again without need: %s", proc, key, seconds(taken), op.where())
+	case since > int64(unsaved):
+		j.fail("webhook again", "%s took %s at %s, went on until %s, and was sent it again: %s", proc, key, seconds(taken), seconds(off), op.where())
+	}
 }
 
 // measure counts, and looks how long writes took outside of faults. I20 is reported, not judged: this machine does other things too.
