@@ -3,9 +3,11 @@ package e2e
 import (
 	"context"
 	"flag"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -17,6 +19,9 @@ import (
 
 // rounds is how often the crash test kills the hub: 20 in CI, more by `make chaos`.
 var rounds = flag.Int("rounds", 20, "kills in the crash test")
+
+// logsFlag is where the logs of hubs go: whole, and at debug level.
+var logsFlag = flag.String("logs", "", "keep what hubs log, everything, in this folder")
 
 // hubFlag names a binary to test instead of one built from this tree.
 var hubFlag = flag.String("hub", "", "test this binary")
@@ -79,6 +84,9 @@ func prepareWith(t *testing.T, binary *builder, opt hubproc.Options) *hubproc.Hu
 		t.Fatal(err)
 	}
 	opt.Bin = bin
+	if *logsFlag != "" {
+		opt.Flags = append(slices.Clip(opt.Flags), "--log-level", "debug")
+	}
 	h, err := hubproc.New(opt)
 	if err != nil {
 		t.Fatal(err)
@@ -88,6 +96,12 @@ func prepareWith(t *testing.T, binary *builder, opt hubproc.Options) *hubproc.Hu
 		for _, bad := range []string{"panic:", "fatal error:", "panic serving"} {
 			if strings.Contains(log, bad) {
 				t.Errorf("the hub's log has %q", bad)
+			}
+		}
+		if *logsFlag != "" {
+			_, port, _ := net.SplitHostPort(h.Addr)
+			if err := os.WriteFile(filepath.Join(*logsFlag, strings.ReplaceAll(t.Name(), "/", "-")+"-"+port+".log"), []byte(log), 0o644); err != nil {
+				t.Error(err)
 			}
 		}
 		if t.Failed() {

@@ -37,6 +37,7 @@ type committer struct {
 	asked    bool      // for the next segment
 	askAfter time.Time // not before this again
 	stalled  bool      // writes were refused while the last segment was begun
+	slowed   time.Time // when it was said last that the disk is slow
 	dirty    time.Time // SyncMode Interval, Never: since when something is written and not synced
 
 	buf   []byte
@@ -242,10 +243,21 @@ func (c *committer) written(durable bool) error {
 func (c *committer) sync() error {
 	start := time.Now()
 	err := c.file.Sync()
-	c.l.metrics.sync.Observe(time.Since(start))
+	took := time.Since(start)
+	c.l.metrics.sync.Observe(took)
+	if took >= slowSync && (c.slowed.IsZero() || time.Since(c.slowed) >= slowAgain) {
+		c.slowed = time.Now()
+		c.l.log.Warn("the disk took long to make a write durable; writes wait for it, and are refused when that takes as long as spoke.write.timeout", "took", took)
+	}
 	c.dirty = time.Time{}
 	return err
 }
+
+// A disk that stands still is told of, but not with each write.
+const (
+	slowSync  = time.Second
+	slowAgain = 10 * time.Second
+)
 
 // publish makes a group visible.
 func (c *committer) publish(end int64, lows []Low) {

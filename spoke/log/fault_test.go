@@ -1,11 +1,14 @@
 package log
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -91,6 +94,23 @@ func TestFailedWriteIsFixedByTheNextSegment(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestSlowDisk: the log tells of a disk that stands still, and not with each write.
+func TestSlowDisk(t *testing.T) {
+	bubble(t, func(t *testing.T, d *memdisk.Disk) {
+		var text bytes.Buffer
+		l := mem(t, Options{Disk: d, MinFree: -1, Log: slog.New(slog.NewTextHandler(&text, nil))})
+		l.mustPut(rec("a", 1, "x"))
+		d.Inject(memdisk.Rule{Ops: memdisk.OpSync, Fault: memdisk.Fault{Delay: 3 * time.Second}})
+		for i := range 8 {
+			l.mustPut(rec("a", 2+i, "x"))
+		}
+		l.stop()
+		if n := strings.Count(text.String(), "took=3s"); n < 2 || n > 3 {
+			t.Errorf("in 24 s it was said %d times:\n%s", n, &text)
+		}
+	})
 }
 
 func TestThreeFailuresRefuseAndResume(t *testing.T) {
