@@ -64,6 +64,9 @@ type writer struct {
 func (w *writer) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		begin := time.Now()
+		if w.rng.IntN(100) == 0 { // or all of them gather at the node that was hurt longest ago
+			w.at = w.rng.IntN(len(w.hubs))
+		}
 		n := 1
 		if w.rng.IntN(4) == 0 {
 			n = 2 + w.rng.IntN(15)
