@@ -168,7 +168,7 @@ func (c *cluster) setsStored(ctx context.Context, s spokelog.Stream) error {
 // that were given up here stay so; final takes them back.
 func (c *cluster) storeSet(ctx context.Context, s spokelog.Stream, keys []named, have map[string][]string, final bool) error {
 	var records []spokelog.Record
-	size := 0
+	size, silent := 0, map[string]bool{}
 	for _, k := range keys {
 		key, err := hub.ParseKey(k.Key)
 		if err != nil {
@@ -185,7 +185,7 @@ func (c *cluster) storeSet(ctx context.Context, s spokelog.Stream, keys []named,
 		case err == nil:
 			flags = spokelog.Taken
 		default:
-			if mine.Data, err = c.fetch(ctx, k, have[k.Channel+"/"+k.Key]); err != nil {
+			if mine.Data, err = c.fetch(ctx, k, have[k.Channel+"/"+k.Key], silent); err != nil {
 				if final && key.Less(c.n.store.Floor()) { // it was swept where it was: long-term storage has it
 					continue
 				}

@@ -146,7 +146,7 @@ func (c *cluster) lateData(ctx context.Context, k named, key hub.Key, from strin
 	if from != "" {
 		nodes = []string{from}
 	}
-	data, elsewhere := c.fetch(ctx, k, nodes)
+	data, elsewhere := c.fetch(ctx, k, nodes, map[string]bool{})
 	switch {
 	case elsewhere == nil:
 		return data, nil

@@ -303,8 +303,9 @@ func (c *cluster) askState(ctx context.Context, node string) (peerState, error) 
 	return p, err
 }
 
-// fetch gets a record's bytes from one of the nodes, or from any.
-func (c *cluster) fetch(ctx context.Context, k named, nodes []string) ([]byte, error) {
+// fetch gets a record's bytes from one of the nodes, or from any. Those that turn out to be silent are noted, and not asked again: each question to a machine
+// that is gone takes seconds.
+func (c *cluster) fetch(ctx context.Context, k named, nodes []string, silent map[string]bool) ([]byte, error) {
 	if len(nodes) == 0 {
 		nodes = c.nodes()
 	}
@@ -313,10 +314,15 @@ func (c *cluster) fetch(ctx context.Context, k named, nodes []string) ([]byte, e
 		if node == c.opt.Node {
 			continue
 		}
+		if silent[node] {
+			wrong = errors.Join(wrong, fmt.Errorf("%s does not answer", node))
+			continue
+		}
 		data, err := c.askItem(ctx, node, k)
 		if err == nil {
 			return data, nil
 		}
+		silent[node] = hub.KindOf(err) == hub.Internal // no answer at all
 		wrong = errors.Join(wrong, err)
 	}
 	return nil, fmt.Errorf("fetch %s of channel %s: %w", k.Key, k.Channel, errors.Join(wrong, errors.New("nobody who answers has it")))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 	"time"
 
 	"timehub/hub"
@@ -14,64 +15,111 @@ import (
 // repairSays is how often a long repair says how far it is.
 const repairSays = 10 * time.Second
 
-// keepWorking repairs what lags behind, and completes what is closed.
-func (c *cluster) keepWorking(ctx context.Context) error {
-	for poked(ctx, c.work) {
-		c.repair(ctx)
-		c.copyLate(ctx)
-		c.finishAll(ctx)
-		if err := c.heal(ctx); err != nil && ctx.Err() == nil {
-			c.n.log.Error("that the holes of the log are mended could not be written down", "err", err)
-		}
-	}
-	return nil
+// told is how a node answers when it is asked how it stands.
+type told struct {
+	node  string
+	state peerState
+	err   error
 }
 
-// repair copies from the others what this disk has missed: of a stream that nobody sends here, a prefix together with its low (ENGINE §4).
-func (c *cluster) repair(ctx context.Context) {
+// keepWorking repairs what lags behind, and completes what is closed. Nobody is waited for: a machine that is gone answers nothing at all for a long time, and
+// must not hold up what can be had from the rest.
+func (c *cluster) keepWorking(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	asking := map[string]bool{} // nodes that have not answered yet; true: they are to be asked again then
+	answers := make(chan told)
+	timer := time.NewTicker(learnEvery)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case a := <-answers:
+			if asking[a.node] {
+				poke(c.work)
+			}
+			delete(asking, a.node)
+			if a.err == nil {
+				c.repair(ctx, a)
+			}
+			c.complete(ctx)
+			continue
+		case <-c.work:
+		case <-timer.C:
+		}
+		for _, node := range c.nodes() {
+			if node == c.opt.Node || len(c.lagging()) == 0 {
+				continue
+			}
+			if _, asked := asking[node]; asked {
+				asking[node] = true
+				continue
+			}
+			asking[node] = false
+			wg.Go(func() {
+				state, err := c.askState(ctx, node)
+				select {
+				case answers <- told{node, state, err}:
+				case <-ctx.Done():
+				}
+			})
+		}
+		c.copyLate(ctx)
+		c.complete(ctx)
+	}
+}
+
+// complete completes what is here by now.
+func (c *cluster) complete(ctx context.Context) {
+	c.finishAll(ctx)
+	if err := c.heal(ctx); err != nil && ctx.Err() == nil {
+		c.n.log.Error("that the holes of the log are mended could not be written down", "err", err)
+	}
+}
+
+// lagging lists the streams that nobody sends here and of which something may be missing.
+func (c *cluster) lagging() (todo []spokelog.Stream) {
 	c.n.mu.Lock()
-	var todo []spokelog.Stream
+	defer c.n.mu.Unlock()
 	for id, s := range c.streams {
 		if !s.complete && s.in == nil && s.outstanding == 0 && !(c.open && id == c.n.stream) {
 			todo = append(todo, id)
 		}
 	}
-	c.n.mu.Unlock()
-	if len(todo) == 0 {
-		return
-	}
+	return todo
+}
+
+// repair copies from another one what this disk has missed: of a stream that nobody sends here, a prefix together with its low (ENGINE §4).
+func (c *cluster) repair(ctx context.Context, a told) {
 	speed := &pace{rate: c.opt.RepairRate}
-	for _, node := range c.nodes() {
-		if node == c.opt.Node {
-			continue
-		}
-		state, err := c.askState(ctx, node)
-		if err != nil {
-			continue
-		}
+	for _, id := range c.lagging() {
 		c.n.mu.Lock()
-		known := state.Epoch <= c.epoch()
+		known := a.state.Epoch <= c.epoch()
 		c.n.mu.Unlock()
 		if !known { // its lows may count what this list does not know
 			poke(c.nudge)
-			continue
+			return
 		}
-		for _, id := range todo {
-			c.n.mu.Lock()
-			s := c.streams[id]
-			i, ok := c.rec.Find(recordOf(id))
-			closed := s != nil && ok && i.Closed != nil
-			c.n.mu.Unlock()
-			if closed { // of its set something may be in long-term storage only
-				if err := c.raiseFloor(keyOf(state.Floor), s.low); err != nil {
-					c.n.log.Error("the floor of the log cannot be raised", "err", err)
-					continue
-				}
-			}
-			if err := c.copyFrom(ctx, node, id, state.Lows[recordOf(id).String()], speed); err != nil && ctx.Err() == nil {
-				c.n.log.Debug("a stream could not be repaired", "peer", node, "stream", recordOf(id), "err", err)
-			}
+		c.repairFrom(ctx, a.node, a.state, id, speed)
+	}
+}
+
+// repairFrom brings one stream up to where another member has it.
+func (c *cluster) repairFrom(ctx context.Context, node string, state peerState, id spokelog.Stream, speed *pace) {
+	c.n.mu.Lock()
+	s := c.streams[id]
+	i, ok := c.rec.Find(recordOf(id))
+	closed := s != nil && ok && i.Closed != nil
+	c.n.mu.Unlock()
+	if closed { // of its set something may be in long-term storage only
+		if err := c.raiseFloor(keyOf(state.Floor), s.low); err != nil {
+			c.n.log.Error("the floor of the log cannot be raised", "err", err)
+			return
 		}
+	}
+	if err := c.copyFrom(ctx, node, id, state.Lows[recordOf(id).String()], speed); err != nil && ctx.Err() == nil {
+		c.n.log.Debug("a stream could not be repaired", "peer", node, "stream", recordOf(id), "err", err)
 	}
 }
 

@@ -42,12 +42,19 @@ type clockAnswer struct {
 	Horizon hub.Mark `json:"horizon"` // of which everything that was decided is there
 }
 
-// askClocks asks nodes for their clocks.
-func (c *cluster) askClocks(ctx context.Context, nodes []string) {
+// askClocks asks nodes for their clocks. Once enough says so, if it is not nil, it does not wait long for the rest.
+func (c *cluster) askClocks(ctx context.Context, nodes []string, enough func() bool) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	var wg sync.WaitGroup
 	for _, node := range nodes {
 		if node != c.opt.Node {
-			wg.Go(func() { c.readClock(ctx, node) })
+			wg.Go(func() {
+				c.readClock(ctx, node)
+				if enough != nil && enough() {
+					time.AfterFunc(settlePause, cancel)
+				}
+			})
 		}
 	}
 	wg.Wait()
@@ -62,9 +69,15 @@ func (c *cluster) meetClocks(ctx context.Context, rec roster.Roster) {
 	if sure {
 		return
 	}
-	c.askClocks(ctx, listed(rec))
+	enough := func() bool { // so many are needed to write anything anyhow
+		c.n.mu.Lock()
+		defer c.n.mu.Unlock()
+		return 1+len(c.clocks) >= rec.Rule.Write(len(rec.Disks))
+	}
+	c.askClocks(ctx, listed(rec), enough)
+	known := enough()
 	c.n.mu.Lock()
-	c.sureOfClock = ctx.Err() == nil && 1+len(c.clocks) >= rec.Rule.Write(len(rec.Disks)) // so many are needed to write anything anyhow
+	c.sureOfClock = ctx.Err() == nil && known
 	c.n.mu.Unlock()
 }
 
@@ -82,7 +95,7 @@ func (c *cluster) standing() error {
 // keepClocks asks the others for their clocks, every second and when somebody is new. An answer that took more than half the guard tells too little.
 func (c *cluster) keepClocks(ctx context.Context) error {
 	for {
-		c.askClocks(ctx, c.nodes())
+		c.askClocks(ctx, c.nodes(), nil)
 		c.n.mu.Lock()
 		now := listed(c.rec)
 		for node := range c.clocks {
