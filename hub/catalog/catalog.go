@@ -98,6 +98,9 @@ func (c *Catalog[T]) Run(ctx context.Context) error {
 		w, stop := c.opt.Registers.Watch(c.opt.Register)
 		defer stop()
 		wake = w
+		var telling sync.WaitGroup
+		defer telling.Wait()
+		telling.Go(func() { c.news.run(ctx) })
 	}
 	pause := c.opt.Poll
 	for {

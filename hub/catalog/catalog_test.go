@@ -452,6 +452,39 @@ func TestNodes(t *testing.T) {
 	})
 }
 
+// TestToldLater: changes that were made while the coordinator could not be reached are known to the others soon after it can, and not only with the next poll.
+func TestToldLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, _ := newBucket()
+		store := local.NewMemory()
+		ctx, stop := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		defer func() { stop(); wg.Wait() }()
+		var all []*Catalog[thing]
+		var sessions []*local.Coordinator
+		for i := range 2 {
+			session := store.Session(fmt.Sprint(i))
+			c := open(t, b, func(o *Options) { o.Registers, o.Register, o.Poll = session, "catalog/things", 24*time.Hour })
+			wg.Go(func() { _ = c.Run(ctx) })
+			all, sessions = append(all, c), append(sessions, session)
+		}
+		time.Sleep(time.Second)
+		store.Cut(sessions[0])
+		for i := range newsLength + 10 {
+			if err := all[0].Create(t.Context(), fmt.Sprint("x", i), &thing{"x", i}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(time.Minute)
+		_, err := all[1].Get(t.Context(), "x3")
+		none(t, err, "nobody was told")
+		store.Mend(sessions[0])
+		time.Sleep(5 * time.Second)
+		want(t, all[1], "x3", 3)
+		want(t, all[1], fmt.Sprint("x", newsLength+9), newsLength+9)
+	})
+}
+
 // TestMany: ten thousand documents are there in a moment, read several at a time.
 func TestMany(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

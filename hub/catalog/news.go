@@ -15,6 +15,7 @@ import (
 const (
 	newsLength  = 256
 	newsTimeout = 2 * time.Second
+	newsRetry   = time.Second
 )
 
 // change is one write that others should look at.
@@ -35,15 +36,17 @@ type news struct {
 	name      string
 	log       *slog.Logger
 	turn      chan struct{} // held by the one who writes
+	owed      chan struct{} // one token: something could not be told
 
 	mu      sync.Mutex // guards what follows
 	pending []change
+	failing bool   // the last attempt to tell failed
 	seen    uint64 // the Count up to which this node knows
 	known   bool   // whether seen means anything
 }
 
 func newNews(r coord.Registers, name string, log *slog.Logger) *news {
-	return &news{registers: r, name: name, log: log, turn: make(chan struct{}, 1)}
+	return &news{registers: r, name: name, log: log, turn: make(chan struct{}, 1), owed: make(chan struct{}, 1)}
 }
 
 // forget lets the next read ask for everything.
@@ -85,18 +88,40 @@ func (n *news) get(ctx context.Context) (bulletin, uint64, error) {
 	return b, version, nil
 }
 
-// tell adds a change, together with those that wait beside it.
+// tell adds a change, together with those that wait beside it. What cannot be told now is told by run.
 func (n *news) tell(ctx context.Context, c change) {
 	n.mu.Lock()
 	n.pending = append(n.pending, c)
 	n.mu.Unlock()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), newsTimeout)
+	n.flush(context.WithoutCancel(ctx))
+}
+
+// run tells what could not be told, until ctx ends: otherwise a channel that was made in a bad moment of the coordinator would be unknown to the other nodes
+// until they look at everything.
+func (n *news) run(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-n.owed:
+		}
+		if !hub.Sleep(ctx, newsRetry) {
+			return
+		}
+		n.flush(ctx)
+	}
+}
+
+// flush tells everything that waits.
+func (n *news) flush(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, newsTimeout)
 	defer cancel()
 	select {
 	case n.turn <- struct{}{}:
 		defer func() { <-n.turn }()
-	case <-ctx.Done():
-		return // whoever holds the turn, or comes next, takes it along
+	case <-ctx.Done(): // whoever holds the turn may have begun without it
+		n.owe()
+		return
 	}
 	n.mu.Lock()
 	todo := n.pending
@@ -105,8 +130,26 @@ func (n *news) tell(ctx context.Context, c change) {
 	if len(todo) == 0 {
 		return
 	}
-	if err := n.add(ctx, todo); err != nil {
-		n.log.Warn("other nodes were not told of a change; they will find it later", "register", n.name, "err", err)
+	err := n.add(ctx, todo)
+	n.mu.Lock()
+	said := n.failing
+	if n.failing = err != nil; n.failing {
+		n.pending = append(todo, n.pending...)
+		n.owe()
+	}
+	n.mu.Unlock()
+	switch {
+	case err != nil && !said:
+		n.log.Warn("other nodes cannot be told of a change; trying again", "register", n.name, "err", err)
+	case err == nil && said:
+		n.log.Info("other nodes were told of all changes", "register", n.name)
+	}
+}
+
+func (n *news) owe() {
+	select {
+	case n.owed <- struct{}{}:
+	default:
 	}
 }
 
