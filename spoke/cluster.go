@@ -90,6 +90,7 @@ type cluster struct {
 	members     roster.Sessions
 	unclosed    map[roster.Stream]string // why it could not be closed when that was tried last
 
+	swept     hub.Key // what others had swept, of the time above the horizon here, when they were asked for it
 	late      *lateBook
 	meters    meters
 	lateSeen  map[string]int64 // how far the lists of late items of others were copied, by disk; durable

@@ -53,7 +53,10 @@ func (c *simCoordinator) Set(ctx context.Context, name string, value []byte, ver
 func (c *simCoordinator) Update(ctx context.Context, changes []coord.Change) ([]uint64, error) {
 	c.way(ctx)
 	defer c.way(ctx)
-	return c.Coordinator.Update(ctx, changes)
+	ended := c.n.w.judge.closing(changes)
+	versions, err := c.Coordinator.Update(ctx, changes)
+	ended(err)
+	return versions, err
 }
 
 func (c *simCoordinator) Join(ctx context.Context, group, name string, value []byte) error {
@@ -100,6 +103,24 @@ func (a *archive) has(channel string, key hub.Key) bool {
 	defer a.mu.Unlock()
 	_, ok := a.data[channel][key]
 	return ok
+}
+
+// confirm is what the sweep asks about a late item: long-term storage has it, or is given it.
+func (n *simNode) confirm(channel string, key hub.Key) bool {
+	w := n.w
+	if w.past.has(channel, key) {
+		return true
+	}
+	node, life := w.current(n)
+	if node == nil {
+		return false
+	}
+	item, err := node.Read(context.Background(), channel, key)
+	if _, now := w.current(n); err != nil || now != life {
+		return false
+	}
+	w.past.take(channel, []hub.Sealed{{Key: key, Data: bytes.Clone(item.Data)}}, hub.MinKey)
+	return true
 }
 
 // take stores what follows the cursor, and moves it.
@@ -180,7 +201,7 @@ func (w *simWorld) crowd() {
 	for i := range 2 {
 		w.actors.Go(func() { w.hopper(i, rand.New(rand.NewPCG(seed, uint64(5+i)))) })
 	}
-	if *simReplica {
+	if w.traits.replica {
 		w.actors.Go(func() { w.source(rand.New(rand.NewPCG(seed, 8))) })
 	}
 	w.actors.Go(func() { w.archiver(rand.New(rand.NewPCG(seed, 9))) })
@@ -368,7 +389,23 @@ func (w *simWorld) readItem(n *simNode, node *Node, life int, ch string, k hub.K
 	if _, now := w.current(n); now != life {
 		return
 	}
+	if hub.Is(err, hub.NotFound) {
+		w.whereIs(ch, k)
+	}
 	w.judge.item(n.name, ch, k, item, err)
+}
+
+// whereIs tells the story of an item that is missing somewhere.
+func (w *simWorld) whereIs(ch string, k hub.Key) {
+	cursor, _ := w.past.archived(ch)
+	w.note("%v of %s: archived %v, up to %v", k, ch, w.past.has(ch, k), cursor)
+	for _, n := range w.living() {
+		if node, _ := w.current(n); node != nil {
+			_, err := node.store.Get(context.Background(), ch, k)
+			h, known := node.Horizon(context.Background())
+			w.note("   %s: %v; floor %v, horizon %v %v", n.name, err, node.store.Floor(), h, known)
+		}
+	}
 }
 
 // readWindow asks for some stable keys before or after one.

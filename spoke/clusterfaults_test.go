@@ -39,7 +39,11 @@ func (w *simWorld) startDead(all bool) {
 // step is one fault, or the end of one, or the work of an operator.
 func (w *simWorld) step(members int) {
 	n, m := w.any(), w.any()
-	switch w.rng.IntN(27) {
+	kinds := 27
+	if w.traits.forced {
+		kinds = 33
+	}
+	switch w.rng.IntN(kinds) {
 	case 0:
 		n.end("power")
 	case 1:
@@ -88,7 +92,7 @@ func (w *simWorld) step(members int) {
 	case 22:
 		w.crowdDisk(n)
 	case 23:
-		if *simDamage {
+		if w.traits.damage {
 			w.damage(n)
 		}
 	case 24:
@@ -100,6 +104,41 @@ func (w *simWorld) step(members int) {
 			w.roll()
 		} else {
 			w.all()
+		}
+	case 27, 28:
+		w.split()
+	case 29, 30, 31, 32:
+		w.force(n)
+	}
+}
+
+// split parts some nodes from the others and from the coordinator; they live on.
+func (w *simWorld) split() {
+	var off []*simNode
+	for _, i := range w.rng.Perm(len(w.nodes))[:len(w.nodes)/2] {
+		if node, _ := w.current(w.nodes[i]); node != nil {
+			off = append(off, w.nodes[i])
+			w.note("%s is cut off with others, if there are any", w.nodes[i].name)
+		}
+	}
+	w.part(off...)
+}
+
+// force lets an operator close what others have left open, by fewer than know everything.
+func (w *simWorld) force(n *simNode) {
+	node, _ := w.current(n)
+	if node == nil {
+		return
+	}
+	for _, i := range w.list().Streams {
+		if i.Closed == nil && i.Node != n.name {
+			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			err := node.CloseOpen(ctx, i.Stream.String(), true)
+			cancel()
+			w.note("%s forces a closing of %v: %v", n.name, i.Stream, err)
+			if err == nil && w.rng.IntN(2) == 0 {
+				return
+			}
 		}
 	}
 }
@@ -163,7 +202,7 @@ func (w *simWorld) spare(n *simNode) (id string, ok bool) {
 // lose replaces the disk of a node by an empty one.
 func (w *simWorld) lose(n *simNode) {
 	id, ok := w.spare(n)
-	if !ok {
+	if !ok || w.traits.forced { // what is outside of the set is on those disks alone that were cut off
 		return
 	}
 	w.judge.lostDisks[id] = true
@@ -296,7 +335,7 @@ func (w *simWorld) damage(n *simNode) {
 // leave decommissions a node.
 func (w *simWorld) leave(n, by *simNode) {
 	node, _ := w.current(by)
-	if node == nil || len(w.list().Disks) < 2 {
+	if node == nil || len(w.list().Disks) < 2 || w.traits.forced { // as with a lost disk
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
@@ -422,6 +461,10 @@ func (w *simWorld) heal() {
 		return
 	}
 	w.note("everybody has caught up")
+	if w.traits.forced {
+		time.Sleep(5 * time.Second) // answers that were on their way have come
+		w.named()
+	}
 	w.alike()
 }
 
@@ -451,7 +494,85 @@ func (w *simWorld) behind(moment hub.Key) string {
 			return fmt.Sprintf("the replica on %s is complete up to %v %v only, and was shown up to %v", n.name, at, ok, w.judge.highest(replica))
 		}
 	}
+	if w.traits.forced {
+		return w.unnamed()
+	}
 	return ""
+}
+
+// namedLate is what each living node names as late.
+func (w *simWorld) namedLate() (lists []map[named]LateItem) {
+	for _, n := range w.living() {
+		node, _ := w.current(n)
+		list := map[named]LateItem{}
+		for from := int64(0); ; {
+			items, count, next, err := node.Late(from, 7)
+			if err != nil {
+				w.judge.fail("%s does not say what is late: %v", n.name, err)
+				return nil
+			}
+			for _, i := range items {
+				list[named{i.Channel, i.Key}] = i
+			}
+			if from = next; next == 0 {
+				if count != len(list) {
+					w.judge.fail("%s names %d late items and counts %d", n.name, len(list), count)
+				}
+				break
+			}
+		}
+		lists = append(lists, list)
+	}
+	return lists
+}
+
+// unnamed says what is not yet named everywhere, and there.
+func (w *simWorld) unnamed() string {
+	living, lists := w.living(), w.namedLate()
+	for i, list := range lists {
+		for j, other := range lists {
+			for k := range other {
+				if _, ok := list[k]; !ok {
+					return fmt.Sprintf("%s does not name %v as late, which %s does", living[i].name, k, living[j].name)
+				}
+			}
+		}
+		if why := w.lacks(living[i], list); why != "" {
+			return why
+		}
+	}
+	return ""
+}
+
+// lacks says which late item a node does not show.
+func (w *simWorld) lacks(n *simNode, late map[named]LateItem) string {
+	if len(late) == 0 {
+		return ""
+	}
+	node, _ := w.current(n)
+	for _, ch := range liveChannels {
+		page, err := w.stableKeys(node, ch, hub.MinKey)
+		if err != nil {
+			return fmt.Sprintf("%s answers %v", n.name, err)
+		}
+		for k := range late {
+			if key, err := hub.ParseKey(k.Key); k.Channel == ch && (err != nil || !page.Horizon.Less(key) && !has(page.Keys, key)) {
+				return fmt.Sprintf("%s does not show the late item %v: %v", n.name, k, err)
+			}
+		}
+	}
+	return ""
+}
+
+// named demands that all in which answers differed is named, by everybody, and nothing else; from now on they may not differ.
+func (w *simWorld) named() {
+	if why := w.unnamed(); why != "" {
+		w.judge.fail("%s, long after the faults", why)
+		return
+	}
+	for _, list := range w.namedLate() {
+		w.judge.named(list)
+	}
 }
 
 // alike demands that all nodes hold the same, byte by byte.
@@ -463,6 +584,7 @@ func (w *simWorld) alike() {
 			page, err := w.stableKeys(node, ch, hub.MinKey)
 			if err == nil {
 				w.judge.answer(n.name, ch, page, false)
+				w.judge.complete(n.name, ch, page)
 			}
 			w.judge.bytes(node, ch)
 			for range 30 {

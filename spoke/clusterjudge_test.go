@@ -12,10 +12,12 @@ import (
 	"time"
 
 	"timehub/hub"
+	"timehub/hub/coord"
+	"timehub/spoke/roster"
 )
 
 // tally is how much happened.
-type tally struct{ acked, undecided, given, answers, windows, unstable, partial, fed, items, refused int }
+type tally struct{ acked, undecided, given, answers, windows, unstable, partial, fed, items, refused, forced, late int }
 
 func (t *tally) add(o tally) {
 	t.acked += o.acked
@@ -28,11 +30,13 @@ func (t *tally) add(o tally) {
 	t.fed += o.fed
 	t.items += o.items
 	t.refused += o.refused
+	t.forced += o.forced
+	t.late += o.late
 }
 
 func (t tally) String() string {
-	return fmt.Sprintf("%d writes acknowledged, %d not, %d refused, %d keys given up; %d stable answers, %d searches, %d unstable answers (%d partial), %d pieces of feeds, %d items read",
-		t.acked, t.undecided, t.refused, t.given, t.answers, t.windows, t.unstable, t.partial, t.fed, t.items)
+	return fmt.Sprintf("%d writes acknowledged, %d not, %d refused, %d keys given up; %d stable answers, %d searches, %d unstable answers (%d partial), %d pieces of feeds, %d items read; %d closings forced, %d names of late items",
+		t.acked, t.undecided, t.refused, t.given, t.answers, t.windows, t.unstable, t.partial, t.fed, t.items, t.forced, t.late)
 }
 
 // judge holds answers against each other and against what was sent. Of the inside of nodes it knows which keys were given up, and no more.
@@ -56,16 +60,31 @@ type judge struct {
 	counts    tally
 	lostDisks map[string]bool
 	wildClock bool // that of too many nodes was set: keys may be far from the time
+
+	// Where closings may be forced, answers may differ in what is named late in the end, and in nothing else.
+	forcible, settled bool                          // settled: everything is named; from now on nothing differs
+	forcing           int                           // such closings that are being put on record
+	forced            map[roster.Stream]forcedEnd   // on record
+	odd               map[string]map[hub.Key]string // by channel: in which keys answers differed, and how
+	writers           map[string]map[hub.Key]string // by channel: which node gave a key
+}
+
+// forcedEnd is a forced closing.
+type forcedEnd struct {
+	node string // that wrote the stream
+	roster.Closing
 }
 
 func newJudge() *judge {
 	j := &judge{
 		began: time.Now(), sent: map[string]map[hub.Key]string{}, offered: map[string]map[string]bool{}, acked: map[string]map[hub.Key]bool{}, ahead: map[string]map[hub.Key]bool{}, ackedList: map[string][]hub.Key{}, gone: map[string]map[hub.Key]bool{},
 		top: map[string]hub.Key{}, all: map[string][]hub.Key{}, shown: map[string]hub.Key{}, bulks: map[string]map[hub.Key][]hub.Key{}, lostDisks: map[string]bool{},
+		forced: map[roster.Stream]forcedEnd{}, odd: map[string]map[hub.Key]string{}, writers: map[string]map[hub.Key]string{},
 	}
 	for _, ch := range []string{"a", "b", replica} {
 		j.offered[ch] = map[string]bool{}
 		j.ahead[ch] = map[hub.Key]bool{}
+		j.odd[ch], j.writers[ch] = map[hub.Key]string{}, map[hub.Key]string{}
 		j.sent[ch], j.acked[ch], j.gone[ch], j.bulks[ch] = map[hub.Key]string{}, map[hub.Key]bool{}, map[hub.Key]bool{}, map[hub.Key][]hub.Key{}
 		j.top[ch] = hub.MinKey
 	}
@@ -116,6 +135,90 @@ func (j *judge) wrong(format string, args ...any) {
 		j.bad = fmt.Sprintf(format, args...)
 		j.say("WRONG: %s", j.bad)
 	}
+}
+
+// differs is told of a key in which answers differ, or are not what they have to be: that may be where a closing was forced, if the key is named. Under mu.
+func (j *judge) differs(ch string, k hub.Key, format string, args ...any) {
+	if !j.forcible || j.settled || j.forcing == 0 && len(j.forced) == 0 || ch == replica {
+		j.wrong(format, args...)
+		return
+	}
+	if _, known := j.odd[ch][k]; !known {
+		j.odd[ch][k] = fmt.Sprintf(format, args...)
+		j.say("differs: %s", j.odd[ch][k])
+	}
+}
+
+// closing is told of a change in the coordinator that is about to be made; ended, how that ended.
+func (j *judge) closing(changes []coord.Change) (ended func(error)) {
+	found := map[roster.Stream]forcedEnd{}
+	for _, x := range changes {
+		if x.Name != listRegister {
+			continue
+		}
+		r, err := roster.Parse(x.Value)
+		if err != nil {
+			j.fail("a list that cannot be read goes on record: %v", err)
+		}
+		for _, i := range r.Streams {
+			if i.Closed != nil && i.Closed.Forced {
+				found[i.Stream] = forcedEnd{i.Node, *i.Closed}
+			}
+		}
+	}
+	if len(found) == 0 {
+		return func(error) {}
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.forcing++
+	if !j.forcible {
+		j.wrong("a closing is forced that must not be: %v", found)
+	}
+	return func(err error) {
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		j.forcing--
+		if hub.Is(err, hub.Conflict) {
+			return
+		}
+		for s, end := range found {
+			if _, known := j.forced[s]; !known {
+				j.forced[s] = end
+				j.counts.forced++
+				j.say("%v of %s is closed by force above %v, %d keys", s, end.node, end.Base.Key(), end.Count)
+			}
+		}
+	}
+}
+
+// named is told what all nodes name as late in the end. All in which answers differed is there, and nothing that no forced closing had to do with.
+func (j *judge) named(late map[named]LateItem) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for ch, keys := range j.odd {
+		for k, how := range keys {
+			if _, ok := late[named{ch, k.String()}]; !ok {
+				j.wrong("%v (%s) is not named late, and answers differed: %s", k, ch, how)
+			}
+		}
+	}
+	for _, i := range late {
+		s, err := roster.ParseStream(i.Stream)
+		end, forced := j.forced[s]
+		key, bad := hub.ParseKey(i.Key)
+		m, ok := hub.MarkOf(key)
+		switch writer := j.writers[i.Channel][key]; {
+		case err != nil || bad != nil || !ok || i.Node == "" || i.Found.IsZero():
+			j.wrong("a late item is not named in full: %+v", i)
+		case !forced:
+			j.wrong("%+v is named late, and that stream was not closed by force", i)
+		case m <= end.Base || writer != "" && writer != end.node:
+			j.wrong("%+v, which %s wrote, is named late; %s wrote that stream, and it was whole up to %v", i, writer, end.node, end.Base.Key())
+		}
+		j.counts.late++
+	}
+	j.settled = true
 }
 
 func (j *judge) failed() bool {
@@ -176,7 +279,7 @@ func (j *judge) wrote(node, ch string, keys []hub.Key, data []string, err error,
 		if i > 0 && !keys[i-1].Less(k) {
 			j.wrong("%s gave the parts %v and %v of a bulk", node, keys[i-1], k)
 		}
-		j.sent[ch][k] = data[i]
+		j.sent[ch][k], j.writers[ch][k] = data[i], node
 		j.bulks[ch][k] = keys
 	}
 	j.whole(node, ch, keys, j.all[ch], j.top[ch])
@@ -203,7 +306,7 @@ func (j *judge) ack(node, ch string, k hub.Key) {
 	if j.top[ch].Less(k) {
 		j.ahead[ch][k] = true
 	} else if !has(j.all[ch], k) {
-		j.wrong("%s acknowledged %v (%s), which is at or below a horizon that was shown, %v, and not in that answer", node, k, ch, j.top[ch])
+		j.differs(ch, k, "%s acknowledged %v (%s), which is at or below a horizon that was shown, %v, and not in that answer", node, k, ch, j.top[ch])
 	}
 	if j.gone[ch][k] {
 		j.wrong("%s acknowledged %v (%s), which was given up", node, k, ch)
@@ -259,7 +362,7 @@ func (j *judge) gaveUp(ch string, keys []hub.Key) {
 			j.wrong("%v (%s) was acknowledged and is given up", k, ch)
 		}
 		if has(j.all[ch], k) {
-			j.wrong("%v (%s) was in a stable answer at %v and is given up", k, ch, j.top[ch])
+			j.differs(ch, k, "%v (%s) was in a stable answer at %v and is given up", k, ch, j.top[ch])
 		}
 	}
 }
@@ -299,7 +402,7 @@ func (j *judge) rise(node, ch string, keys []hub.Key, h hub.Key) {
 		}
 		delete(j.ahead[ch], k)
 		if !has(keys, k) {
-			j.wrong("%s at %v lacks the acknowledged %v (%s)", node, h, k, ch)
+			j.differs(ch, k, "%s at %v lacks the acknowledged %v (%s)", node, h, k, ch)
 		}
 	}
 	var last *hub.Key
@@ -309,7 +412,7 @@ func (j *judge) rise(node, ch string, keys []hub.Key, h hub.Key) {
 			j.wrong("%s: %v is not above %v", node, k, keys[len(before)+i-1])
 		}
 		if j.gone[ch][k] {
-			j.wrong("%s at %v has %v (%s), which was given up", node, h, k, ch)
+			j.differs(ch, k, "%s at %v has %v (%s), which was given up", node, h, k, ch)
 		}
 		if bulk := j.bulks[ch][k]; len(bulk) > 1 && (last == nil || *last != bulk[0]) {
 			last = &bulk[0]
@@ -333,15 +436,17 @@ func (j *judge) agree(node, ch string, from hub.Key, page hub.Page) {
 	}
 	for _, k := range before {
 		if !has(mine, k) {
-			j.wrong("%s at %v lacks %v (%s, acknowledged %v), which an answer at %v had", node, h, k, ch, j.acked[ch][k], j.top[ch])
+			j.differs(ch, k, "%s at %v lacks %v (%s, acknowledged %v), which an answer at %v had", node, h, k, ch, j.acked[ch][k], j.top[ch])
 		}
 	}
 	for _, k := range mine {
 		if !has(before, k) {
-			j.wrong("%s at %v has %v (%s, acknowledged %v), which an answer at %v had not", node, h, k, ch, j.acked[ch][k], j.top[ch])
+			j.differs(ch, k, "%s at %v has %v (%s, acknowledged %v), which an answer at %v had not", node, h, k, ch, j.acked[ch][k], j.top[ch])
 		}
 	}
-	j.wrong("%s: the order of %v", node, mine)
+	if !slices.IsSortedFunc(mine, hub.Key.Compare) || !j.forcible {
+		j.wrong("%s: the order of %v", node, mine)
+	}
 }
 
 // fed is what a follower got after a cursor: like an answer, from there on.
@@ -384,6 +489,10 @@ func (j *judge) window(node string, q hub.Query, page hub.Page) {
 	if q.To.Less(to) {
 		to = q.To
 	}
+	if j.forcible && !j.settled {
+		j.windowDiffers(node, q, got, to)
+		return
+	}
 	want := between(j.all[q.Channel], q.From, to)
 	mine := upTo(got, low)
 	above := len(got) - len(mine)
@@ -394,6 +503,42 @@ func (j *judge) window(node string, q hub.Query, page hub.Page) {
 	}
 	if !slices.Equal(mine, want) {
 		j.wrong("%s answers a search (%s, from %v to %v, %d, reverse %v) at %v with %v; it should have %v", node, q.Channel, q.From, q.To, q.Limit, q.Reverse, page.Horizon, mine, want)
+	}
+}
+
+// windowDiffers compares a search where answers may differ: in the part that it covers, up to a key. Under mu.
+func (j *judge) windowDiffers(node string, q hub.Query, got []hub.Key, to hub.Key) {
+	from := q.From
+	switch {
+	case len(got) > q.Limit || !slices.IsSortedFunc(got, hub.Key.Compare):
+		j.wrong("%s answers a search for %d keys of %s with %v", node, q.Limit, q.Channel, got)
+		return
+	case len(got) == q.Limit && q.Reverse:
+		from = got[0]
+	case len(got) == q.Limit && got[len(got)-1].Less(to):
+		to = got[len(got)-1].After()
+	}
+	want := between(j.all[q.Channel], from, to)
+	for _, k := range want {
+		if !has(got, k) {
+			j.differs(q.Channel, k, "%s answers a search without %v (%s)", node, k, q.Channel)
+		}
+	}
+	for _, k := range between(got, from, to) {
+		if !has(want, k) {
+			j.differs(q.Channel, k, "%s answers a search with %v (%s)", node, k, q.Channel)
+		}
+	}
+}
+
+// complete is told of a stable answer in the end: nothing acknowledged is missing.
+func (j *judge) complete(node, ch string, page hub.Page) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for k := range j.acked[ch] {
+		if !page.Horizon.Less(k) && !has(page.Keys, k) {
+			j.wrong("%s lacks the acknowledged %v (%s) in the end", node, k, ch)
+		}
 	}
 }
 
@@ -443,7 +588,7 @@ func (j *judge) unstable(node string, q hub.Query, page hub.Page, known int) {
 	}
 	for _, k := range j.ackedList[q.Channel][:known] {
 		if !k.Less(q.From) && !has(page.Keys, k) {
-			j.wrong("an unstable answer of %s that is said to be whole lacks the acknowledged %v (%s)", node, k, q.Channel)
+			j.differs(q.Channel, k, "an unstable answer of %s that is said to be whole lacks the acknowledged %v (%s)", node, k, q.Channel)
 		}
 	}
 }
@@ -456,7 +601,7 @@ func (j *judge) item(node, ch string, k hub.Key, item hub.Sealed, err error) {
 	want, ok := j.sent[ch][k]
 	switch {
 	case hub.Is(err, hub.NotFound):
-		j.wrong("%s: %v of %s (acknowledged %v) cannot be read: %v", node, k, ch, j.acked[ch][k], err)
+		j.differs(ch, k, "%s: %v of %s (acknowledged %v) cannot be read: %v", node, k, ch, j.acked[ch][k], err)
 	case err == nil && ok && string(item.Data) != want:
 		j.wrong("%s: %v of %s is %.40q, not %.40q", node, k, ch, item.Data, want)
 	}

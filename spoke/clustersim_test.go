@@ -36,9 +36,11 @@ var (
 	simAgain   = flag.Int("cluster.again", 1, "how often each is played")
 	simFirst   = flag.Bool("cluster.first", false, "end with the first that fails")
 	simSteps   = flag.Int("cluster.steps", 50, "faults of a schedule")
-	simReplica = flag.Bool("cluster.replica", false, "with a channel that has a source")
-	simTTL     = flag.Duration("cluster.ttl", time.Hour, "after which what is archived is swept")
-	simDamage  = flag.Bool("cluster.damage", false, "with damaged segments")
+	simPlain   = flag.Bool("cluster.plain", false, "without what a seed draws: sweeping, damage, a channel with a source, forced closings")
+	simReplica = flag.Bool("cluster.replica", false, "with a channel that has a source, always")
+	simTTL     = flag.Duration("cluster.ttl", 0, "after which what is archived is swept; 0: as the seed says")
+	simDamage  = flag.Bool("cluster.damage", false, "with damaged segments, always")
+	simForce   = flag.Bool("cluster.force", false, "with closings that are forced, always: an even number of nodes, and half")
 	simTrace   = flag.Bool("cluster.trace", false, "print the history of each schedule")
 )
 
@@ -62,9 +64,39 @@ type simWorld struct {
 	pumps  sync.WaitGroup
 	doors  []net.Listener
 	calls  time.Duration // what a call of the coordinator takes at most
+	traits traits
 
 	mu    sync.Mutex
 	links map[[2]string]*link
+}
+
+// traits are what some schedules have and others have not.
+type traits struct {
+	ttl                     time.Duration // after which what is archived is swept
+	replica, damage, forced bool
+	forceAfter              time.Duration // nodes force closings by themselves
+}
+
+// draw says what a seed has: of its own random numbers, so that the rest of the schedule is the same with it and without.
+func (w *simWorld) draw(seed uint64) {
+	rng := rand.New(rand.NewPCG(seed, 10))
+	one := func(of int) bool { return rng.IntN(of) == 0 && !*simPlain }
+	t := &w.traits
+	if one(3) {
+		t.ttl = 15 * time.Second
+	}
+	t.damage, t.replica, t.forced = one(6), one(4), one(6)
+	if *simTTL > 0 {
+		t.ttl = *simTTL
+	}
+	t.damage, t.replica, t.forced = t.damage || *simDamage, t.replica || *simReplica, t.forced || *simForce
+	if t.forced {
+		t.damage, t.replica, w.rule = false, false, roster.Half
+		if rng.IntN(2) == 0 {
+			t.forceAfter = time.Duration(2+rng.IntN(15)) * time.Second
+		}
+		w.judge.forcible = true
+	}
 }
 
 // simNode is a name with the disk and the process that it has at the moment.
@@ -103,7 +135,7 @@ func newSim(t *testing.T, seed uint64) *simWorld {
 		t: t, rng: rand.New(rand.NewPCG(seed, 1)), store: local.NewMemory(), rule: roster.Half, judge: newJudge(), past: newArchive(), over: make(chan struct{}),
 		links: map[[2]string]*link{},
 	}
-	w.judge.past = w.past
+	w.judge.past, w.traits.ttl = w.past, time.Hour
 	if w.rng.IntN(2) == 0 {
 		w.rule = roster.Majority
 	}
@@ -282,10 +314,11 @@ func (n *simNode) options() Options {
 		Disk: n.disk, Clock: n.clock, Log: w.judge.logger(n.name), WriteTimeout: 2 * time.Second, SweepEvery: 3 * time.Second, Archived: archived,
 		Segments: spokelog.Options{
 			Sync:           mode,
-			SegmentRecords: 40 + w.rng.IntN(400), SegmentAge: 5 * time.Second, TTL: *simTTL, MinFree: 64 << 10, LateConfirmed: w.past.has,
+			SegmentRecords: 40 + w.rng.IntN(400), SegmentAge: 5 * time.Second, TTL: w.traits.ttl, MinFree: 64 << 10, LateConfirmed: n.confirm,
 		},
 		Cluster: &Cluster{
 			Node: n.name, Coordinator: &simCoordinator{n.session, n}, Rule: w.rule, Beat: 50 * time.Millisecond, Dial: n.net.Dial, given: w.judge.gaveUp,
+			ForceAfter: w.traits.forceAfter,
 		},
 	}
 }
@@ -423,7 +456,11 @@ func (w *simWorld) list() roster.Roster {
 func (w *simWorld) play(steps int) {
 	first := 1 + w.rng.IntN(5)
 	members := max(first, 1+w.rng.IntN(5))
-	w.note("%d nodes, up to %d, %s", first, members, w.rule)
+	if w.traits.forced {
+		first = 2 + first/3*2
+		members = max(first, members)
+	}
+	w.note("%d nodes, up to %d, %s, %+v", first, members, w.rule, w.traits)
 	for range first {
 		w.people(w.add())
 		if w.rng.IntN(2) == 0 {
@@ -465,6 +502,7 @@ func (w *simWorld) finish() {
 func runSim(t *testing.T, seed uint64, steps int) (verdict string, counts tally) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newSim(t, seed)
+		w.draw(seed)
 		w.play(steps)
 		verdict, counts = w.judge.verdict(), w.judge.counts
 		if *simTrace {

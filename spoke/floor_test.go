@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"timehub/e2e/memdisk"
 	"timehub/hub"
 	"timehub/spoke/roster"
 )
@@ -76,6 +77,46 @@ func TestFloorAfterLongAbsence(t *testing.T) {
 			if here == 0 || gone == 0 {
 				t.Errorf("%s: %d are here, %d are swept: the test shows nothing", n.name, here, gone)
 			}
+		}
+	})
+}
+
+// A node that has not caught up denies nothing that the others have swept meanwhile: it is in long-term storage. Whoever asks all of them for a list has to look there, too.
+func TestBehindWhatOthersHaveSwept(t *testing.T) {
+	directed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		sweeping(w, 15*time.Second)
+		w.restart()
+		a, c := w.nodes[0], w.nodes[2]
+		c.past(a.write("x", "before"))
+		heal := c.disk.Inject(memdisk.Rule{Ops: memdisk.OpWrite | memdisk.OpSync, Name: "spoke/*", Times: 10_000, Fault: memdisk.Fault{Err: errFault}})
+		key := a.write("x", "while it takes nothing")
+		for range 20 {
+			a.past(a.write("x", "later"))
+			time.Sleep(2 * time.Second)
+		}
+		if !key.Less(a.node.Floor("x")) {
+			t.Fatal("nothing was swept: the test shows nothing")
+		}
+		denied, lists := 0, 0
+		for range 20 {
+			_, err := c.node.Read(t.Context(), "x", key)
+			floor := c.node.Floor("x")
+			if hub.Is(err, hub.NotFound) {
+				if denied++; !key.Less(floor) {
+					t.Fatalf("%v was acknowledged; the node says %v, with a floor of %v", key, err, floor)
+				}
+			}
+			page, err := c.node.Keys(t.Context(), hub.Query{Channel: "x", From: key, To: key.After()})
+			if err == nil && page.Silent == 0 {
+				if lists++; len(page.Keys) == 0 && !key.Less(c.node.Floor("x")) {
+					t.Fatalf("%v was acknowledged; a list that is said to be whole lacks it, with a floor of %v", key, c.node.Floor("x"))
+				}
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		heal()
+		if denied == 0 || lists == 0 {
+			t.Errorf("%d times it was not there, and %d lists were whole: the test shows nothing", denied, lists)
 		}
 	})
 }

@@ -138,7 +138,7 @@ func TestForcedClosing(t *testing.T) {
 
 func playForced(t *testing.T, count int, lives, automatic bool) {
 	w := newSim(t, uint64(count))
-	w.rule = roster.Half
+	w.rule, w.judge.forcible = roster.Half, true
 	if automatic {
 		w.tune = func(o *Options) { o.Cluster.ForceAfter = 20 * time.Second }
 	}
@@ -269,7 +269,7 @@ func only(keys map[hub.Key]bool) hub.Key {
 func TestForcedClosingTakesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newSim(t, 1)
-		w.rule = roster.Half
+		w.rule, w.judge.forcible = roster.Half, true
 		for range 4 {
 			w.member()
 		}
@@ -344,7 +344,7 @@ func want2(keys map[hub.Key]bool, n *simNode) map[hub.Key]bool {
 func TestLateItemsAreNotEvicted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newSim(t, 1)
-		w.rule = roster.Half
+		w.rule, w.judge.forcible = roster.Half, true
 		var cursor hub.Key // as the archiver has left it; the main goroutine alone
 		var confirmed bool
 		w.tune = func(o *Options) {

@@ -98,8 +98,18 @@ func (n *Node) Items(ctx context.Context, q hub.Query) iter.Seq2[hub.Sealed, err
 	}
 }
 
-// Floor implements channel.ShortTerm.
-func (n *Node) Floor(string) hub.Key { return n.store.Floor() }
+// Floor implements channel.ShortTerm. Among others, it is at least what they have swept of the time that this disk has not caught up with.
+func (n *Node) Floor(string) hub.Key {
+	floor := n.store.Floor()
+	if n.cluster != nil {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		if floor.Less(n.cluster.swept) {
+			floor = n.cluster.swept
+		}
+	}
+	return floor
+}
 
 // Watch implements channel.ShortTerm.
 func (n *Node) Watch(channel string) (wake <-chan struct{}, stop func()) {

@@ -18,11 +18,12 @@ import (
 )
 
 const (
-	readPath   = "/internal/spoke/read"
-	keysPath   = "/internal/spoke/keys"
-	diskHeader = "Hub-Disk"
-	sureTime   = peerTime / 4
-	epochWaits = time.Second // for the list, when somebody knows a newer one
+	readPath    = "/internal/spoke/read"
+	keysPath    = "/internal/spoke/keys"
+	diskHeader  = "Hub-Disk"
+	floorHeader = "Hub-Floor"
+	sureTime    = peerTime / 4
+	epochWaits  = time.Second // for the list, when somebody knows a newer one
 )
 
 // census is who has answered a question.
@@ -190,7 +191,24 @@ func (c *cluster) askRead(ctx context.Context, node, channel string, key hub.Key
 		return nil, frame.ErrInvalid
 	}
 	asked.add(resp.Header.Get(diskHeader), f.Epoch)
+	text, err := url.QueryUnescape(resp.Header.Get(floorHeader))
+	if err != nil {
+		return nil, err
+	}
+	if floor, err := parseKeyText(text); err == nil && key.Less(floor) {
+		c.hear(floor)
+	}
 	return nil, nil
+}
+
+// hear is told up to where another log was swept that was asked for more. What this disk has not caught up with is then in long-term storage, if it is anywhere: it
+// counts as swept here, too.
+func (c *cluster) hear(floor hub.Key) {
+	c.n.mu.Lock()
+	defer c.n.mu.Unlock()
+	if h, ok := c.horizon(); (!ok || h.Key().Less(floor)) && c.swept.Less(floor) {
+		c.swept = floor
+	}
 }
 
 // serveRead gives one record as a frame, or a frame without any if this disk has none.
@@ -216,6 +234,7 @@ func (c *cluster) serveRead(w http.ResponseWriter, r *http.Request) error {
 	disk := c.n.identity.ID
 	c.n.mu.Unlock()
 	w.Header().Set(diskHeader, disk)
+	w.Header().Set(floorHeader, url.QueryEscape(keyText(c.n.store.Floor())))
 	w.Header().Set("Content-Type", "application/octet-stream")
 	_, err = w.Write(frame.Append(nil, &f))
 	return err
@@ -227,6 +246,8 @@ type keysAnswer struct {
 	Epoch uint64   `json:"epoch"`
 	Keys  []string `json:"keys"`
 	More  bool     `json:"more"`
+	// Floor is that of the log once it had been looked at.
+	Floor frame.Floor `json:"floor"`
 }
 
 // serveKeys lists the keys that this disk has in a window, whatever the horizon.
@@ -242,7 +263,7 @@ func (c *cluster) serveKeys(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return unavailable(err)
 	}
-	a := keysAnswer{Keys: make([]string, len(keys)), More: more}
+	a := keysAnswer{Keys: make([]string, len(keys)), More: more, Floor: floorOf(c.n.store.Floor())}
 	for i, k := range keys {
 		a.Keys[i] = k.String()
 	}
@@ -269,6 +290,9 @@ func (c *cluster) askKeys(ctx context.Context, node string, q hub.Query) (a keys
 		if keys[i], err = hub.ParseKey(text); err != nil {
 			return a, nil, errors.Join(frame.ErrInvalid, err)
 		}
+	}
+	if floor := keyOf(a.Floor); q.From.Less(floor) {
+		c.hear(floor)
 	}
 	return a, keys, nil
 }
