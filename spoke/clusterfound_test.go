@@ -190,3 +190,45 @@ func TestNameOutlastsAnAbsence(t *testing.T) {
 		}
 	})
 }
+
+// A member that was away while a closing was forced, and for longer than the others keep what is archived, waited for ever for a record of the set.
+func TestForcedSetThatWasSwept(t *testing.T) {
+	directed(t, 4, roster.Half, func(t *testing.T, w *simWorld) {
+		w.judge.forcible = true
+		sweeping(w, 15*time.Second)
+		swept := w.tune
+		w.tune = func(o *Options) {
+			swept(o)
+			o.Segments.LateConfirmed = func(string, hub.Key) bool { return true }
+		}
+		w.restart()
+		a, b, c, d := w.nodes[0], w.nodes[1], w.nodes[2], w.nodes[3]
+		d.past(a.write("x", "before"))
+		d.end("kill")
+		w.setLink(a, b, false, 0)
+		key := a.write("x", "in the set")
+		a.end("kill")
+		w.openLinks()
+		w.until("both are closed by force", func() bool {
+			for _, n := range []*simNode{a, d} {
+				_ = c.node.CloseOpen(t.Context(), n.name, true)
+			}
+			h, err := b.node.Horizon(t.Context())
+			return err == nil && key.Less(h)
+		})
+		var last hub.Key
+		for range 30 {
+			last = b.write("x", "later")
+			b.past(last)
+			c.past(last)
+			time.Sleep(time.Second)
+		}
+		for _, n := range []*simNode{b, c} {
+			if _, err := n.node.store.Get(t.Context(), "x", key); !key.Less(n.node.Floor("x")) || !hub.Is(err, hub.NotFound) {
+				t.Fatalf("%s has not swept the set: %v", n.name, err)
+			}
+		}
+		d.start()
+		d.past(last)
+	})
+}

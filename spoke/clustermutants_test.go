@@ -35,6 +35,7 @@ type mutant struct {
 	name  string
 	lines []line
 	by    string // a test that notices; "": the search, after few schedules
+	with  string // an argument of the search
 }
 
 // line is one that is replaced; IF stands for the question whether the rule is broken.
@@ -107,6 +108,9 @@ var mutants = []mutant{
 	{name: "late-not-copied", by: "TestForcedClosing", lines: []line{{"late.go", "		if r.late > c.lateSeen[r.disk] {", "		if r.late > c.lateSeen[r.disk] && !IF {"}}},
 	{name: "taken-back-not-named", by: "TestForcedClosingTakesBack", lines: []line{{"late.go", "			name(k, LateGivenUp)", "			if !IF {\n				name(k, LateGivenUp)\n			}"}}},
 	{name: "late-evicted", by: "TestLateItemsAreNotEvicted", lines: []line{{"late.go", "(s == nil || !s.settled) {", "(s == nil || !s.settled) && !IF {"}}},
+	{name: "late-not-named", with: "-cluster.force", lines: []line{{"late.go", "	if err := c.nameLate(late); err != nil {\n		return err\n	}\n	return c.flagLate(", "	if IF {\n		late = nil\n	}\n	if err := c.nameLate(late); err != nil {\n		return err\n	}\n	return c.flagLate("}}},
+	{name: "swept-set-waited-for", by: "TestForcedSetThatWasSwept", lines: []line{{"late.go", "	case c.sweptElsewhere(", "	case !IF && c.sweptElsewhere("}}},
+	{name: "swept-elsewhere-denied", by: "TestBehindWhatOthersHaveSwept", lines: []line{{"remote.go", "	if h, ok := c.horizon(); (!ok ||", "	if h, ok := c.horizon(); !IF && (!ok ||"}}},
 }
 
 // silent is a word of a mutant.
@@ -229,6 +233,9 @@ func TestClusterMutants(t *testing.T) {
 func (m *mutant) notice(t *testing.T, binary string) string {
 	began := time.Now()
 	args := []string{"-test.run=^TestClusterAtRandom$", "-test.parallel=1", "-cluster.first", "-cluster.from=1", fmt.Sprintf("-cluster.seeds=%d", *mutantSeeds)}
+	if m.with != "" {
+		args = append(args, m.with)
+	}
 	if m.by != "" && !*mutantBlind {
 		args = []string{"-test.run=^(" + m.by + ")$", "-test.count=20", "-test.failfast"} // not every time does the order of goroutines show it
 	}

@@ -152,11 +152,34 @@ func (c *cluster) lateData(ctx context.Context, k named, key hub.Key, from strin
 		return data, nil
 	case from != "" && hub.Is(elsewhere, hub.NotFound):
 		return nil, nil
+	case c.sweptElsewhere(ctx, k, key):
+		return nil, nil
 	case errors.Is(err, spokelog.ErrDamaged):
 		c.n.log.Error("a late item is damaged on this disk, and nobody who answers has it", "channel", k.Channel, "key", k.Key)
 		return nil, nil
 	}
 	return nil, elsewhere
+}
+
+// sweptElsewhere reports whether a record of a forced set has gone to long-term storage: a half of the disks had it then, more than the other half lack it now, and
+// none lets go of it before.
+func (c *cluster) sweptElsewhere(ctx context.Context, k named, key hub.Key) bool {
+	if !key.Less(c.n.store.Floor()) {
+		return false
+	}
+	c.n.mu.Lock()
+	half := c.rec.Rule.Write(len(c.rec.Disks))
+	c.n.mu.Unlock()
+	lacking := 1
+	for _, node := range c.nodes() {
+		if node == c.opt.Node {
+			continue
+		}
+		if _, err := c.askItem(ctx, node, k); hub.Is(err, hub.NotFound) {
+			lacking++
+		}
+	}
+	return lacking > half
 }
 
 // copyLate takes over what the others have found to be late.
