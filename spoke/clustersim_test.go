@@ -36,7 +36,7 @@ var (
 	simAgain   = flag.Int("cluster.again", 1, "how often each is played")
 	simFirst   = flag.Bool("cluster.first", false, "end with the first that fails")
 	simSteps   = flag.Int("cluster.steps", 50, "faults of a schedule")
-	simPlain   = flag.Bool("cluster.plain", false, "without what a seed draws: sweeping, damage, a channel with a source, forced closings")
+	simPlain   = flag.Bool("cluster.plain", true, "without what a seed draws: sweeping, damage, a channel with a source, forced closings")
 	simReplica = flag.Bool("cluster.replica", false, "with a channel that has a source, always")
 	simTTL     = flag.Duration("cluster.ttl", 0, "after which what is archived is swept; 0: as the seed says")
 	simDamage  = flag.Bool("cluster.damage", false, "with damaged segments, always")
