@@ -29,6 +29,7 @@ type Found struct {
 	// Envelope holds the stored bytes of an item that is not large; a body with codec Zstd can be sent to who accepts zstd as it is.
 	Envelope seal.Envelope
 	large    hub.Key // of a large item: the key of its body
+	sum      string  // and its checksum; "": it has none
 }
 
 // GetOptions choose the store.
@@ -149,7 +150,7 @@ func (s *Service) Parse(ch *hub.Channel, item hub.Sealed) (Found, error) {
 	if err != nil {
 		return Found{}, fmt.Errorf("item %s of %s: %w", item.Key, ch.Name, err)
 	}
-	f.large, f.Meta.Size, f.Meta.ContentType = body, x.Size, x.ContentType
+	f.sum, f.large, f.Meta.Size, f.Meta.ContentType = x.Sum, body, x.Size, x.ContentType
 	f.Envelope = seal.Envelope{}
 	return f, nil
 }
@@ -162,7 +163,8 @@ func (s *Service) Body(dst []byte, f Found) ([]byte, error) {
 	return s.opt.Sealer.Open(dst, f.Envelope)
 }
 
-// Open reads n bytes (n < 0: the rest) of the body from offset, for large items and others alike. An offset beyond the body is RangeInvalid.
+// Open reads n bytes (n < 0: the rest) of the body from offset, for large items and others alike. An offset beyond the body is RangeInvalid. A body that is
+// read whole is compared with its checksum: if it is damaged, reading fails before its last bytes. A part of a large body has no checksum.
 func (s *Service) Open(ctx context.Context, f Found, offset, n int64) (io.ReadCloser, error) {
 	if offset < 0 || offset > f.Meta.Size {
 		return nil, hub.E(hub.RangeInvalid, "byte %d is not in an item of %d bytes", offset, f.Meta.Size)
@@ -177,6 +179,9 @@ func (s *Service) Open(ctx context.Context, f Found, offset, n int64) (io.ReadCl
 		body, err := s.opt.Long.ReadLarge(ctx, f.Channel, f.large, offset, n)
 		if err != nil {
 			return nil, fmt.Errorf("read the body of a large item: %w", err)
+		}
+		if f.sum != "" && n == f.Meta.Size {
+			body = &checked{from: body, sum: newBodySum(), want: f.sum, left: n}
 		}
 		return body, nil
 	}

@@ -17,6 +17,7 @@ type index struct {
 	Key         string `json:"key"`
 	Size        int64  `json:"size"`
 	ContentType string `json:"content-type,omitempty"`
+	Sum         string `json:"crc32c,omitempty"` // of the body, in hexadecimal; "": an earlier hub wrote it
 }
 
 // insertLarge stores the body in long-term storage under a key of its own, and then the index item in the normal path.
@@ -45,7 +46,8 @@ func (s *Service) storeLarge(ctx context.Context, ch *hub.Channel, u *Upload, ke
 		from = bytes.NewReader(u.Body)
 	}
 	// One byte more than announced is enough to see that the announcement was wrong.
-	n, err := s.opt.Long.WriteLarge(ctx, ch, key, u.ContentType, io.LimitReader(from, u.size()+1))
+	sum := newBodySum()
+	n, err := s.opt.Long.WriteLarge(ctx, ch, key, u.ContentType, io.TeeReader(io.LimitReader(from, u.size()+1), sum))
 	if err != nil {
 		return nil, fmt.Errorf("store the body of a large item: %w", err)
 	}
@@ -54,7 +56,7 @@ func (s *Service) storeLarge(ctx context.Context, ch *hub.Channel, u *Upload, ke
 		s.dropLarge(ctx, ch, key, err)
 		return nil, err
 	}
-	text, err := json.Marshal(index{Key: key.String(), Size: n, ContentType: u.ContentType})
+	text, err := json.Marshal(index{Key: key.String(), Size: n, ContentType: u.ContentType, Sum: sumText(sum)})
 	if err != nil {
 		return nil, fmt.Errorf("make the index of a large item: %w", err)
 	}

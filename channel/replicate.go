@@ -148,11 +148,13 @@ func (s *Service) storeReplica(ctx context.Context, ch *hub.Channel, it *Replica
 	if size > s.opt.MaxItemBytes {
 		return nil, errTooLargeHere
 	}
-	n, err := s.opt.Long.WriteLarge(ctx, ch, it.Key, it.ContentType, &exactReader{r: from, left: size, known: size >= 0, room: s.opt.MaxItemBytes})
+	sum := newBodySum()
+	exact := &exactReader{r: from, left: size, known: size >= 0, room: s.opt.MaxItemBytes}
+	n, err := s.opt.Long.WriteLarge(ctx, ch, it.Key, it.ContentType, io.TeeReader(exact, sum))
 	if err != nil {
 		return nil, fmt.Errorf("store the body of a large item: %w", err)
 	}
-	text, err := json.Marshal(index{Key: it.Key.String(), Size: n, ContentType: it.ContentType})
+	text, err := json.Marshal(index{Key: it.Key.String(), Size: n, ContentType: it.ContentType, Sum: sumText(sum)})
 	if err != nil {
 		return nil, fmt.Errorf("make the index of a large item: %w", err)
 	}

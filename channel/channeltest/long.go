@@ -153,6 +153,17 @@ func (l *Long) query(ctx context.Context, ch *hub.Channel, q hub.Query) ([]hub.S
 	return hits, more, nil
 }
 
+// Hurt flips the bits of mask in byte at of every large body.
+func (l *Long) Hurt(at int, mask byte) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for name, body := range l.large {
+		body = bytes.Clone(body)
+		body[at] ^= mask
+		l.large[name] = body
+	}
+}
+
 // Delete removes single items and large bodies.
 func (l *Long) Delete(ctx context.Context, ch *hub.Channel, keys ...hub.Key) error {
 	l.mu.Lock()

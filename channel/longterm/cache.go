@@ -172,6 +172,9 @@ func (s *Store) entries(ctx context.Context, r ranger, all []entry, mem *scratch
 		}
 		for i := range all {
 			item, err := s.entry(ctx, r, &all[i], data[min(all[i].offset, end)-begin:], mem)
+			if o, ok := r.(object); ok && errors.Is(err, ErrCorrupt) { // it may be the directory that is wrong here, and right there
+				s.cache.drop(o.name)
+			}
 			if !yield(item, err) || err != nil {
 				return
 			}

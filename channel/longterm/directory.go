@@ -3,6 +3,7 @@ package longterm
 import (
 	"context"
 	"errors"
+	"hash/crc32"
 	"io"
 	"iter"
 	"slices"
@@ -24,10 +25,11 @@ type directory struct {
 	entries        []entry // instead, if it is not sorted by key: all of it, sorted
 }
 
-// fence is a place in the directory where an entry begins, and its key.
+// fence is a place in the directory where an entry begins, and its key. What follows up to the next one is read again of a long directory: sum is its CRC.
 type fence struct {
 	key hub.Key
 	at  int64
+	sum uint32
 }
 
 // entry is a zip's entry under its key.
@@ -55,7 +57,7 @@ func loadDirectory(ctx context.Context, r ranger, minute time.Time) (*directory,
 		return nil, err
 	}
 	d := &directory{size: r.length(), offset: end.offset, length: end.length}
-	b := builder{d: d, minute: minute, sorted: true}
+	b := builder{d: d, minute: minute, sorted: true, table: crc32.MakeTable(crc32.Castagnoli)}
 	if begin := d.size - int64(len(tail)); end.offset >= begin {
 		raw := tail[end.offset-begin : end.offset-begin+end.length]
 		d.raw = slices.Clone(raw)
@@ -65,6 +67,9 @@ func loadDirectory(ctx context.Context, r ranger, minute time.Time) (*directory,
 	}
 	if err != nil {
 		return nil, err
+	}
+	if end.summed && b.sum != end.sum {
+		return nil, corrupt("the directory does not match its checksum")
 	}
 	if b.total != end.entries && (end.exact || b.total&0xffff != end.entries) {
 		return nil, corrupt("the directory has %d entries, its end says %d", b.total, end.entries)
@@ -87,6 +92,8 @@ type builder struct {
 	fenced int64 // where the last fence is
 	last   hub.Key
 	have   bool
+	table  *crc32.Table
+	sum    uint32 // of what was parsed
 }
 
 func (b *builder) stream(ctx context.Context, r ranger) error {
@@ -130,6 +137,10 @@ func (b *builder) parse(p []byte, last bool) error {
 		if err := b.add(e); err != nil {
 			return err
 		}
+		b.sum = crc32.Update(b.sum, b.table, p[:n])
+		if i := len(b.d.fences) - 1; i >= 0 {
+			b.d.fences[i].sum = crc32.Update(b.d.fences[i].sum, b.table, p[:n])
+		}
 		p = p[n:]
 		b.at += int64(n)
 	}
@@ -159,7 +170,7 @@ func (b *builder) add(e zentry) error {
 		b.sorted = false
 	}
 	if len(b.d.fences) == 0 || b.at-b.fenced >= fenceEvery {
-		b.d.fences = append(b.d.fences, fence{key, b.at})
+		b.d.fences = append(b.d.fences, fence{key: key, at: b.at})
 		b.fenced = b.at
 	}
 	b.last, b.have = key, true
@@ -176,6 +187,9 @@ func (b *builder) unsorted(ctx context.Context, r ranger) error {
 	raw, err := fetch(ctx, r, b.d.offset, b.d.length)
 	if err != nil {
 		return err
+	}
+	if crc32.Checksum(raw, b.table) != b.sum {
+		return corrupt("the directory was read twice, and differs")
 	}
 	d := b.d
 	d.raw, d.fences, d.count, d.digest = nil, nil, 0, 0
@@ -269,7 +283,21 @@ func (d *directory) window(ctx context.Context, r ranger, i, j int) ([]byte, err
 	if d.raw != nil {
 		return d.raw[begin:end], nil
 	}
-	return fetch(ctx, r, d.offset+begin, end-begin)
+	b, err := fetch(ctx, r, d.offset+begin, end-begin)
+	if err != nil {
+		return nil, err
+	}
+	table := crc32.MakeTable(crc32.Castagnoli)
+	for ; i < j; i++ {
+		from, to := d.fences[i].at-begin, end-begin
+		if i+1 < len(d.fences) {
+			to = d.fences[i+1].at - begin
+		}
+		if crc32.Checksum(b[from:to], table) != d.fences[i].sum {
+			return nil, corrupt("a part of the directory is not what it was")
+		}
+	}
+	return b, nil
 }
 
 func parseWindow(found []entry, window []byte, from, to hub.Key) ([]entry, error) {

@@ -159,6 +159,11 @@ func (s *Store) mergeZips(ctx context.Context, name string, minute time.Time, ou
 	if err != nil {
 		return nil, "", err
 	}
+	defer func() {
+		if errors.Is(err, ErrCorrupt) { // it may be the directory that is wrong here, and right there
+			s.cache.drop(name)
+		}
+	}()
 	mine, err := loadDirectory(ctx, ours, minute)
 	if err != nil {
 		return nil, "", err

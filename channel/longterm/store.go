@@ -79,7 +79,7 @@ func (s *Store) spool(memory int) *spool {
 	return &spool{disk: s.temp, folder: s.folder, memory: memory, sum: s.table}
 }
 func (s *Store) zipWriter(w io.Writer) *ZipWriter {
-	return newZipWriter(w, ZipOptions{Temp: s.temp, Folder: s.folder}, &s.deflate)
+	return newZipWriter(w, ZipOptions{Temp: s.temp, Folder: s.folder, Sum: s.table}, &s.deflate)
 }
 
 // parseMinute reads the rest of a name below zipRoot or indexRoot.

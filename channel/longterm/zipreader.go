@@ -9,6 +9,7 @@ import (
 	"hash/crc32"
 	"io"
 	"math"
+	"strconv"
 	"sync"
 
 	"github.com/klauspost/compress/flate"
@@ -50,6 +51,8 @@ type zipEnd struct {
 	entries        uint64
 	exact          bool // entries is whole, not cut to 16 bits
 	offset, length int64
+	sum            uint32 // of the directory
+	summed         bool   // sum is known
 }
 
 const (
@@ -99,10 +102,21 @@ func readEnd(ctx context.Context, r ranger) (end zipEnd, tail []byte, err error)
 	case end.offset != stop-end.length && end.offset == (stop-end.length)&math.MaxUint32:
 		end.offset = stop - end.length // a writer without zip64 that went beyond 4 GiB
 	}
+	end.sum, end.summed = sumOf(tail[at+lenEnd:])
 	if end.offset < 0 || end.length < 0 || end.offset > stop || end.length > stop-end.offset || end.exact && end.entries > uint64(end.length)/lenCentral {
 		return end, nil, corrupt("the directory of the zip lies outside: %d bytes at %d of %d", end.length, end.offset, size)
 	}
 	return end, tail, nil
+}
+
+// sumOf reads the checksum of the central directory out of a comment.
+func sumOf(comment []byte) (uint32, bool) {
+	digits, ok := bytes.CutPrefix(comment, []byte(sumPrefix))
+	if !ok || len(digits) != 8 {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(string(digits), 16, 32)
+	return uint32(n), err == nil
 }
 
 // findEnd returns where the end record begins whose comment reaches to the last byte; -1 if there is none.

@@ -51,7 +51,13 @@ type ZipOptions struct {
 	Folder  string
 	Memory  int    // bytes; 0: 256 KiB
 	Comment string // of the archive
+	// Sum, instead of Comment, lets the comment be the CRC of the central directory in this polynomial: a zip has checksums of its entries only, and who
+	// lists them without reading them would take a flipped bit of a name for another name.
+	Sum *crc32.Table
 }
+
+// sumPrefix begins the comment of an archive that has the checksum of its central directory; eight hexadecimal digits follow.
+const sumPrefix = "crc32c="
 
 // ZipWriter writes a zip to a stream. What it keeps in memory does not depend on the number of entries. Each local header carries the JSON of spec 02 §3.7
 // as its extra field, as readers of the original's streams expect; the central directory carries it in a block of its own, because Python and Java refuse
@@ -81,7 +87,7 @@ func newZipWriter(w io.Writer, opt ZipOptions, pool *sync.Pool) *ZipWriter {
 		opt.Memory = 256 << 10
 	}
 	z := &ZipWriter{out: bufio.NewWriterSize(w, 32<<10), comment: opt.Comment, pool: pool}
-	z.central = spool{disk: opt.Temp, folder: opt.Folder, memory: opt.Memory}
+	z.central = spool{disk: opt.Temp, folder: opt.Folder, memory: opt.Memory, sum: opt.Sum}
 	if pool != nil {
 		z.deflate, _ = pool.Get().(*flate.Writer)
 	}
@@ -272,6 +278,9 @@ func (z *ZipWriter) Close() error {
 	start, length := z.at, z.central.size
 	if z.err == nil {
 		_, z.err = io.Copy((*counter)(z), z.central.reader())
+	}
+	if z.central.sum != nil {
+		z.comment = fmt.Sprintf(sumPrefix+"%08x", z.central.digest)
 	}
 	le := binary.LittleEndian
 	if z.entries >= math.MaxUint16 || start >= math.MaxUint32 || length >= math.MaxUint32 {

@@ -53,6 +53,8 @@ type Fault struct {
 	Late   time.Duration // after the effect, before the answer
 	// Cut, if positive, lets the body of a Get break off with io.ErrUnexpectedEOF after so many bytes.
 	Cut int64
+	// Flip, if positive, lets the Flip-th byte of the body of a Get be another, counted around its end: a body of three bytes and 4 is the first one.
+	Flip int64
 }
 
 // Options are for New.
@@ -210,7 +212,12 @@ func (b *Bucket) Get(ctx context.Context, name string, offset, n int64, ifMatch 
 	if err != nil {
 		return nil, bucket.Info{}, err
 	}
-	body := io.Reader(bytes.NewReader(found.data[offset : offset+length]))
+	data := found.data[offset : offset+length]
+	if f.Flip > 0 && length > 0 {
+		data = bytes.Clone(data)
+		data[(f.Flip-1)%length] ^= 1 << (f.Flip % 8)
+	}
+	body := io.Reader(bytes.NewReader(data))
 	if f.Cut > 0 && f.Cut < length {
 		body = io.MultiReader(io.LimitReader(body, f.Cut), broken{})
 	}
