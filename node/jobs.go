@@ -33,6 +33,9 @@ func (n *Node) runJobs(ctx context.Context, ready func()) error {
 	if most := int(c.Int("s3.maxRules")); c.Bool("s3.config.management.enabled") && most >= 1 && most <= maxRules && p.longterm.Expires() {
 		opt.Rules, opt.MaxRules = p.longterm, most
 	}
+	if change := n.env.Seams.Jobs; change != nil {
+		change(&opt)
+	}
 	jobs, err := archive.New(opt)
 	if err != nil {
 		return fmt.Errorf("make the archive jobs: %w", err)

@@ -2,6 +2,7 @@ package node
 
 import (
 	"timehub/channel"
+	"timehub/channel/archive"
 	"timehub/channel/feed"
 	"timehub/spoke"
 )
@@ -11,6 +12,7 @@ type Seams struct {
 	Spoke func(*spoke.Options)                      // how Spoke is opened
 	Short func(channel.ShortTerm) channel.ShortTerm // what channels are read from and written to
 	Feed  func(feed.Source) feed.Source             // what callbacks follow
+	Jobs  func(*archive.Options)                    // how long-term storage is kept
 }
 
 func (s Seams) short(n *spoke.Node) channel.ShortTerm {

@@ -224,6 +224,49 @@ func TestRetentionFails(t *testing.T) {
 	})
 }
 
+// TestRetentionCountsWhatIsStable: an item that may be given up yet pushes out none of the newest ones.
+func TestRetentionCountsWhatIsStable(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		ch := w.channel("c", hub.Single, func(c *hub.Channel) { c.MaxItems = 2 })
+		n := w.start()
+		defer n.stop()
+		w.insert("c", "a")
+		b := w.insert("c", "b")
+		wait(time.Minute)
+		w.mu.Lock()
+		w.held = b
+		w.mu.Unlock()
+		doubtful := w.insert("c", "perhaps")
+		if removed, err := n.Retain(t.Context(), ch); err != nil || removed != 0 {
+			t.Errorf("%d objects were removed, %v", removed, err)
+		}
+		w.mu.Lock()
+		w.held = doubtful
+		w.mu.Unlock()
+		if removed, err := n.Retain(t.Context(), ch); err != nil || removed != 1 {
+			t.Errorf("%d objects were removed, %v", removed, err)
+		}
+	})
+}
+
+// TestRetentionClock: a clock that is days ahead of those of the others removes nothing that has not expired.
+func TestRetentionClock(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		ch := w.channel("c", hub.Single, func(c *hub.Channel) { c.TTLDays = 1 })
+		n := w.start(func(o *Options) { o.Clock = func() time.Time { return time.Now().AddDate(0, 0, 3) } })
+		defer n.stop()
+		w.insert("c", "a")
+		wait(time.Hour)
+		if removed, err := n.Retain(t.Context(), ch); err != nil || removed != 0 {
+			t.Errorf("%d objects were removed, %v", removed, err)
+		}
+		wait(25 * time.Hour)
+		if removed, err := n.Retain(t.Context(), ch); err != nil || removed != 1 {
+			t.Errorf("%d objects were removed, %v", removed, err)
+		}
+	})
+}
+
 // bury deletes a channel.
 func (w *world) bury(name string) channel.Remains {
 	w.mu.Lock()

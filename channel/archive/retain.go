@@ -49,13 +49,31 @@ func (j *Jobs) Retain(ctx context.Context, ch *hub.Channel) (int, error) {
 	return n, nil
 }
 
+// present is the instant by which items expire: no clock that is ahead of all others may remove what has not expired, so it is never after the horizon, on
+// which all nodes agree.
+func (j *Jobs) present(ctx context.Context) (time.Time, error) {
+	now := j.opt.Clock()
+	horizon, err := j.opt.Short.Horizon(ctx)
+	if err != nil {
+		return now, fmt.Errorf("read the horizon: %w", err)
+	}
+	if t := horizon.Time(); t.Before(now) {
+		now = t
+	}
+	return now, nil
+}
+
 // expired is the key below which a channel keeps nothing; the zero Key if it keeps everything.
 func (j *Jobs) expired(ctx context.Context, ch *hub.Channel) (before hub.Key, err error) {
 	if ch.KeepForever || ch.Historical() {
 		return hub.Key{}, nil
 	}
 	if ch.TTLDays > 0 {
-		before = hub.First(ch.OldestAllowed(j.opt.Clock(), time.UnixMilli(0)).Add(-lenience))
+		now, err := j.present(ctx)
+		if err != nil {
+			return hub.Key{}, err
+		}
+		before = hub.First(ch.OldestAllowed(now, time.UnixMilli(0)).Add(-lenience))
 		if since := hub.KeyAt(ch.Since, ""); ch.Since > 0 && before.Less(since) {
 			before = hub.Key{} // only what the clean-up removes lies there
 		}
@@ -63,7 +81,8 @@ func (j *Jobs) expired(ctx context.Context, ch *hub.Channel) (before hub.Key, er
 	if ch.MaxItems <= 0 {
 		return before, nil
 	}
-	q := hub.Query{Channel: ch.Name, From: hub.MinKey, To: hub.MaxKey, Limit: int(ch.MaxItems), Reverse: true}
+	// What is not stable may be given up yet: it must not push out an item that is one of the newest without it.
+	q := hub.Query{Channel: ch.Name, From: hub.MinKey, To: hub.MaxKey, Limit: int(ch.MaxItems), Reverse: true, Stable: true}
 	page, err := j.keys(ctx, q)
 	if err != nil {
 		return hub.Key{}, fmt.Errorf("find the newest %d items of channel %s: %w", ch.MaxItems, ch.Name, err)

@@ -258,6 +258,9 @@ func (w source) visible(q hub.Query) (found []hub.Sealed, err error) {
 	if ch == nil {
 		return nil, hub.E(hub.NotFound, "no channel %s", q.Channel)
 	}
+	if q.Stable && !w.held.IsZero() && w.held.Less(q.To) {
+		q.To = w.held.After()
+	}
 	for _, i := range w.items[q.Channel] {
 		if !i.Key.Less(q.From) && i.Key.Less(q.To) && !w.hidden[i.Key] && i.Key.Millis() >= ch.Since {
 			found = append(found, i)
