@@ -1,17 +1,21 @@
 package e2e
 
 import (
+	"archive/zip"
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"iter"
+	"net"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"timehub/channel"
+	"timehub/channel/archive"
 	"timehub/channel/feed"
 	"timehub/e2e/fleet"
 	"timehub/hub"
@@ -34,6 +38,12 @@ func TestSimClusterNoticesBrokenHubs(t *testing.T) {
 	registers := func(prefix string, change func(coord.Change) coord.Change) func(string, *hubnode.Env) {
 		return func(_ string, e *hubnode.Env) { e.Coordinator = meddling{e.Coordinator, prefix, change} }
 	}
+	jobs := func(change func(*archive.Options)) func(string, *hubnode.Env) {
+		return func(_ string, e *hubnode.Env) {
+			before := e.Seams.Jobs
+			e.Seams.Jobs = func(o *archive.Options) { before(o); change(o) }
+		}
+	}
 	type f = fleet.Flavor
 	deaths := []fleet.Fault{fleet.Kill, fleet.Start, fleet.Start, fleet.PowerCut}
 	hooks := append([]fleet.Fault{fleet.Mood, fleet.Mood, fleet.Steal, fleet.Session, fleet.Back}, deaths...)
@@ -55,8 +65,12 @@ func TestSimClusterNoticesBrokenHubs(t *testing.T) {
 		"the archiver believes what a put says": {f{Env: func(_ string, e *hubnode.Env) {
 			e.Bucket = &trusting{Bucket: e.Bucket, told: map[string][]byte{}}
 		}, Only: []fleet.Fault{fleet.Bucket, fleet.Well}, Long: true}, 10, false},
-		"the bucket knows no conditions":       {f{Env: func(_ string, e *hubnode.Env) { e.Bucket = careless{e.Bucket} }, Only: []fleet.Fault{fleet.Mend}, Three: true}, 10, false},
-		"the horizon ignores what others have": {f{Env: short(func(s channel.ShortTerm) channel.ShortTerm { return hasty{s} }), Three: true}, 10, false},
+		"what long-term storage gives is believed": {f{Env: func(_ string, e *hubnode.Env) { e.Bucket = cunning{e.Bucket} }, Only: []fleet.Fault{fleet.Mend}, Three: true, Long: true}, 20, false},
+		"nobody mends what is damaged on a disk":   {f{Env: func(_ string, e *hubnode.Env) { e.Dial = deafTo("/internal/spoke/re", e.Dial) }, Only: []fleet.Fault{fleet.Flip, fleet.Mend}, Three: true}, 20, false},
+		"more is removed than may be":              {f{Env: jobs(func(o *archive.Options) { o.Long = greedy{o.Long} }), Only: []fleet.Fault{fleet.Mend}, Three: true, Long: true, Limits: true}, 20, false},
+		"what need not be kept stays":              {f{Env: jobs(func(o *archive.Options) { o.RetainEvery = -1 }), Only: []fleet.Fault{fleet.Mend}, Three: true, Long: true, Limits: true}, 10, false},
+		"the bucket knows no conditions":           {f{Env: func(_ string, e *hubnode.Env) { e.Bucket = careless{e.Bucket} }, Only: []fleet.Fault{fleet.Mend}, Three: true}, 10, false},
+		"the horizon ignores what others have":     {f{Env: short(func(s channel.ShortTerm) channel.ShortTerm { return hasty{s} }), Three: true}, 10, false},
 		"feeds ignore the horizon": {f{Env: func(_ string, e *hubnode.Env) {
 			e.Seams.Feed = func(s feed.Source) feed.Source { return eager{s} }
 		}, Only: []fleet.Fault{fleet.Slow, fleet.Island, fleet.Mend}, Three: true, Hooks: true}, 20, false},
@@ -190,6 +204,77 @@ func (b careless) Put(ctx context.Context, name string, body io.Reader, size int
 		opt.IfAbsent, opt.IfMatch = false, ""
 	}
 	return b.Bucket.Put(ctx, name, body, size, opt)
+}
+
+// greedy removes five seconds more than it should.
+type greedy struct{ archive.LongTerm }
+
+func (g greedy) DeleteBefore(ctx context.Context, ch *hub.Channel, key hub.Key) (int, error) {
+	return g.LongTerm.DeleteBefore(ctx, ch, hub.KeyAt(key.Millis()+5000, key.Hash()))
+}
+
+// cunning is a bucket that gives other bytes than it had, with checksums that fit them.
+type cunning struct{ bucket.Bucket }
+
+func (b cunning) Get(ctx context.Context, name string, offset, n int64, ifMatch string) (io.ReadCloser, bucket.Info, error) {
+	body, info, err := b.Bucket.Get(ctx, name, offset, n, ifMatch)
+	if err != nil || offset != 0 || n >= 0 || strings.HasPrefix(name, ".hub/") || strings.Contains(name, "/large/") || strings.Contains(name, "Batch/") || time.Since(info.Modified) < 30*time.Second { // the archiver reads back what it has put
+		return body, info, err
+	}
+	defer body.Close()
+	data, err := io.ReadAll(body)
+	if err != nil {
+		return nil, info, err
+	}
+	z, err := zip.NewReader(bytes.NewReader(data), int64(len(data)))
+	if err != nil {
+		return nil, info, err
+	}
+	var other bytes.Buffer
+	w := zip.NewWriter(&other)
+	for _, f := range z.File {
+		in, err := f.Open()
+		if err != nil {
+			return nil, info, err
+		}
+		text, err := io.ReadAll(in)
+		if n := len(text); f.Name == "payload" && n > 0 {
+			text[n-1] ^= 1
+		}
+		out, e := w.Create(f.Name)
+		if err = errors.Join(err, e); err == nil {
+			_, err = out.Write(text)
+		}
+		if err != nil {
+			return nil, info, err
+		}
+	}
+	err = w.Close()
+	info.Size = int64(other.Len())
+	return io.NopCloser(&other), info, err
+}
+
+// deafTo lets every request break off whose path begins so.
+func deafTo(path string, dial func(context.Context, string, string) (net.Conn, error)) func(context.Context, string, string) (net.Conn, error) {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return deaf{c, "GET " + path}, nil
+	}
+}
+
+type deaf struct {
+	net.Conn
+	to string
+}
+
+func (d deaf) Write(p []byte) (int, error) {
+	if bytes.HasPrefix(p, []byte(d.to)) {
+		return 0, errors.Join(io.ErrClosedPipe, d.Close())
+	}
+	return d.Conn.Write(p)
 }
 
 // eager follows what is not stable yet.

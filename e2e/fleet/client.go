@@ -188,6 +188,10 @@ func (c *client) fit(err error) {
 		switch said.Kind {
 		case hub.Unavailable, hub.Timeout, hub.Full, hub.TooMany:
 			return
+		case hub.Internal: // what is stored is damaged: refused
+			if c.w.rotten.Load() {
+				return
+			}
 		case hub.Invalid: // the clock of a node that the client comes from
 			if strings.Contains(said.Msg, "Hub-After") || strings.Contains(said.Msg, "clock") {
 				return

@@ -48,6 +48,8 @@ const (
 	Deliver // nothing: a node and the consumers do not reach each other
 	Member  // joins, leaves, comes back
 	Lose    // a disk
+	Flip    // bytes on a disk
+	Rot     // of what is read from long-term storage
 	faults
 )
 
@@ -119,6 +121,10 @@ func (w *world) step() {
 		w.joinOrLeave(m)
 	case Lose:
 		w.lose(m)
+	case Flip:
+		w.flip(m)
+	case Rot:
+		w.rot()
 	}
 }
 
@@ -310,31 +316,38 @@ func (w *world) operate(f func(context.Context, *hubclient.Client) error) error 
 
 // lose replaces the disk of a node by an empty one, if no acknowledged item can be lost by it.
 func (w *world) lose(m *machine) {
-	p, _ := m.current()
-	r, ok := w.list()
-	if p == nil || !ok || r.Next != nil || m.left {
+	if p, _ := m.current(); p == nil || !w.spare(m) {
 		return
+	}
+	m.kill(memdisk.PowerCut)
+	m.disk = w.newDisk()
+	w.note("%s has lost its disk", m.ip)
+}
+
+// spare reports whether no acknowledged item can be lost if what is on the disk of a node is, and counts that as lost then.
+func (w *world) spare(m *machine) bool {
+	r, ok := w.list()
+	if !ok || r.Next != nil || m.left {
+		return false
 	}
 	d, ok := r.Member(m.name())
 	if !ok || d.ID != m.diskID() {
-		return
+		return false
 	}
-	gone := 1
+	gone := 0
 	for _, d := range r.Disks {
 		if slices.Contains(r.Leaving, d.Node) {
-			return // then fewer stay than it takes
+			return false // then fewer stay than it takes
 		}
 		if w.lost[d.ID] {
 			gone++
 		}
 	}
-	if gone >= r.Rule.Write(len(r.Disks)) {
-		return
+	if !w.lost[d.ID] && gone+1 >= r.Rule.Write(len(r.Disks)) {
+		return false
 	}
 	w.lost[d.ID] = true
-	m.kill(memdisk.PowerCut)
-	m.disk = w.newDisk()
-	w.note("%s has lost its disk", m.ip)
+	return true
 }
 
 // diskID is the identity of the disk that is in the machine.

@@ -26,7 +26,7 @@ type follower struct {
 
 func (w *world) openFollowers() {
 	for i := range w.conf.followers {
-		f := &follower{w: w, name: fmt.Sprint("follower", i), channel: fmt.Sprint("ch", w.rng.IntN(len(w.conf.channels)))}
+		f := &follower{w: w, name: fmt.Sprint("follower", i), channel: fmt.Sprint("ch", w.rng.IntN(w.conf.kept()))}
 		w.followers = append(w.followers, f)
 		rng := w.roll()
 		w.people.Go(func() { f.follow(i%2 == 1, rng) })

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"timehub/channel/archive"
 	"timehub/e2e/memdisk"
 	"timehub/e2e/memnet"
 	"timehub/e2e/sim"
@@ -97,6 +98,7 @@ func (m *machine) start() {
 			return r.Uint64()
 		},
 	}
+	env.Seams.Jobs = func(o *archive.Options) { o.RetainEvery = retainEvery }
 	if w.flavor.Env != nil {
 		w.flavor.Env(m.ip, &env)
 	}

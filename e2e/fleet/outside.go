@@ -157,4 +157,4 @@ func (w *world) comeBack() {
 }
 
 // bucketFault is asked of each call of the bucket.
-func (w *world) bucketFault(mem.Call) mem.Fault { return w.sick.Load().Fault(w.draw) }
+func (w *world) bucketFault(c mem.Call) mem.Fault { return w.sick.Load().Fault(c, w.draw) }

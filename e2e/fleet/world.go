@@ -14,65 +14,7 @@ import (
 	"timehub/hub"
 	"timehub/hub/bucket/mem"
 	"timehub/hub/coord/local"
-	"timehub/node"
 )
-
-// Flavor says what is simulated. The zero value is the hub as it is.
-type Flavor struct {
-	Env  func(ip string, e *node.Env) // breaks a node on purpose
-	Mild bool                         // nothing happens
-
-	// What makes it likelier that a broken node is noticed: only these faults, on three nodes, with webhooks, until long-term storage is whole.
-	Only         []Fault
-	Three, Hooks bool
-	Long         bool
-}
-
-// Played is the end of a game.
-type Played struct {
-	Verdict string // "": no promise was broken
-	sim.Played
-	Faults  int
-	Calls   int // of webhooks
-	Repeats int // of these
-	Heard   int // items, by followers
-}
-
-// Add sums up games.
-func (p *Played) Add(o Played) {
-	p.Played.Add(o.Played)
-	p.Faults += o.Faults
-	p.Calls += o.Calls
-	p.Repeats += o.Repeats
-	p.Heard += o.Heard
-}
-
-func (p Played) String() string {
-	return fmt.Sprintf("%d faults, %v; %d calls of webhooks (%d again), %d items followed", p.Faults, p.Played, p.Calls, p.Repeats, p.Heard)
-}
-
-// config is what a seed chooses once.
-type config struct {
-	nodes            int
-	most             int // that join later, these included
-	set              []string
-	channels         map[string]string // with their storage
-	writers          int
-	readers          int
-	hooks, followers int
-	think            time.Duration
-	stretch          time.Duration // by how much everything is slower
-	long             bool          // until long-term storage is whole
-	steps            int
-	majority         bool
-}
-
-func (c *config) names() (list []string) {
-	for i := range len(c.channels) {
-		list = append(list, fmt.Sprint("ch", i))
-	}
-	return list
-}
 
 // world is one seed. Its own goroutine changes it.
 type world struct {
@@ -98,10 +40,11 @@ type world struct {
 	absence   int             // of the coordinator; rises
 	doors     sync.Mutex      // of sessions: held for computing only
 
-	away atomic.Bool   // the coordinator is
-	deaf atomic.Uint64 // how often it does not hear: the bits of a float64
-	sick atomic.Pointer[sim.StoreTrouble]
-	ill  time.Time // when it was sick last
+	away   atomic.Bool   // the coordinator is
+	deaf   atomic.Uint64 // how often it does not hear: the bits of a float64
+	sick   atomic.Pointer[sim.StoreTrouble]
+	ill    time.Time   // when it was sick last
+	rotten atomic.Bool // it gave other bytes than it has
 
 	over   context.Context // ends when everybody is to go home
 	people sync.WaitGroup
@@ -124,48 +67,6 @@ func (w *world) chance(p float64) bool { return p > 0 && w.draw() < p }
 // roll makes dice for somebody.
 func (w *world) roll() *rand.Rand { return rand.New(rand.NewPCG(w.rng.Uint64(), 3)) }
 
-func newConfig(r *rand.Rand) config {
-	c := config{nodes: []int{1, 2, 3, 3, 3, 3, 4, 5}[r.IntN(8)], channels: map[string]string{}, writers: 1 + r.IntN(4), readers: 1 + r.IntN(4)}
-	c.most = min(5, c.nodes+r.IntN(3))
-	for i := range 2 + r.IntN(3) {
-		c.channels[fmt.Sprint("ch", i)] = []string{"SINGLE", "BATCH", "BOTH"}[r.IntN(3)]
-	}
-	c.think = time.Duration(60+r.IntN(500)) * time.Millisecond
-	c.steps = 10 + r.IntN(30)
-	c.majority = r.IntN(2) == 0
-	c.hooks, c.followers = r.IntN(3), r.IntN(4)
-	c.stretch = 1
-	if c.long = r.IntN(4) == 0; c.long {
-		c.stretch = time.Duration(1 + r.IntN(12))
-		c.think *= c.stretch
-	}
-	stable := []string{"auto", "auto", "1", "5"}[r.IntN(4)]
-	c.set = []string{
-		"hub.type=aws", "app.stable_seconds=" + stable, "spoke.write.ttlMinutes=1", "app.birthDay=1999/01/01", "app.large.payload.MB=1", "s3Verifier.offsetMinutes=1",
-		"app.shutdown_wait_seconds=5", "webhook.retry.first_millis=100", "webhook.callbackTimeoutSeconds.min=1", fmt.Sprintf("spoke.write.timeout=%d", 1+r.IntN(4)),
-	}
-	if c.majority {
-		c.set = append(c.set, "spoke.quorum=majority")
-	}
-	return c
-}
-
-// focus changes what was drawn as a flavor says.
-func (c *config) focus(f Flavor) {
-	if f.Three {
-		c.nodes, c.most = 3, 3
-	}
-	if f.Hooks {
-		c.hooks = 2
-	}
-	if f.Long && !c.long {
-		c.long, c.stretch, c.think = true, 6, 6*c.think
-	}
-	if len(f.Only) > 0 {
-		c.steps = max(c.steps, 25)
-	}
-}
-
 // Play lets a hub of several nodes live through everything that a seed has for it. It must be called inside a bubble.
 func Play(seed uint64, f Flavor, log *slog.Logger) Played {
 	if log == nil {
@@ -178,6 +79,7 @@ func Play(seed uint64, f Flavor, log *slog.Logger) Played {
 	w.conf = newConfig(w.rng)
 	w.conf.focus(f)
 	w.ledger = sim.NewClusterLedger(w.conf.names())
+	w.tellLimits()
 	w.blobs = mem.New(mem.Options{Fault: w.bucketFault, Complain: func(text string) { w.ledger.Wrong("%s", text) }})
 	w.note("seed %d: %+v", seed, w.conf)
 	begin := time.Now()
@@ -275,7 +177,7 @@ func (w *world) begin() {
 	defer c.close()
 	c.move(w.machines[0])
 	for name, storage := range w.conf.channels {
-		if _, err := c.Client.PutChannel(w.over, name, map[string]any{"storage": storage, "keepForever": true}); err != nil {
+		if _, err := c.Client.PutChannel(w.over, name, w.conf.limits[name].members(storage)); err != nil {
 			w.ledger.Wrong("make a channel: %v", err)
 		}
 	}
@@ -377,11 +279,14 @@ func (w *world) converge() {
 		w.exam()
 	}
 	w.told(c)
+	w.newest(c, false)
 	if w.conf.long && w.fine() {
 		w.note("until long-term storage is whole")
 		w.pass(8 * time.Minute) // longer than the longest pause between two attempts, and than a round of the verifier
 		w.everything(c, hub.AllTiers)
 		w.archived(c)
+		w.newest(c, true)
+		w.age(c)
 	}
 }
 

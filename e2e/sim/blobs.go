@@ -3,6 +3,7 @@ package sim
 import (
 	"context"
 	"io"
+	"strings"
 	"time"
 
 	"timehub/hub"
@@ -14,10 +15,12 @@ import (
 type StoreTrouble struct {
 	Before, After float64       // how often a call fails and has no effect, or fails and has it
 	Late          time.Duration // before an effect
+	// Flips is how often a byte of what is read is another one. The documents below .hub/ are spared: they have no checksums (docs/operations.md).
+	Flips float64
 }
 
 // Fault draws what becomes of a call; draw gives numbers from 0 to 1. Of no trouble it is nothing.
-func (t *StoreTrouble) Fault(draw func() float64) (f mem.Fault) {
+func (t *StoreTrouble) Fault(c mem.Call, draw func() float64) (f mem.Fault) {
 	if t == nil {
 		return f
 	}
@@ -30,6 +33,9 @@ func (t *StoreTrouble) Fault(draw func() float64) (f mem.Fault) {
 	}
 	if draw() < 0.25 {
 		f.Delay = time.Duration(draw() * float64(t.Late))
+	}
+	if t.Flips > 0 && c.Verb == mem.Get && !strings.HasPrefix(c.Name, ".hub/") && draw() < t.Flips {
+		f.Flip = 1 + int64(draw()*(1<<40))
 	}
 	return f
 }

@@ -37,6 +37,8 @@ type reading struct {
 	s     *shelf
 	in    span // what the answer says everything about
 	found map[hub.Key]bool
+
+	hidden int // items of the channel whose keys nobody knows; of one that keeps a number of them
 }
 
 // Answered judges an answer.
@@ -49,6 +51,9 @@ func (l *Ledger) Answered(q *question, a Answer) {
 	l.Asked++
 	l.history.add("%s", describe(q, a))
 	r := reading{question: q, a: a, s: l.shelves[q.Channel], found: make(map[hub.Key]bool, len(a.Keys))}
+	if r.s.limit.items > 0 {
+		r.hidden = l.hidden(q.Channel)
+	}
 	if !l.form(&r) {
 		return
 	}
@@ -164,8 +169,10 @@ func (l *Ledger) mayShow(r *reading, f *fact) {
 	}
 }
 
-// excused reports whether a key may be missing: it was archived, and the hub says that it holds nothing for sure there. l.mu is held.
-func (r *reading) excused(k hub.Key) bool { return k.Less(r.a.Floor) && !r.s.cursor.Less(k) }
+// excused reports whether a key may be missing: it was archived, and the hub says that it holds nothing for sure there; or it is over the limits. l.mu is held.
+func (r *reading) excused(k hub.Key) bool {
+	return k.Less(r.a.Floor) && !r.s.cursor.Less(k) || r.over(k)
+}
 
 // known lists what is known about the keys that the answer is complete about. l.mu is held.
 func (r *reading) known() []*fact {
@@ -248,6 +255,9 @@ func (l *Ledger) Read(q *question, data []byte, floor hub.Key) {
 	l.Asked++
 	l.history.add("read %s at %d: %s %v: %d bytes", q.Node, q.begun, q.Channel, q.Key, len(data))
 	r := reading{question: q, a: Answer{Floor: floor}, s: l.shelves[q.Channel]}
+	if r.s.limit.items > 0 {
+		r.hidden = l.hidden(q.Channel)
+	}
 	f := r.s.facts[q.Key]
 	if data != nil {
 		f = l.fact(q.Channel, q.Key)

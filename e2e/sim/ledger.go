@@ -59,6 +59,7 @@ type shelf struct {
 	covered spans            // what stable answers have said everything about
 	by      map[string]spans // the same, of each node by itself
 	cursor  hub.Key          // archived up to
+	limit   limit
 }
 
 // Ledger judges. It is told of all requests and answers; the first broken promise is kept. All methods are safe for concurrent use.

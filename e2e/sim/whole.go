@@ -77,10 +77,10 @@ func (f Whole) Stage(r *rand.Rand, c *Config, l *Ledger) Stage {
 }
 
 // fault is asked of each call of the bucket.
-func (s *wholeStage) fault(mem.Call) mem.Fault {
+func (s *wholeStage) fault(c mem.Call) mem.Fault {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.trouble.Load().Fault(s.rng.Float64)
+	return s.trouble.Load().Fault(c, s.rng.Float64)
 }
 
 // Strike implements Striker.
