@@ -29,6 +29,16 @@ func (c *cluster) keepWorking(ctx context.Context) error {
 	defer wg.Wait()
 	asking := map[string]bool{} // nodes that have not answered yet; true: they are to be asked again then
 	answers := make(chan told)
+	ask := func(node string) {
+		asking[node] = false
+		wg.Go(func() {
+			state, err := c.askState(ctx, node)
+			select {
+			case answers <- told{node, state, err}:
+			case <-ctx.Done():
+			}
+		})
+	}
 	timer := time.NewTicker(learnEvery)
 	defer timer.Stop()
 	for {
@@ -36,12 +46,13 @@ func (c *cluster) keepWorking(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case a := <-answers:
-			if asking[a.node] {
-				poke(c.work)
-			}
+			again := asking[a.node]
 			delete(asking, a.node)
 			if a.err == nil {
 				c.repair(ctx, a)
+			}
+			if again && len(c.lagging()) > 0 {
+				ask(a.node)
 			}
 			c.complete(ctx)
 			continue
@@ -56,14 +67,7 @@ func (c *cluster) keepWorking(ctx context.Context) error {
 				asking[node] = true
 				continue
 			}
-			asking[node] = false
-			wg.Go(func() {
-				state, err := c.askState(ctx, node)
-				select {
-				case answers <- told{node, state, err}:
-				case <-ctx.Done():
-				}
-			})
+			ask(node)
 		}
 		c.copyLate(ctx)
 		c.complete(ctx)
