@@ -69,6 +69,10 @@ func (w *simWorld) step(members int) {
 		w.note("%s reaches %s in %v", n.name, m.name, d)
 		w.setLink(n, m, true, d)
 	case 14:
+		if n.gate != nil && w.rng.IntN(3) == 0 {
+			w.shut(n)
+			return
+		}
 		if !n.cut {
 			w.note("%s loses its session", n.name)
 			n.cut = true
@@ -161,9 +165,22 @@ func (w *simWorld) all() {
 	}
 }
 
+// shut lets some calls of a node to the coordinator fail, or hang, although its session lives on.
+func (w *simWorld) shut(n *simNode) {
+	calls := []string{"get", "set", "update", "end", "acquire"}
+	w.rng.Shuffle(len(calls), func(i, j int) { calls[i], calls[j] = calls[j], calls[i] })
+	calls = calls[:1+w.rng.IntN(3)]
+	hangs := w.rng.IntN(2) == 0
+	w.note("%s: calls of the coordinator do not get through (they hang: %v): %v", n.name, hangs, calls)
+	n.gate.shut(hangs, calls...)
+}
+
 func (w *simWorld) mend() {
 	w.note("sessions are mended")
 	for _, n := range w.nodes {
+		if n.gate != nil {
+			n.gate.shut(false)
+		}
 		if node, _ := w.current(n); node != nil && n.cut {
 			n.cut = false
 			w.store.Mend(n.session)
@@ -217,7 +234,12 @@ func (w *simWorld) sink(n *simNode) {
 	}
 	what := []string{"spoke/*", "cluster*", "clock", "identity*", "*"}[w.rng.IntN(5)]
 	effect := memdisk.Effect(w.rng.IntN(3))
-	switch w.rng.IntN(3) {
+	switch w.rng.IntN(4) {
+	case 3:
+		op := []memdisk.Op{memdisk.OpSync, memdisk.OpWrite}[w.rng.IntN(2)]
+		d := time.Duration(w.rng.IntN(8000)) * time.Millisecond
+		w.note("%s: the next %v of %s takes %v", n.name, op, what, d)
+		n.disk.Inject(memdisk.Rule{Ops: op, Name: what, Times: 1 + w.rng.IntN(2), Fault: memdisk.Fault{Delay: d}})
 	case 0:
 		w.note("%s: the next syncs of %s fail", n.name, what)
 		n.disk.Inject(memdisk.Rule{Ops: memdisk.OpSync, Name: what, Times: 1 + w.rng.IntN(2), Fault: memdisk.Fault{Err: errFault, Effect: effect}})

@@ -107,9 +107,10 @@ type simNode struct {
 	skew    atomic.Int64 // of its clock, in ns
 	disk    *memdisk.Disk
 	session *local.Coordinator
-	cut     bool // the session is
-	small   bool // the disk is full
-	out     bool // it was decommissioned, and its process is not to start before it is called back
+	gate    *gate // between the process and the coordinator
+	cut     bool  // the session is
+	small   bool  // the disk is full
+	out     bool  // it was decommissioned, and its process is not to start before it is called back
 	stop    func()
 
 	// guarded by w.mu
@@ -310,6 +311,7 @@ func (n *simNode) options() Options {
 	if breaks("no-fsync") {
 		mode = spokelog.Never
 	}
+	n.gate = &gate{Coordinator: &simCoordinator{n.session, n}}
 	return Options{
 		Disk: n.disk, Clock: n.clock, Log: w.judge.logger(n.name), WriteTimeout: 2 * time.Second, SweepEvery: 3 * time.Second, Archived: archived,
 		Segments: spokelog.Options{
@@ -317,7 +319,7 @@ func (n *simNode) options() Options {
 			SegmentRecords: 40 + w.rng.IntN(400), SegmentAge: 5 * time.Second, TTL: w.traits.ttl, MinFree: 64 << 10, LateConfirmed: n.confirm,
 		},
 		Cluster: &Cluster{
-			Node: n.name, Coordinator: &simCoordinator{n.session, n}, Rule: w.rule, Beat: 50 * time.Millisecond, Dial: n.net.Dial, given: w.judge.gaveUp,
+			Node: n.name, Coordinator: n.gate, Rule: w.rule, Beat: 50 * time.Millisecond, Dial: n.net.Dial, given: w.judge.gaveUp,
 			ForceAfter: w.traits.forceAfter,
 		},
 	}
