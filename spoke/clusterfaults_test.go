@@ -290,13 +290,29 @@ func (w *simWorld) turnClock(n *simNode) {
 		n.setSkew(w.smallSkew())
 		return
 	}
-	if _, ok := r.Member(n.name); !ok || r.Next != nil || wrong > 0 || len(r.Disks) < 3 {
+	if _, ok := r.Member(n.name); !ok || r.Next != nil || wrong > 0 || len(r.Disks) < 3 || w.misled() {
 		n.setSkew(w.smallSkew())
 		return
 	}
 	d := []time.Duration{400 * time.Millisecond, 2 * time.Second, 10 * time.Minute, -700 * time.Millisecond, -time.Hour}[w.rng.IntN(5)]
 	w.note("the clock of %s is off by %v", n.name, d)
 	n.setSkew(d)
+}
+
+// misled reports whether a node remembers a wrong clock of one that it does not reach: with its own wrong, too, the median would be.
+func (w *simWorld) misled() bool {
+	for _, n := range w.living() {
+		node, _ := w.current(n)
+		node.mu.Lock()
+		for _, r := range node.cluster.clocks {
+			if off := time.Duration(r.now()-time.Now().UnixMilli()) * time.Millisecond; abs(off) > 300*time.Millisecond {
+				node.mu.Unlock()
+				return true
+			}
+		}
+		node.mu.Unlock()
+	}
+	return false
 }
 
 func abs(d time.Duration) time.Duration { return max(d, -d) }
