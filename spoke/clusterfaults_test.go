@@ -69,7 +69,7 @@ func (w *simWorld) step(members int) {
 		w.note("%s reaches %s in %v", n.name, m.name, d)
 		w.setLink(n, m, true, d)
 	case 14:
-		if n.gate != nil && w.rng.IntN(3) == 0 {
+		if n.gate != nil && !w.traits.forced && w.rng.IntN(3) == 0 {
 			w.shut(n)
 			return
 		}
