@@ -1,13 +1,16 @@
 package spoke
 
 import (
+	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"timehub/e2e/memdisk"
 	"timehub/hub"
+	"timehub/hub/coord"
 	spokelog "timehub/spoke/log"
 	"timehub/spoke/roster"
 )
@@ -231,4 +234,43 @@ func TestForcedSetThatWasSwept(t *testing.T) {
 		d.start()
 		d.past(last)
 	})
+}
+
+// A node whose list could be read and not be written announced its incarnation and took that back, again and again, as fast as the coordinator answered: either woke it anew.
+func TestListThatCannotBeWritten(t *testing.T) {
+	directed(t, 2, roster.Half, func(t *testing.T, w *simWorld) {
+		n, g := w.nodes[1], &reader{}
+		n.end("kill")
+		w.tune = func(o *Options) { g.Coordinator, o.Cluster.Coordinator = o.Cluster.Coordinator, g }
+		n.start()
+		w.tune = nil
+		time.Sleep(10 * time.Second)
+		if reads := g.reads.Load(); reads == 0 || reads > 300 {
+			t.Errorf("the list was read %d times in 10 s", reads)
+		}
+		g.mends.Store(true)
+		w.whole()
+		n.past(n.write("a", "after all"))
+	})
+}
+
+// reader is a coordinator whose list can be read only, until it is mended.
+type reader struct {
+	coord.Coordinator
+	reads atomic.Int64
+	mends atomic.Bool
+}
+
+func (r *reader) Get(ctx context.Context, name string) ([]byte, uint64, error) {
+	if name == listRegister && r.reads.Add(1) > 1000 {
+		hub.Sleep(ctx, time.Second) // or virtual time would stand still
+	}
+	return r.Coordinator.Get(ctx, name)
+}
+
+func (r *reader) Set(ctx context.Context, name string, value []byte, version uint64) (uint64, error) {
+	if name == listRegister && !r.mends.Load() {
+		return 0, hub.E(hub.Unavailable, "the list cannot be written")
+	}
+	return r.Coordinator.Set(ctx, name, value, version)
 }

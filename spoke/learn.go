@@ -41,6 +41,9 @@ func (c *cluster) keepLearning(ctx context.Context) error {
 		c.n.mu.Lock()
 		c.current = !failing
 		c.n.mu.Unlock()
+		if failing && !hub.Sleep(ctx, peerPause) { // what was done before it failed may wake this very watch: the session's word of an incarnation that the list does not take
+			return nil
+		}
 		timer := time.NewTimer(learnEvery)
 		select {
 		case <-ctx.Done():
