@@ -100,6 +100,8 @@ func testSessionLoss(t *testing.T, w World) {
 	}
 	c, d := w.Open(t), w.Open(t)
 	ok(t, c.Join(t.Context(), "spoke", "c", nil))
+	ok(t, c.Join(t.Context(), "spoke", "taken.over", []byte("c")))
+	ok(t, d.Replace(t.Context(), "spoke", "taken.over", []byte("c"), []byte("d")))
 	held := acquire(t, c, "job")
 	told, untold := make(chan struct{}), acquire(t, c, "untold")
 	after(t, held, func() { close(told) })
@@ -126,7 +128,7 @@ func testSessionLoss(t *testing.T, w World) {
 		t.Fatalf("fence %d after %d", l.Fence(), held.Fence())
 	}
 	woken(t, members, "a member's session was lost")
-	if left, epoch, err := d.List(t.Context(), "spoke"); err != nil || len(left) != 0 || epoch <= before {
+	if left, epoch, err := d.List(t.Context(), "spoke"); err != nil || len(left) != 1 || string(left[0].Value) != "d" || epoch <= before {
 		t.Fatalf("members %v, epoch %d after %d, %v", left, epoch, before, err)
 	}
 	_, err = c.Set(t.Context(), "x", []byte("1"), 0)
