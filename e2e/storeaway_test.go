@@ -213,6 +213,10 @@ func TestClusterStartsWithoutS3(t *testing.T) {
 				r, err := call(t.Context(), "GET", h.URL+"/health", nil)
 				return err == nil && r.status != 200 && strings.Contains(string(r.body), "waiting for long-term storage")
 			})
+			eventually(t, "a node that waits shows the members", func() bool {
+				r, err := call(t.Context(), "GET", h.URL+"/internal/cluster", nil)
+				return err == nil && r.status == 200
+			})
 		}
 	}
 	restart(c.hubs[1], c.hubs[2])
