@@ -35,12 +35,16 @@ func withS3(t *testing.T) (*hubCluster, []*clockctl.Clock, *faultproxy.HTTP, str
 	}
 	proxy := faultproxy.NewHTTP(t, strings.TrimPrefix(server.URL, "http://"))
 	clocks := make([]*clockctl.Clock, 3)
+	session := "2000"
+	if *storeAway > 0 { // a busy machine ends short sessions again and again, and then nobody archives
+		session = "20000"
+	}
 	c := startClusterOf(t, func(i int, flags []string) *hubproc.Hub {
 		clocks[i] = clockctl.New(t)
 		return prepareWith(t, &clockBinary, hubproc.Options{Flags: flags, Env: clocks[i].Env(0)})
 	}, "--set", "s3.endpoint="+proxy.URL, "--set", "s3.bucket_name=the-bucket", "--set", "s3.pathStyleAccessEnable=true", "--set", "aws.credentials="+credentials,
 		"--set", "aws.retry.max.delay.millis=500", "--set", "s3.socketTimeout=3000", "--set", "spoke.write.ttlMinutes=1", "--set", "app.stable_seconds=auto",
-		"--set", "metrics.seconds=1")
+		"--set", "metrics.seconds=1", "--set", "zookeeper.session.timeout="+session)
 	return c, clocks, proxy, bucket
 }
 
