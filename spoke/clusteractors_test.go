@@ -496,11 +496,13 @@ func (w *simWorld) follow(n *simNode, node *Node, life int, ch string, cursor hu
 	}
 }
 
-// source replicates a channel: it writes items with keys of their own through one node, then another one, until they are complete.
+// source replicates a channel: it writes items with keys of their own through one node, then another one, until they are complete. As a follower does that moves to
+// another node, it begins again there after what that one has complete.
 func (w *simWorld) source(rng *rand.Rand) {
 	var n *simNode
 	var node *Node
 	life, at := 0, hub.MinKey // complete up to
+	var all []hub.Sealed
 	for i := 0; w.rest(time.Duration(rng.IntN(1200)) * time.Millisecond); i++ {
 		var items []hub.Sealed
 		ms := max(time.Now().UnixMilli()-int64(rng.IntN(300)), at.Millis()+1)
@@ -508,6 +510,7 @@ func (w *simWorld) source(rng *rand.Rand) {
 			items = append(items, hub.Sealed{Key: hub.KeyAt(ms+int64(j), "s0urce"), Data: fmt.Appendf(nil, "source/%d/%d of 1 ", i, j)})
 		}
 		upTo := items[len(items)-1].Key
+		all = append(all, items...)
 		w.judge.sends(replica, items)
 		for at.Less(upTo) {
 			if rng.IntN(8) > 0 && n != nil {
@@ -517,12 +520,22 @@ func (w *simWorld) source(rng *rand.Rand) {
 			} else {
 				n = nil
 			}
+			todo := items
 			if n == nil {
-				n, node, life = w.some(rng)
+				if n, node, life = w.some(rng); node != nil {
+					marker, _ := node.Complete(replica)
+					first := slices.IndexFunc(all, func(s hub.Sealed) bool { return marker.Less(s.Key) })
+					if first < 0 { // it is complete there already, and that was not heard here
+						first = len(all) - 1
+					}
+					todo = all[first:]
+				}
 			}
-			if node != nil && w.replicate(n, node, life, items, upTo) {
+			if node != nil && w.replicate(n, node, life, todo, upTo) {
 				at = upTo
-			} else if !w.rest(200 * time.Millisecond) {
+				continue
+			}
+			if n = nil; !w.rest(200 * time.Millisecond) {
 				return
 			}
 		}

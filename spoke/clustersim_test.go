@@ -36,8 +36,8 @@ var (
 	simAgain   = flag.Int("cluster.again", 1, "how often each is played")
 	simFirst   = flag.Bool("cluster.first", false, "end with the first that fails")
 	simSteps   = flag.Int("cluster.steps", 50, "faults of a schedule")
-	simPlain   = flag.Bool("cluster.plain", true, "without what a seed draws: sweeping, damage, a channel with a source, forced closings")
-	simReplica = flag.Bool("cluster.replica", false, "with a channel that has a source, always")
+	simPlain   = flag.Bool("cluster.plain", false, "without what a seed draws: sweeping, damage, forced closings")
+	simReplica = flag.Bool("cluster.replica", false, "with a channel that has a source (a marker is still shown ahead of streams that lag behind)")
 	simTTL     = flag.Duration("cluster.ttl", 0, "after which what is archived is swept; 0: as the seed says")
 	simDamage  = flag.Bool("cluster.damage", false, "with damaged segments, always")
 	simForce   = flag.Bool("cluster.force", false, "with closings that are forced, always: an even number of nodes, and half")
@@ -85,11 +85,11 @@ func (w *simWorld) draw(seed uint64) {
 	if one(3) {
 		t.ttl = 15 * time.Second
 	}
-	t.damage, t.replica, t.forced = one(6), one(4), one(6)
+	t.damage, t.forced = one(6), one(6)
 	if *simTTL > 0 {
 		t.ttl = *simTTL
 	}
-	t.damage, t.replica, t.forced = t.damage || *simDamage, t.replica || *simReplica, t.forced || *simForce
+	t.damage, t.replica, t.forced = t.damage || *simDamage, *simReplica, t.forced || *simForce
 	if t.forced {
 		t.damage, t.replica, w.rule = false, false, roster.Half
 		if rng.IntN(2) == 0 {
