@@ -274,3 +274,39 @@ func (r *reader) Set(ctx context.Context, name string, value []byte, version uin
 	}
 	return r.Coordinator.Set(ctx, name, value, version)
 }
+
+// The file of late items was made, and a full disk kept its first line out: from then on it could not be made again, and the closing was never finished there.
+func TestLateListOnAFullDisk(t *testing.T) {
+	for _, op := range []memdisk.Op{memdisk.OpWrite, memdisk.OpSync, memdisk.OpSyncDir} {
+		for _, effect := range []memdisk.Effect{0, 1, 2} {
+			d := memdisk.New(memdisk.Options{})
+			b, err := openLate(d)
+			if err != nil {
+				t.Fatal(err)
+			}
+			items := []LateItem{{Channel: "x", Key: "1", Stream: "1.1", Node: "with a long name"}, {Channel: "x", Key: "2", Stream: "1.1", Node: "n"}}
+			name := lateFile
+			if op == memdisk.OpSyncDir {
+				name = "*"
+			}
+			d.Inject(memdisk.Rule{Ops: op, Name: name, Times: 1, Fault: memdisk.Fault{Err: errFault, Effect: effect}})
+			if _, err := b.add(items[:1]); err == nil {
+				t.Fatal("a failed call made names durable")
+			}
+			if fresh, err := b.add(items[1:]); err != nil || len(fresh) != 1 {
+				t.Fatalf("%v %v: nothing can be named after a failure: %v", op, effect, err)
+			}
+			if _, err := b.add(items[:1]); err != nil {
+				t.Fatal(err)
+			}
+			again, err := openLate(d.Restart(memdisk.PowerCut, 1))
+			if err != nil {
+				t.Fatal(err)
+			}
+			list, _, err := again.page(0, 0)
+			if _, count := again.state(); err != nil || count != 2 || len(list) != 2 || list[0] != items[1] || list[1] != items[0] {
+				t.Errorf("%v %v: %d items are named: %v %v", op, effect, count, list, err)
+			}
+		}
+	}
+}

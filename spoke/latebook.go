@@ -141,17 +141,19 @@ func (b *lateBook) add(items []LateItem) ([]LateItem, error) {
 	}
 	var err error
 	if f == nil {
-		if f, err = b.disk.Create(lateFile); err == nil {
-			err = b.disk.SyncDir(".")
-		}
-		if err != nil {
+		if f, err = b.make(); err != nil {
 			return nil, fmt.Errorf("make the list of late items: %w", err)
 		}
 	}
-	if _, err = f.WriteAt(text, at); err == nil {
-		err = f.Sync()
+	if err = f.Truncate(at); err == nil { // of what a call before could not write to its end
+		if _, err = f.WriteAt(text, at); err == nil {
+			err = f.Sync()
+		}
 	}
 	if err != nil {
+		if b.file == nil {
+			err = errors.Join(err, f.Close())
+		}
 		return nil, fmt.Errorf("write the list of late items: %w", err)
 	}
 	b.mu.Lock()
@@ -161,6 +163,21 @@ func (b *lateBook) add(items []LateItem) ([]LateItem, error) {
 		b.known[sum] = struct{}{}
 	}
 	return fresh, nil
+}
+
+// make makes the file, or opens it, if a call before got no further than that.
+func (b *lateBook) make() (disk.File, error) {
+	f, err := b.disk.Create(lateFile)
+	if errors.Is(err, fs.ErrExist) {
+		f, err = b.disk.Open(lateFile, true)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := b.disk.SyncDir("."); err != nil { // the name may never become durable: the next call makes another
+		return nil, errors.Join(err, f.Close(), b.disk.Remove(lateFile))
+	}
+	return f, nil
 }
 
 // page reads lines from an offset on, at most limit of them (0: as many as a piece holds). next is where to go on: from itself at the end.
