@@ -13,7 +13,6 @@ type Me struct {
 	Clock   hub.Mark // the position of its clock
 	Horizon hub.Mark // as applied on its disk
 	Done    bool     // its disk holds every incarnation that it knows, closed and complete
-	Lacks   bool     // its disk was not on the list, and has not yet copied what was pruned from the record (see Prune)
 	Writing bool     // it has an open incarnation, or one that is on its way
 	Epoch   uint64   // the epoch that its disk has synced: a change of that epoch may be answered
 }
@@ -46,7 +45,7 @@ func (r Roster) Answer(me Me) (Roster, bool) {
 // Catch says that a node's disk has everything up to the top of the decided change.
 func (r Roster) Catch(me Me) (Roster, bool) {
 	c := r.Next
-	if c == nil || !c.Decided || slices.Contains(c.Caught, me.Disk) || me.Lacks || me.Horizon < c.Top && !me.Done {
+	if c == nil || !c.Decided || slices.Contains(c.Caught, me.Disk) || me.Horizon < c.Top && !me.Done {
 		return r, false
 	}
 	r = r.clone()
@@ -168,12 +167,17 @@ func (r Roster) Propose(me Me, incarnation uint32) (Roster, bool) {
 		disks = append(disks, Disk{ID: me.Disk, Ordinal: ordinal, Node: me.Node})
 	}
 	s := Stream{ordinal, incarnation}
-	if _, ok := r.Find(s); ok {
+	if r.Used(me.Disk, incarnation) {
 		return r, false
 	}
 	r.Streams = append(r.Streams, Incarnation{Stream: s, Disk: me.Disk, Node: me.Node})
 	r.Next = &Change{Epoch: r.Epoch + 1, Disks: disks, Stream: &s}
 	return r, true
+}
+
+// Used reports whether an incarnation of a disk, or a later one, is on record: such a number is not used again. The last one of each disk is never dropped.
+func (r Roster) Used(disk string, incarnation uint32) bool {
+	return slices.ContainsFunc(r.Streams, func(i Incarnation) bool { return i.Disk == disk && i.Incarnation >= incarnation })
 }
 
 // remove announces the list without a disk, once everything that its node wrote is closed.

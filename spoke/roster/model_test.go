@@ -18,22 +18,25 @@ import (
 var (
 	modelSeeds = flag.Uint64("model.seeds", 40, "seeds that the model plays")
 	modelFrom  = flag.Uint64("model.from", 1, "the first of them")
+	modelTries = flag.Uint64("model.tries", 500, "seeds that are played with a broken rule")
+	modelTrace = flag.Bool("model.trace", false, "print what happens")
 )
 
 func TestModel(t *testing.T) {
-	for _, force := range []bool{false, true} {
+	for _, mode := range []config{{}, {force: true}, {sweep: true}, {force: true, sweep: true}} {
 		var sum result
 		for seed := *modelFrom; seed < *modelFrom+*modelSeeds; seed++ {
-			c := of(seed, config{force: force})
-			res := run(c, schedule(seed, c.steps), int(seed))
+			mode.trace = *modelTrace
+			c := of(seed, mode)
+			res := run(c, schedule(seed, c), int(seed))
 			if res.bad != "" {
-				t.Fatalf("seed %d n=%d half=%v force=%v: %s", seed, c.n, c.half, force, res.bad)
+				t.Fatalf("seed %d n=%d half=%v force=%v sweep=%v: %s", seed, c.n, c.half, c.force, c.sweep, res.bad)
 			}
 			sum = result{"", sum.minted + res.minted, sum.done + res.done, sum.late + res.late, sum.closed + res.closed, sum.forced + res.forced,
-				sum.pruned + res.pruned, sum.epochs + res.epochs}
+				sum.dropped + res.dropped, sum.epochs + res.epochs}
 		}
-		t.Logf("%d seeds: %d keys committed, %d late, %d incarnations closed, %d of them by force, %d pruned, %d epochs", *modelSeeds, sum.done, sum.late, sum.closed,
-			sum.forced, sum.pruned, sum.epochs)
+		t.Logf("%d seeds: %d keys committed, %d late, %d incarnations closed, %d of them by force, %d dropped, %d epochs", *modelSeeds, sum.done, sum.late, sum.closed,
+			sum.forced, sum.dropped, sum.epochs)
 	}
 }
 
@@ -43,9 +46,9 @@ func TestMutants(t *testing.T) {
 	for bug, from := range mutants {
 		t.Run(bug, func(t *testing.T) {
 			t.Parallel()
-			for seed := max(1, from); seed < from+500; seed++ {
-				c := of(seed, config{bug: bug, force: strings.HasPrefix(bug, "late-")})
-				if res := run(c, schedule(seed, c.steps), int(seed)); res.bad != "" {
+			for seed := max(1, from); seed < from+*modelTries; seed++ {
+				c := of(seed, config{bug: bug, force: strings.HasPrefix(bug, "late-"), sweep: strings.HasPrefix(bug, "sweep-")})
+				if res := run(c, schedule(seed, c), int(seed)); res.bad != "" {
 					t.Logf("seed %d: %s", seed, res.bad)
 					return
 				}
@@ -62,7 +65,7 @@ var mutants = map[string]uint64{
 	"set-without-what-is-below": 430, "leaver-reads-on": 1776480, "low-runs-out-of-guard": 6150, "refusal-not-told": 1, "reads-without-session": 17500,
 	"horizon-ignores-silent": 1, "low-dropped-unsettled": 1, "settle-with-too-few": 1, "settle-not-written": 1150, "union-keeps-given-up": 1,
 	"stale-leader-overwrites": 1, "fence-forgotten": 65250, "fence-lets-group-through": 300, "returner-keeps-unsettled": 1, "mints-before-acknowledged": 1,
-	"prune-what-i-have": 1, "no-rest": 1, "rest-not-waited-for": 1, "late-not-copied": 1, "late-not-flagged": 1, "late-given-up": 1,
+	"sweep-drop-what-i-have": 1, "sweep-drop-while-held": 1, "sweep-drop-incomplete": 1, "sweep-floor-not-learned": 1, "sweep-vanished-kept": 1, "sweep-floor-is-archived": 1, "sweep-floor-not-raised": 1, "sweep-closing-without-floor": 1, "late-not-copied": 1, "late-not-flagged": 1, "late-given-up": 1,
 	"given-up-not-named": 1, "commit-after-giving-up": 1, "mint-below-low": 1, "bound": 1, "ack-before-sync": 150, "low-before-sync": 1, "repair-skips": 1,
 }
 
@@ -86,6 +89,7 @@ func has(s set, i int) bool { return s&bit(i) != 0 }
 type config struct {
 	n     int
 	half  bool
+	sweep bool // with an archiver, sweeps, and decommissioned nodes that come back
 	force bool // operators may close with n-W members (even n and half only)
 	bug   string
 	wild  bool // one clock at a time may be far out of guard
@@ -146,8 +150,8 @@ type disk struct {
 	decided   bool
 	bound     int64
 	late      set
-	rest      bool // it has to copy what is not in any stream on record
-	read      bool // it has read a list
+	floor     int64 // what lies below is read from long-term storage, too
+	read      bool  // it has read a list
 	lost      bool
 	fresh     bool // has not started an incarnation: answers nothing
 }
@@ -173,6 +177,8 @@ type node struct {
 	acks    [maxDisks]int
 	sent    [maxNodes]int
 	pend    []message // received, not synced
+	told    []Spent   // of toldOf, the list at that time
+	toldOf  string
 }
 
 type streamInfo struct {
@@ -186,7 +192,7 @@ type task struct {
 	leader, life, stream int
 	replied, wrote       set
 	union, names         set
-	base                 int64
+	base, floor          int64
 	set                  set
 	writing, over        bool
 	forced               bool
@@ -211,9 +217,12 @@ type world struct {
 	down         [maxNodes]set // down[a] has b: a cannot reach b
 	wire         [maxNodes][maxNodes][]message
 	incarnations int
-	ended        int // streams closed
-	forced       int // of them by too few
-	pruned       int
+	archived     set               // keys in long-term storage
+	cursor       int64             // the archiver has passed it
+	floors       [maxStreams]int64 // of those who closed a stream
+	ended        int               // streams closed
+	forced       int               // of them by too few
+	dropped      int
 
 	// the oracle
 	committed, finalGiven, late set
@@ -383,7 +392,7 @@ func (w *world) view(n *node) Roster {
 
 func (w *world) me(n *node) Me {
 	return Me{
-		Node: nodeName(n.id), Disk: diskName(n.d.id), Clock: hub.Mark(n.clock), Horizon: hub.Mark(w.horizon(n)), Done: n.d.known&^n.d.complete == 0, Lacks: n.d.rest && !w.is("rest-not-waited-for"),
+		Node: nodeName(n.id), Disk: diskName(n.d.id), Clock: hub.Mark(n.clock), Horizon: hub.Mark(w.horizon(n)), Done: n.d.known&^n.d.complete == 0,
 		Writing: n.stream >= 0 || n.pending >= 0, Epoch: uint64(n.d.epoch),
 	}
 }
@@ -480,9 +489,6 @@ func (w *world) horizon(n *node) int64 {
 		}
 		h = min(h, l)
 	}
-	if n.d.rest && !w.is("rest-not-waited-for") {
-		h = 0
-	}
 	if h == none {
 		return n.lastH
 	}
@@ -493,8 +499,11 @@ func (w *world) horizon(n *node) int64 {
 // stable is the stable answer of n: every item up to its horizon.
 func (w *world) stable(n *node) (int64, set) {
 	h := w.horizon(n)
-	return h, w.upTo(n.d.shows(), h)
+	return h, w.upTo(w.shows(n), h)
 }
+
+// shows is what people see on a node: what its disk has, and below its floor what is in long-term storage.
+func (w *world) shows(n *node) set { return n.d.shows() | w.upTo(w.archived, n.d.floor-1) }
 
 // shows is what people see of a disk: what is late outweighs its name.
 func (d *disk) shows() set { return d.has &^ (d.gave &^ d.late) }
@@ -708,6 +717,7 @@ func (w *world) start(n *node, empty bool) {
 			*n.d = disk{id: old.id, node: n.id, list: old.list, epoch: old.epoch, known: old.known}
 			w.disks[old.id] = n.d
 		}
+		n.d.floor = w.now
 		w.note("node %d starts with an empty disk", n.id)
 	} else {
 		w.note("node %d starts", n.id)
@@ -724,21 +734,6 @@ func (w *world) repair(p, q *node) {
 	if p == q || p.d == nil || q.d == nil || !w.call(p.id, q.id) || q.d.epoch > p.d.epoch && !w.is("unknown-epoch-repaired") {
 		return
 	}
-	if p.d.rest && !q.d.rest && has(q.d.list, q.d.id) && (has(p.d.list, p.d.id) || has(p.d.next, p.d.id)) {
-		listed := w.listed()
-		for s := range w.streams {
-			if !has(listed&p.d.known, s) {
-				keys := w.streams[s].keys
-				theirs := q.d.shows() & keys
-				p.d.gave = p.d.gave&^theirs | p.d.has&keys&^theirs
-				p.d.has |= theirs
-				p.d.late |= q.d.late & keys
-			}
-		}
-		p.d.rest = false
-		w.note("node %d has the rest, from node %d", p.id, q.id)
-		p.d.known &= listed
-	}
 	for k := p.d.known & q.d.known &^ p.d.complete; k != 0; k &= k - 1 {
 		s := bits.TrailingZeros64(k)
 		keys := w.streams[s].keys
@@ -750,6 +745,7 @@ func (w *world) repair(p, q *node) {
 			low, pos = w.ownLow(q), q.synced
 		}
 		if has(p.d.closed, s) {
+			w.raise(p, p.d.low[s], q.d.floor)
 			p.d.has |= q.d.has & w.ends[s]
 		}
 		if has(q.d.complete, s) {
@@ -757,6 +753,7 @@ func (w *world) repair(p, q *node) {
 		}
 		if low > p.d.low[s] {
 			p.drop(s)
+			w.raise(p, p.d.low[s], q.d.floor)
 			if !w.is("repair-skips") {
 				p.d.has |= q.d.has & keys
 				p.d.gave |= q.d.gave & keys
@@ -769,6 +766,13 @@ func (w *world) repair(p, q *node) {
 	if !w.is("late-not-copied") {
 		p.d.late |= q.d.late
 		p.d.has |= q.d.has & q.d.late
+	}
+}
+
+// raise: whoever copies a stream from a mark below the floor of the other one misses what was swept there.
+func (w *world) raise(p *node, low, floor int64) {
+	if low < floor && !w.is("sweep-floor-not-raised") {
+		p.d.floor = max(p.d.floor, floor)
 	}
 }
 
@@ -841,6 +845,7 @@ func (w *world) settle(t *task, p *node) {
 	t.union |= p.d.has & keys
 	t.names |= p.d.gave & keys
 	t.base = min(t.base, p.d.low[s])
+	t.floor = max(t.floor, p.d.floor)
 	if w.is("set-without-what-is-below") {
 		t.base = p.d.low[s]
 		for r := t.replied; r != 0; r &= r - 1 {
@@ -910,7 +915,7 @@ func (w *world) record(t *task, n *node) bool {
 		if t.forced {
 			w.forced++
 		}
-		w.ends[t.stream], w.bases[t.stream] = t.set, t.base
+		w.ends[t.stream], w.bases[t.stream], w.floors[t.stream] = t.set, t.base, t.floor
 		t.over = true
 	}
 	return ok
@@ -925,8 +930,15 @@ func (w *world) finish(p *node, s int) {
 		return
 	}
 	base, end := w.bases[s], w.ends[s]
-	if keys := w.streams[s].keys; p.d.low[s] >= base && end&^p.d.has == 0 {
-		w.adopt(p, s, w.upTo(keys&p.d.has&^p.d.gave&^p.d.late, base)|end)
+	if !w.is("sweep-closing-without-floor") { // what those who closed it had swept is not in the set, and is given up here
+		w.raise(p, base, w.floors[s])
+	}
+	swept := w.upTo(w.archived, p.d.floor-1)
+	if w.is("sweep-floor-is-archived") { // as the code had it: a new disk has a floor, and nothing below it need be archived
+		swept = w.upTo(end, p.d.floor-1)
+	}
+	if keys := w.streams[s].keys; p.d.low[s] >= base && end&^p.d.has&^swept == 0 {
+		w.adopt(p, s, w.upTo(keys&p.d.has&^p.d.gave&^p.d.late, base)|end&p.d.has)
 	}
 }
 
@@ -952,8 +964,8 @@ func (w *world) adopt(p *node, s int, content set) {
 		content |= extra
 	}
 	content |= keys & p.d.late & p.d.has
+	p.d.gave = p.d.gave&^content | keys&p.d.has&^content
 	p.d.has = p.d.has&^keys | content
-	p.d.gave = p.d.gave&^keys | keys&^content
 }
 
 // learn reads the record: lists, incarnations, closings; and acknowledges a coming list.
@@ -965,18 +977,21 @@ func (w *world) learn(n *node) {
 	w.seen |= bit(n.id)
 	h := w.horizon(n)
 	listed := w.listed()
-	off := w.list() != 0 && !has(w.list()|w.coming(), d.id)
-	if off && !w.rec.Left(nodeName(n.id)) && !w.is("no-rest") {
-		if !d.rest {
-			w.note("node %d has to copy the rest", n.id)
+	if f := w.rec.Floor; f != nil && !w.is("sweep-floor-not-learned") {
+		d.floor = max(d.floor, f.Millis)
+	}
+	if w.list() != 0 && !has(w.list()|w.coming(), d.id) && !w.is("sweep-vanished-kept") { // what was dropped may have been more, or less, than is here: long-term storage has it
+		for k := d.known &^ listed &^ d.complete; k != 0; k &= k - 1 {
+			s := bits.TrailingZeros64(k)
+			w.refuse(n, s)
+			for o := d.has & w.streams[s].keys &^ d.late; o != 0; o &= o - 1 {
+				if i := bits.TrailingZeros64(o); w.keyTime[i] > d.low[s] {
+					d.gave |= bit(i)
+				}
+			}
 		}
-		d.rest = true
 	}
-	if d.rest || off { // what is pruned may hold more, or less, than is here: the rest will tell
-		d.known &= listed | ^d.complete
-	} else {
-		d.known &= listed
-	}
+	d.known &= listed
 	for k := listed &^ d.known; k != 0; k &= k - 1 {
 		s := bits.TrailingZeros64(k)
 		if d.read {
@@ -1009,28 +1024,94 @@ func (w *world) learn(n *node) {
 			d.complete |= bit(s)
 		}
 	}
-	w.prune(n)
+	w.dropStreams(n)
 	w.propose(n)
 	if w.rec.Next == nil && n.pending < 0 && n.stream < 0 && w.rec.Left(nodeName(n.id)) {
 		n.out = true
 	}
 }
 
-// prune forgets streams that everybody has told this node to be complete.
-func (w *world) prune(n *node) {
-	after, gone := w.rec.Prune(func(disk string, s Stream) bool {
-		d := w.disks[number(disk)]
-		m := w.nodes[d.node]
-		if w.is("prune-what-i-have") {
-			m, d = n, n.d
+// dropStreams forgets streams of which every disk has told this node, since the list was changed last, that it needs nothing.
+func (w *world) dropStreams(n *node) {
+	if len(n.told) > 0 && n.toldOf == fmt.Sprint(w.rec) {
+		after, gone := w.rec.Drop(n.told)
+		if len(gone) > 0 {
+			w.dropped += len(gone)
+			w.rec = after
+			w.note("node %d drops %v, floor %v", n.id, gone, after.Floor.Millis)
 		}
-		return m.d == d && w.call(n.id, m.id) && !d.rest && has(d.complete, w.index(s))
-	})
-	if len(gone) > 0 {
-		w.rec = after
-		w.pruned += len(gone)
-		w.note("node %d prunes %v", n.id, gone)
 	}
+	n.told = nil
+	if len(w.rec.Droppable(func(Stream) bool { return true })) == 0 {
+		return
+	}
+	n.toldOf = fmt.Sprint(w.rec)
+	for l := w.list(); l != 0; l &= l - 1 {
+		d := w.disks[bits.TrailingZeros64(l)]
+		m := w.nodes[d.node]
+		told := Spent{Disk: diskName(d.id), Floor: hub.KeyAt(d.floor, ""), Streams: map[Stream]bool{}}
+		if w.is("sweep-drop-what-i-have") {
+			d, m = n.d, n
+		}
+		if m.d != d || !w.call(n.id, m.id) {
+			n.told = nil
+			return
+		}
+		for s := range w.streams {
+			held := (d.has|d.gave)&w.streams[s].keys != 0 && !w.is("sweep-drop-while-held")
+			told.Streams[w.streams[s].id] = !held && (has(d.complete, s) || w.is("sweep-drop-incomplete"))
+		}
+		n.told = append(n.told, told)
+	}
+}
+
+// archive moves the archiver, which runs on a node, to its horizon. What is late is put into long-term storage one by one.
+func (w *world) archive(n *node) {
+	if !w.coord(n) || n.out || !n.d.read || n.d.fresh {
+		return
+	}
+	h, a := w.stable(n)
+	if h >= n.floor {
+		w.archived |= a
+		w.cursor = max(w.cursor, h)
+	}
+	w.archived |= n.d.late & n.d.has
+}
+
+// sweep removes what is archived, up to a time. Names stay until everybody has passed them; late items until each is archived.
+func (w *world) sweep(n *node, t int64) {
+	if !w.coord(n) || n.out || !n.d.read {
+		return
+	}
+	for s := range w.streams {
+		if has(w.listed(), s) && w.closed(s) != nil && w.closed(s).Forced && !has(n.d.complete, s) {
+			return
+		}
+	}
+	spread := t
+	for l := w.list() | w.coming(); l != 0; l &= l - 1 {
+		if m := w.nodes[w.disks[bits.TrailingZeros64(l)].node]; m.d != nil {
+			spread = min(spread, w.horizon(m))
+		}
+	}
+	old := w.upTo(n.d.has, t) &^ (n.d.late &^ w.archived)
+	n.d.has &^= old
+	n.d.gave &^= w.upTo(n.d.gave, spread) &^ n.d.has
+	n.d.floor = max(n.d.floor, t+1)
+	w.note("node %d sweeps up to %d: %b", n.id, t, old)
+}
+
+// comeBack calls a decommissioned node back, with the disk that it had.
+func (w *world) comeBack(n *node) {
+	after, err := w.rec.Return(nodeName(n.id))
+	if n.d == nil || !w.coordUp || err != nil || !w.rec.Left(nodeName(n.id)) || bits.OnesCount64(w.list()) >= maxMembers {
+		return
+	}
+	w.rec, n.out = after, false
+	w.kill(n)
+	w.start(n, false)
+	w.session |= bit(n.id)
+	w.note("node %d is called back", n.id)
 }
 
 // answer acknowledges a coming list, says that this disk has caught up with it, and moves it on.
@@ -1156,7 +1237,7 @@ func (w *world) unstable(n *node) {
 	for _, m := range w.nodes {
 		if m.d != nil && w.call(n.id, m.id) {
 			got |= bit(m.d.id)
-			items |= m.d.has
+			items |= m.d.has | w.archived
 		}
 	}
 	if !w.view(n).Whole(names(got)) {
@@ -1196,8 +1277,15 @@ func (w *world) heal(dead int) {
 		w.start(n, false)
 	}
 	goal := w.now + 40
-	for range 60 {
+	rounds := 60
+	if w.cfg.sweep {
+		rounds = 90
+	}
+	for i := range rounds {
 		w.now += 3
+		if w.cfg.sweep && i < 60 {
+			w.turn(i, dead)
+		}
 		for _, n := range w.nodes {
 			if n.up && !n.out {
 				w.session |= bit(n.id)
@@ -1210,6 +1298,23 @@ func (w *world) heal(dead int) {
 		}
 	}
 	w.final(goal)
+}
+
+// turn is what happens after the faults where logs are swept: restarts, sweeps, and nodes that come.
+func (w *world) turn(i, dead int) {
+	n := w.nodes[(i/2+dead)%w.members()]
+	switch live := n.up && !n.out; {
+	case live && i%7 == 0 && i < 40 && len(w.streams) < maxStreams-6:
+		w.kill(n)
+		w.start(n, false)
+	case live && i%3 == 1:
+		w.archive(n)
+		w.sweep(n, w.cursor-int64(i%4))
+	case i == 30:
+		w.join()
+	case i >= 36:
+		w.comeBack(n)
+	}
 }
 
 // round lets one node do everything it can.
@@ -1271,7 +1376,7 @@ func (w *world) final(goal int64) {
 		if !n.up || n.out {
 			continue
 		}
-		a := w.upTo(n.d.has&^n.d.gave, low) &^ late
+		a := w.upTo(n.d.has&^n.d.gave|w.upTo(w.archived, n.d.floor-1), low) &^ late
 		if !first && a != items {
 			w.fail("after healing node %d holds other keys: %b", n.id, a^items)
 		}
@@ -1279,7 +1384,7 @@ func (w *world) final(goal int64) {
 		if d := w.committed & w.upTo(w.committed, low) &^ (a | late); d != 0 {
 			w.fail("committed keys %b are lost on node %d", d, n.id)
 		}
-		if d := w.committed & late &^ n.d.has; d != 0 {
+		if d := w.committed & late &^ n.d.has &^ w.archived; d != 0 {
 			w.fail("late keys %b are lost on node %d", d, n.id)
 		}
 	}
@@ -1295,7 +1400,7 @@ type result struct {
 	bad                string
 	minted, done, late int
 	closed, forced     int
-	pruned             int
+	dropped            int
 	epochs             int
 }
 
@@ -1307,6 +1412,7 @@ var weights = []struct {
 	{"mint", 12}, {"send", 22}, {"deliver", 36}, {"sync", 16}, {"tick", 6}, {"give up", 4}, {"kill", 2}, {"start", 4},
 	{"lose disk", 1}, {"cut", 3}, {"mend", 6}, {"skew", 2}, {"coordinator", 1}, {"expire", 2}, {"learn", 14}, {"lead", 6},
 	{"settle", 16}, {"repair", 5}, {"trim", 2}, {"join", 1}, {"leave", 1}, {"read", 4}, {"session", 5}, {"resend", 2}, {"cut off", 1},
+	{"archive", 0}, {"sweep", 0}, {"come back", 0},
 }
 
 // profiles change the mixture: as above, a fixed list of members, many changes of it, long absences, and members that the coordinator cannot reach.
@@ -1318,7 +1424,10 @@ var profiles = []map[string]int{
 	{"cut": 1, "cut off": 4, "expire": 6, "session": 2, "join": 3, "learn": 40, "send": 50, "deliver": 90, "sync": 30, "kill": 1, "lose disk": 0, "settle": 40, "lead": 10, "coordinator": 0},
 }
 
-func schedule(seed uint64, steps int) []action {
+// sweeping are the weights of what a schedule with sweeps has beside.
+var sweeping = map[string]int{"archive": 6, "sweep": 6, "come back": 2, "leave": 2, "join": 2}
+
+func schedule(seed uint64, c config) []action {
 	r := rand.New(rand.NewPCG(seed, 7))
 	profile, total, share := profiles[seed/64%uint64(len(profiles))], 0, make([]int, len(weights))
 	for i, x := range weights {
@@ -1326,9 +1435,12 @@ func schedule(seed uint64, steps int) []action {
 		if v, ok := profile[x.name]; ok {
 			share[i] = v
 		}
+		if c.sweep {
+			share[i] = max(share[i], sweeping[x.name])
+		}
 		total += share[i]
 	}
-	out := make([]action, steps)
+	out := make([]action, c.steps)
 	for i := range out {
 		p, op := r.IntN(total), 0
 		for p >= share[op] {
@@ -1433,6 +1545,12 @@ func (w *world) step(x action) {
 		n.sent[p.id] = n.trim
 	case "cut off":
 		w.coordCut |= bit(n.id)
+	case "archive":
+		w.archive(n)
+	case "sweep":
+		w.sweep(n, w.cursor-int64(c%4))
+	case "come back":
+		w.comeBack(n)
 	}
 }
 
@@ -1482,6 +1600,7 @@ func (w *world) loseDisk(n *node) {
 func (w *world) join() {
 	if m := w.members(); m < maxNodes && len(w.disks) < maxDisks && w.coordUp && bits.OnesCount64(w.list()) < maxMembers {
 		w.nodes[m].d = w.newDisk(m)
+		w.nodes[m].d.floor = w.now
 		w.start(w.nodes[m], false)
 		w.session |= bit(m)
 	}
@@ -1526,7 +1645,7 @@ func run(cfg config, plan []action, dead int) (res result) {
 	if w.bad == "" {
 		w.heal(dead)
 	}
-	return result{w.bad, len(w.keyTime), bits.OnesCount64(w.committed), bits.OnesCount64(w.late), w.ended, w.forced, w.pruned, int(w.rec.Epoch)}
+	return result{w.bad, len(w.keyTime), bits.OnesCount64(w.committed), bits.OnesCount64(w.late), w.ended, w.forced, w.dropped, int(w.rec.Epoch)}
 }
 
 // of derives the cluster from the seed: n = 1..5, both modes.

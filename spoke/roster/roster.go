@@ -17,8 +17,12 @@ import (
 	"timehub/hub"
 )
 
-// version is of the JSON; a newer one is not guessed at.
-const version = 1
+// Versions of the JSON; a newer one is not guessed at. A list of which nothing was dropped is written as the first one, which older programs know; those that do
+// not know Floor must not write a list that has one.
+const (
+	version      = 1
+	versionFloor = 2 // with Dropped and Floor
+)
 
 // Rule is how many disks of a list acknowledge.
 type Rule string
@@ -113,7 +117,20 @@ type Roster struct {
 	Next     *Change       `json:"next,omitempty"`
 	Leaving  []string      `json:"leaving,omitempty"` // nodes that are being decommissioned
 	Ordinals uint16        `json:"ordinals"`          // the next one to be given
+	// Dropped counts the streams that were forgotten (see Drop). Everything that they held lies below Floor and is in long-term storage, or nobody needs it: a disk
+	// that takes this list in promises nothing below.
+	Dropped uint64 `json:"dropped,omitempty"`
+	Floor   *Floor `json:"floor,omitempty"`
 }
+
+// Floor is a key from which on a log has everything.
+type Floor struct {
+	Millis int64  `json:"ms"`
+	Hash   string `json:"hash,omitempty"`
+}
+
+// Key is the floor as a key.
+func (f Floor) Key() hub.Key { return hub.KeyAt(f.Millis, f.Hash) }
 
 // New is the list before the first node.
 func New(rule Rule) Roster { return Roster{Version: version, Rule: rule, Ordinals: 1} }
@@ -124,8 +141,8 @@ func Parse(b []byte) (Roster, error) {
 	if err := json.Unmarshal(b, &r); err != nil {
 		return Roster{}, fmt.Errorf("read the list of members: %w", err)
 	}
-	if r.Version != version {
-		return Roster{}, fmt.Errorf("read the list of members: its version is %d, this program knows %d", r.Version, version)
+	if r.Version != version && r.Version != versionFloor {
+		return Roster{}, fmt.Errorf("read the list of members: its version is %d, this program knows %d", r.Version, versionFloor)
 	}
 	if r.Rule != Half && r.Rule != Majority {
 		return Roster{}, fmt.Errorf("read the list of members: no such quorum: %q", r.Rule)
@@ -135,6 +152,9 @@ func Parse(b []byte) (Roster, error) {
 
 // Encode is the register's value.
 func (r Roster) Encode() ([]byte, error) {
+	if r.Dropped > 0 {
+		r.Version = versionFloor
+	}
 	b, err := json.Marshal(r)
 	if err != nil {
 		return nil, fmt.Errorf("write the list of members: %w", err)

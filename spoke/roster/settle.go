@@ -66,24 +66,3 @@ func (r Roster) Forcible() error {
 	}
 	return nil
 }
-
-// Prune forgets closed streams that every disk of the list, and of the one on its way, holds whole: done tells what a disk has said of itself, and that it lacks
-// nothing that was pruned before it came. It returns the streams that are gone. Whoever comes to the list later copies everything that is not in a stream on record.
-func (r Roster) Prune(done func(disk string, s Stream) bool) (Roster, []Stream) {
-	disks := slices.Clone(r.Disks)
-	if r.Next != nil {
-		disks = append(disks, r.Next.Disks...)
-	}
-	var gone []Stream
-	for _, i := range r.Streams {
-		if i.Closed != nil && !slices.ContainsFunc(disks, func(d Disk) bool { return !done(d.ID, i.Stream) }) {
-			gone = append(gone, i.Stream)
-		}
-	}
-	if len(gone) == 0 {
-		return r, nil
-	}
-	r = r.clone()
-	r.Streams = slices.DeleteFunc(r.Streams, func(i Incarnation) bool { return slices.Contains(gone, i.Stream) })
-	return r, gone
-}
