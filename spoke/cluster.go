@@ -93,6 +93,9 @@ type cluster struct {
 	swept     hub.Key // what others had swept, of the time above the horizon here, when they were asked for it
 	late      *lateBook
 	meters    meters
+	large     bool      // that the list is, was said
+	restless  bool      // that this node has to wait for an incarnation was said
+	idle      time.Time // since then it has had none
 	lateSeen  map[string]int64 // how far the lists of late items of others were copied, by disk; durable
 	lateTaken map[string]int64 // how far the own one was, by node
 	notes     map[string]noted // of the others, by node
@@ -117,11 +120,13 @@ type meters struct {
 	late            metrics.Counter
 	repaired, bytes metrics.Counter // copied because this node lagged behind
 	lost            metrics.Counter // items that this disk had lost, as a comparison with another one showed
+	list            metrics.Gauge   // bytes of the list
 }
 
 func newMeters(r metrics.Registry) meters {
 	r = metrics.OrDiscard(r)
-	return meters{r.Counter(metrics.LateItems, ""), r.Counter(metrics.RepairRecords, ""), r.Counter(metrics.RepairBytes, ""), r.Counter(metrics.RepairLost, "")}
+	return meters{r.Counter(metrics.LateItems, ""), r.Counter(metrics.RepairRecords, ""), r.Counter(metrics.RepairBytes, ""), r.Counter(metrics.RepairLost, ""),
+		r.Gauge(metrics.ListBytes, "")}
 }
 
 func newCluster(n *Node, opt Cluster, m meters) (*cluster, error) {
@@ -147,6 +152,7 @@ func newCluster(n *Node, opt Cluster, m meters) (*cluster, error) {
 	}
 	_, count := c.late.state()
 	c.meters.late.Add(int64(count))
+	c.idle = time.Now()
 	if err := c.load(); err != nil {
 		return nil, errors.Join(err, c.late.close())
 	}
@@ -162,6 +168,7 @@ func (c *cluster) run(ctx context.Context) error {
 	g.Go(func() error { return c.keepWorking(ctx) })
 	g.Go(func() error { return c.keepSettling(ctx) })
 	g.Go(func() error { return c.keepClocks(ctx) })
+	g.Go(func() error { return c.keepDropping(ctx) })
 	err := g.Wait()
 	c.n.mu.Lock()
 	c.over = true

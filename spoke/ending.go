@@ -12,6 +12,7 @@ import (
 
 	"timehub/hub"
 	"timehub/hub/coord"
+	"timehub/spoke/frame"
 	"timehub/spoke/roster"
 )
 
@@ -27,6 +28,8 @@ type ending struct {
 	Keys   []named  `json:"keys"`
 	Pieces int      `json:"pieces,omitempty"` // registers spoke/sets/{stream}/{folder}/{number} with JSON of the keys, compressed as one
 	Folder string   `json:"folder,omitempty"` // of the leader who wrote them
+	// Floor is the highest of those who told what they hold, if it lies above the base: what they had swept is not in the set.
+	Floor *frame.Floor `json:"floor,omitempty"`
 }
 
 // putEnding makes the value of the register, and writes what does not fit into it to others.
@@ -60,21 +63,34 @@ func pieceName(stream roster.Stream, end ending, i int) string {
 
 // dropPieces removes the pieces of an ending that did not go on record.
 func (c *cluster) dropPieces(ctx context.Context, stream roster.Stream, text []byte) {
-	var end ending
-	if json.Unmarshal(text, &end) != nil || end.Pieces == 0 {
+	changes := piecesOf(stream, text)
+	if len(changes) == 0 {
 		return
-	}
-	changes := make([]coord.Change, end.Pieces)
-	for i := range changes {
-		changes[i] = coord.Change{Name: pieceName(stream, end, i), Any: true}
 	}
 	if _, err := c.opt.Coordinator.Update(ctx, changes); err != nil {
 		c.n.log.Debug("pieces of a set are left with the coordinator", "stream", stream, "err", err)
 	}
 }
 
+// piecesOf removes what lies beside the register of a closed stream.
+func piecesOf(stream roster.Stream, text []byte) []coord.Change {
+	var end ending
+	if json.Unmarshal(text, &end) != nil || end.Pieces == 0 {
+		return nil
+	}
+	changes := make([]coord.Change, end.Pieces)
+	for i := range changes {
+		changes[i] = coord.Change{Name: pieceName(stream, end, i), Any: true}
+	}
+	return changes
+}
+
 // getEnding reads the register of a closed stream, and what lies beside it.
-func (c *cluster) getEnding(ctx context.Context, stream roster.Stream) (end ending, err error) {
+func (c *cluster) getEnding(ctx context.Context, i roster.Incarnation) (end ending, err error) {
+	if i.Closed.Bare {
+		return ending{Base: i.Closed.Base}, nil
+	}
+	stream := i.Stream
 	b, _, err := c.opt.Coordinator.Get(ctx, closedPrefix+stream.String())
 	if err != nil {
 		return end, err

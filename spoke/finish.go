@@ -42,9 +42,14 @@ func (c *cluster) finish(ctx context.Context, i roster.Incarnation) error {
 	if err := c.setsStored(ctx, s); err != nil {
 		return err
 	}
-	end, err := c.getEnding(ctx, i.Stream)
+	end, err := c.getEnding(ctx, i)
 	if err != nil {
 		return err
+	}
+	if f := end.Floor; f != nil { // what those who closed it had swept is not in the set, and is given up here: long-term storage has it
+		if err := c.raiseFloor(keyOf(*f), end.Base); err != nil {
+			return err
+		}
 	}
 	if i.Closed.Forced {
 		if err := c.finishForced(ctx, i, end, low); err != nil {
@@ -59,8 +64,16 @@ func (c *cluster) finish(ctx context.Context, i roster.Incarnation) error {
 	if err != nil {
 		return err
 	}
+	if err := c.giveUpBut(ctx, s, h, end.Keys); err != nil {
+		return err
+	}
+	return c.completed(ctx, s)
+}
+
+// giveUpBut gives up what this disk holds of a stream, but for what is in its set.
+func (c *cluster) giveUpBut(ctx context.Context, s spokelog.Stream, h held, set []named) error {
 	inSet := map[named]bool{}
-	for _, k := range end.Keys {
+	for _, k := range set {
 		inSet[k] = true
 	}
 	given := map[named]bool{}
@@ -78,13 +91,14 @@ func (c *cluster) finish(ctx context.Context, i roster.Incarnation) error {
 		}
 		names = append(names, spokelog.Record{Channel: k.Channel, Key: key, Stream: s, Flags: spokelog.GivenUp})
 	}
-	if len(names) > 0 {
-		if err := c.store(ctx, names); err != nil {
-			return err
-		}
-		c.n.log.Warn("records that were never acknowledged are given up", "stream", i.Stream, "records", len(names))
+	if len(names) == 0 {
+		return nil
 	}
-	return c.completed(ctx, s)
+	if err := c.store(ctx, names); err != nil {
+		return err
+	}
+	c.n.log.Warn("records that were never acknowledged are given up", "stream", recordOf(s), "records", len(names))
+	return nil
 }
 
 // completed drops the low of a stream of which everything is here.
@@ -186,7 +200,7 @@ func (c *cluster) storeSet(ctx context.Context, s spokelog.Stream, keys []named,
 			flags = spokelog.Taken
 		default:
 			if mine.Data, err = c.fetch(ctx, k, have[k.Channel+"/"+k.Key], silent); err != nil {
-				if final && key.Less(c.n.store.Floor()) { // it was swept where it was: long-term storage has it
+				if final && key.Less(c.n.store.Floor()) && c.archived(k.Channel, key) { // it was swept where it was
 					continue
 				}
 				return err
@@ -204,6 +218,15 @@ func (c *cluster) storeSet(ctx context.Context, s spokelog.Stream, keys []named,
 		}
 	}
 	return c.storeOf(ctx, records)
+}
+
+// archived reports whether long-term storage has a key, or nobody needs its channel. That it lies below the floor says nothing of that: a new disk has a floor, too.
+func (c *cluster) archived(channel string, key hub.Key) bool {
+	if c.n.opt.Archived == nil {
+		return false
+	}
+	upTo, known := c.n.opt.Archived(channel)
+	return !known || !upTo.Less(key)
 }
 
 // storeOf writes records of others, if there are any, and lets the horizon tell who follows their channels.

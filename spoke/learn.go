@@ -147,7 +147,7 @@ func (c *cluster) older(rec roster.Roster) bool {
 	}
 	c.n.mu.Lock()
 	defer c.n.mu.Unlock()
-	return c.known && epoch < c.epoch()
+	return c.known && (epoch < c.epoch() || rec.Dropped < c.rec.Dropped)
 }
 
 // join makes this node's session say what it writes by the list that was just read, and reads those of the others.
@@ -240,6 +240,9 @@ func (c *cluster) adopt(ctx context.Context, rec roster.Roster) (clock hub.Mark,
 	if err := errors.Join(err1, err2); err != nil || same {
 		return clock, err
 	}
+	if err := c.comeAfter(ctx, rec); err != nil {
+		return 0, err
+	}
 	if err := c.save(ctx, &rec, func() { c.install(rec) }); err != nil {
 		return 0, err
 	}
@@ -250,7 +253,7 @@ func (c *cluster) adopt(ctx context.Context, rec roster.Roster) (clock hub.Mark,
 func (c *cluster) install(rec roster.Roster) {
 	h, _ := c.horizon()
 	for id, s := range c.streams {
-		if _, ok := rec.Find(recordOf(id)); !ok { // its change was withdrawn before it could mint anything
+		if _, ok := rec.Find(recordOf(id)); !ok { // its change was withdrawn before it could mint anything, or nobody needs it any more
 			if s.in != nil {
 				_ = s.in.conn.Close()
 			}
@@ -353,7 +356,7 @@ func (c *cluster) steps(ctx context.Context, rec roster.Roster, clock hub.Mark) 
 	n.mu.Unlock()
 	if !changed && next.Next == nil && !rec.Left(c.opt.Node) && !stands { // with a wrong clock it would only be in the way
 		var err error
-		if next, changed, err = c.propose(ctx, next, me); err != nil {
+		if next, changed, err = c.propose(next, me); err != nil {
 			return nil, err
 		}
 	}
@@ -364,17 +367,24 @@ func (c *cluster) steps(ctx context.Context, rec roster.Roster, clock hub.Mark) 
 }
 
 // propose asks for the next change, with an incarnation that was never used.
-func (c *cluster) propose(_ context.Context, rec roster.Roster, me roster.Me) (roster.Roster, bool, error) {
+func (c *cluster) propose(rec roster.Roster, me roster.Me) (roster.Roster, bool, error) {
 	n := c.n
+	b, err := rec.Encode()
+	if err != nil {
+		return rec, false, err
+	}
+	c.sized(len(b), len(rec.Streams))
 	next, ok := rec.Propose(me, n.identity.Incarnation)
-	if ok || me.Writing {
+	if me.Writing || ok && next.Next.Stream == nil { // nothing to begin, or the removal of a node
 		return next, ok, nil
 	}
-	used := false
-	for _, i := range rec.Streams {
-		used = used || i.Disk == me.Disk && i.Incarnation == n.identity.Incarnation
+	if !c.calm(rec, len(b)) {
+		return rec, false, nil
 	}
-	if !used {
+	if ok {
+		return next, ok, nil
+	}
+	if !rec.Used(me.Disk, n.identity.Incarnation) {
 		return rec, false, nil
 	}
 	id, err := begin(n.opt.Disk) // the one before was refused: it is over
@@ -436,7 +446,7 @@ func (c *cluster) stop(s spokelog.Stream) (waiting []*request) {
 		return nil
 	}
 	c.own.low = max(c.own.low, n.lowOfFlight())
-	c.open, c.own = false, nil
+	c.open, c.own, c.idle = false, nil, time.Now()
 	n.flight.each(func(r *request) bool {
 		waiting = append(waiting, r)
 		return true

@@ -105,6 +105,7 @@ func (n *Node) Add(rt *web.Router) {
 	rt.Handle(http.MethodGet, latePath, c.serveLate)
 	rt.Handle(http.MethodGet, minutePath, c.serveMinute)
 	rt.Handle(http.MethodPost, minutePath, c.serveMinute)
+	rt.Handle(http.MethodGet, spentPath, c.serveSpent)
 }
 
 func streamIn(r *http.Request) (spokelog.Stream, error) {

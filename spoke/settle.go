@@ -12,6 +12,7 @@ import (
 
 	"timehub/hub"
 	"timehub/hub/coord"
+	"timehub/spoke/frame"
 	spokelog "timehub/spoke/log"
 	"timehub/spoke/roster"
 )
@@ -24,11 +25,12 @@ type named struct {
 
 // held is what a disk has of a stream above a mark: answered only by one that refuses the stream, so that it cannot become more.
 type held struct {
-	Node  string   `json:"node"`
-	Disk  string   `json:"disk"`
-	Low   hub.Mark `json:"low"`
-	Keys  []named  `json:"keys"`
-	Given []named  `json:"given"` // names of keys that were given up
+	Node  string      `json:"node"`
+	Disk  string      `json:"disk"`
+	Low   hub.Mark    `json:"low"`
+	Keys  []named     `json:"keys"`
+	Given []named     `json:"given"` // names of keys that were given up
+	Floor frame.Floor `json:"floor"` // of its log, when Keys were read
 }
 
 const (
@@ -44,6 +46,7 @@ type leader struct {
 	forced  bool            // it may be closed by force
 	answers map[string]held // by node
 	base    hub.Mark
+	floor   hub.Key // the highest of theirs
 	set     []named
 	have    map[named][]string // nodes that hold a record
 	state   roster.Settlement
@@ -179,12 +182,15 @@ func (l *leader) askAll(ctx context.Context) {
 
 // collect learns what those who answered hold above the base.
 func (l *leader) collect(ctx context.Context) error {
-	l.have = map[named][]string{}
+	l.have, l.floor = map[named][]string{}, hub.Key{}
 	given := map[named]bool{}
 	for node := range l.answers {
 		h, err := l.c.askHeld(ctx, node, l.s, l.base)
 		if err != nil {
 			return err
+		}
+		if f := keyOf(h.Floor); l.floor.Less(f) {
+			l.floor = f
 		}
 		for _, k := range h.Keys {
 			l.have[k] = append(l.have[k], node)
@@ -253,7 +259,12 @@ func (l *leader) write(ctx context.Context) error {
 // record puts base and set on record: the first leader wins.
 func (l *leader) record(ctx context.Context) error {
 	c := l.c
-	text, err := c.putEnding(ctx, l.s, ending{Base: l.base, Keys: l.set})
+	end := ending{Base: l.base, Keys: l.set}
+	if l.base < hub.MarkAt(l.floor.Millis()+1) {
+		f := floorOf(l.floor)
+		end.Floor = &f
+	}
+	text, err := c.putEnding(ctx, l.s, end)
 	if err != nil {
 		return err
 	}
@@ -266,10 +277,11 @@ func (l *leader) record(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		next, ok := rec.Close(l.state, roster.Closing{Base: l.base, Count: len(l.set), Digest: digestOf(l.set)})
+		bare := len(l.set) == 0 && end.Floor == nil && rec.Dropped > 0 // older programs look for a register, and do not read such a list
+		next, ok := rec.Close(l.state, roster.Closing{Base: l.base, Count: len(l.set), Digest: digestOf(l.set), Bare: bare})
 		if !ok {
 			c.dropPieces(ctx, l.s, text)
-			if i, _ := rec.Find(l.s); i.Closed != nil {
+			if i, listed := rec.Find(l.s); !listed || i.Closed != nil {
 				poke(c.nudge)
 				return nil
 			}
@@ -278,9 +290,11 @@ func (l *leader) record(ctx context.Context) error {
 		if b, err = next.Encode(); err != nil {
 			return err
 		}
-		_, err = c.opt.Coordinator.Update(ctx, []coord.Change{
-			{Name: listRegister, Value: b, Version: version}, {Name: closedPrefix + l.s.String(), Value: text, Any: true},
-		})
+		changes := []coord.Change{{Name: listRegister, Value: b, Version: version}, {Name: closedPrefix + l.s.String(), Value: text, Any: true}}
+		if bare {
+			changes = changes[:1]
+		}
+		_, err = c.opt.Coordinator.Update(ctx, changes)
 		if hub.Is(err, hub.Conflict) {
 			continue
 		}
@@ -375,6 +389,7 @@ func (c *cluster) holds(ctx context.Context, s spokelog.Stream, from spokelog.Fr
 			seen[k] = true
 		}
 	}
+	h.Floor = floorOf(c.n.store.Floor()) // what the visit did not see any more lies below it
 	for k := range seen {
 		h.Keys = append(h.Keys, k)
 	}

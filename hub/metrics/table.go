@@ -69,6 +69,7 @@ const (
 	RepairRecords    = "spoke.repair.records"
 	RepairBytes      = "spoke.repair.bytes"
 	RepairLost       = "spoke.repair.lost"
+	ListBytes        = "spoke.list.bytes"
 	DiskFree         = "disk.free.bytes"
 
 	StreamOpen     = "stream.open"
@@ -142,6 +143,7 @@ func Table() []Def {
 		{Name: RepairRecords, Type: CounterType, Help: "Records copied from other nodes because this one lagged behind."},
 		{Name: RepairBytes, Type: CounterType, Help: "Bytes of these."},
 		{Name: RepairLost, Type: CounterType, Help: "Items that this disk had lost without noticing it, found by comparing minutes with other nodes, and copied from them."},
+		{Name: ListBytes, Type: GaugeType, Help: "Bytes of the list of members on record; closed incarnations leave it when all members are there and what they held is archived."},
 		{Name: DiskFree, Type: GaugeType, Help: "Free bytes of the file system of the data directory."},
 
 		{Name: StreamOpen, Type: GaugeType, Tags: []string{"kind"}, Help: "Open connections of clients that follow a channel or a tag, by ws or events."},

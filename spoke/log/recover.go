@@ -423,6 +423,7 @@ func (r *recovery) take(f *segmentFile, s *segment, lows []Low, marks map[string
 	}
 	l.insert(s)
 	l.learn(lows)
+	s.named = namesOf(lows)
 	l.hurt.learn(f.seq, lows)
 	for name, upTo := range marks {
 		l.learnComplete(name, upTo, s.seq)

@@ -185,7 +185,7 @@ func (l *Log) seal(s *segment) error {
 		return err
 	}
 	l.mu.Lock()
-	s.foot, s.mem, s.size = foot, nil, end
+	s.foot, s.named, s.mem, s.size = foot, namesOf(format.SortedLows(s.mem.Lows)), nil, end
 	l.mu.Unlock()
 	return nil
 }

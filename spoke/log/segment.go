@@ -32,6 +32,7 @@ type segment struct {
 	size    int64          // bytes of the file, footer included
 	mem     *format.Index  // the index, until foot is there
 	foot    *format.Footer // nil: no footer yet
+	named   []Stream       // streams that its groups named, as far as mem does not say it
 	failed  bool           // a write or a sync failed: never written again by this process
 	unread  bool           // it could not be read at the start (see unread.go)
 	tried   time.Time      // when it was tried last

@@ -87,6 +87,7 @@ type Closing struct {
 	Count  int      `json:"count"`  // records of the set
 	Digest uint64   `json:"digest"` // of their channels and keys
 	Forced bool     `json:"forced,omitempty"`
+	Bare   bool     `json:"bare,omitempty"` // the set is empty, and no register says so
 }
 
 // Change is a new list on its way, with or without an incarnation that comes with it. It is announced first, then decided, then in force.
