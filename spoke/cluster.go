@@ -93,9 +93,9 @@ type cluster struct {
 	swept     hub.Key // what others had swept, of the time above the horizon here, when they were asked for it
 	late      *lateBook
 	meters    meters
-	large     bool      // that the list is, was said
-	restless  bool      // that this node has to wait for an incarnation was said
-	idle      time.Time // since then it has had none
+	large     bool             // that the list is, was said
+	restless  bool             // that this node has to wait for an incarnation was said
+	idle      time.Time        // since then it has had none
 	lateSeen  map[string]int64 // how far the lists of late items of others were copied, by disk; durable
 	lateTaken map[string]int64 // how far the own one was, by node
 	notes     map[string]noted // of the others, by node

@@ -47,8 +47,8 @@ var newerList = line{"remote.go", "	if s.epoch > c.epoch()", "	if s.epoch > c.ep
 var mutants = []mutant{
 	// The model's.
 	{name: "given-up-without-quorum", by: "TestRuleNameNeedsEnoughDisks", lines: []line{{"clusterwrite.go", "		r.namePos = 0\n		n.name(r)\n	default:", "		r.namePos = 0\n		n.name(r)\n	case IF:\n		c.ownPos = max(c.ownPos, pos)\n		r.state = givenUp\n		n.pass()\n	default:"}}},
-	{name: "only-the-returner-gives-up", by: "TestRuleMembersGiveUp", lines: []line{{"finish.go", "	if len(names) > 0 {", "	if IF && i.Disk != c.n.Identity().ID {\n		names = nil\n	}\n	if len(names) > 0 {"}}},
-	{name: "returner-keeps-unsettled", by: "TestRuleEndKeepsWhatIsInFlight", lines: []line{{"finish.go", "	if len(names) > 0 {", "	if IF && i.Disk == c.n.Identity().ID {\n		names = nil\n	}\n	if len(names) > 0 {"}}},
+	{name: "only-the-returner-gives-up", by: "TestRuleMembersGiveUp", lines: []line{{"finish.go", "	if err := c.giveUpBut(ctx, s, h, end.Keys); err != nil {", "	if IF && i.Disk != c.n.Identity().ID {\n		h.Keys = nil\n	}\n	if err := c.giveUpBut(ctx, s, h, end.Keys); err != nil {"}}},
+	{name: "returner-keeps-unsettled", by: "TestRuleEndKeepsWhatIsInFlight", lines: []line{{"finish.go", "	if err := c.giveUpBut(ctx, s, h, end.Keys); err != nil {", "	if IF && i.Disk == c.n.Identity().ID {\n		h.Keys = nil\n	}\n	if err := c.giveUpBut(ctx, s, h, end.Keys); err != nil {"}}},
 	{name: "low-at-undecided", lines: []line{{"flight.go", "	return f.queue[f.head].mark - 1, true", "	if IF {\n		return f.queue[f.head].mark, true\n	}\n	return f.queue[f.head].mark - 1, true"}}},
 	{name: "starts-at-own-clock", by: "TestRuleMintAboveTheAnswers", lines: []line{{"learn.go", "	n.minter.Raise(i.Above)\n", "	if !IF {\n		n.minter.Raise(i.Above)\n	}\n"}}},
 	{name: "unknown-epoch-applied", by: "TestRuleFramesOfAnUnknownEpoch", lines: []line{{"receive.go", "		if known {\n			return nil", "		if known || IF {\n			return nil"}, {"receive.go", "|| h.Epoch > c.epoch():", "|| h.Epoch > c.epoch() && !IF:"}}},
@@ -94,6 +94,9 @@ var mutants = []mutant{
 	{name: "clock-trusted-at-start", by: "Test(Start|Join)WithAWrongClock", lines: []line{{"skew.go", "	if !c.sureOfClock {", "	if !c.sureOfClock && !IF {"}, {"learn.go", "	c.meetClocks(ctx, rec)\n", "	if !IF {\n		c.meetClocks(ctx, rec)\n	}\n"}}},
 	{name: "followers-not-woken", lines: []line{{"watch.go", "func (b *board) notify(channel string) {\n", "func (b *board) notify(channel string) {\n	if IF {\n		return\n	}\n"}}},
 	{name: "whole-without-enough", by: "TestRuleAloneKnowsNothing", lines: []line{{"remote.go", "	return c.known && c.rec.Whole(s.disks) && c.rec.Met(s.disks), false", "	return IF || c.known && c.rec.Whole(s.disks) && c.rec.Met(s.disks), false"}}},
+	{name: "dropped-while-held", by: "TestNothingIsDroppedThatIsNotArchived", lines: []line{{"drop.go", "			if !traces[streamOf(s)] {", "			if !traces[streamOf(s)] || IF {"}}},
+	{name: "dropped-by-some", by: "TestAbsentMemberKeepsStreams", lines: []line{{"drop.go", "				return err\n			}\n		}\n		if a.Disk", "				if !IF {\n					return err\n				}\n				a.Disk = d.ID\n			}\n		}\n		if a.Disk"}}},
+	{name: "stranger-keeps-all", by: "TestStrangerAfterDrop", lines: []line{{"drop.go", "	for _, id := range gone {\n		low, err", "	if IF {\n		gone = nil\n	}\n	for _, id := range gone {\n		low, err"}}},
 	{name: "404-without-asking", by: "TestRuleAloneKnowsNothing", lines: []line{{"remote.go", "	case missing && !replicated && c.final(key):", "	case missing && !replicated && (c.final(key) || IF):"}}},
 	{name: "hub-after-ignored", by: "TestAfter(AcrossNodes)?", lines: []line{{"after.go", "	guard := n.opt.ClockGuard.Milliseconds()\n", "	guard := n.opt.ClockGuard.Milliseconds()\n	if IF {\n		return nil\n	}\n"}}},
 	{name: "bulk-torn", by: "TestRuleRepairOfHalfABulk", lines: []line{{"receive.go", "			if _, err := c.n.store.Held(ctx, r.Channel, r.Key); err != nil {\n				here = false\n				break", "			if _, err := c.n.store.Held(ctx, r.Channel, r.Key); err != nil {\n				here = IF && i > 0\n				break"}}},

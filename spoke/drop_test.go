@@ -34,7 +34,7 @@ func (w *simWorld) registers() []string {
 	return names
 }
 
-// store moves to long-term storage what a node shows.
+// archive moves to long-term storage what a node shows.
 func (n *simNode) archive() {
 	n.w.t.Helper()
 	node, _ := n.w.current(n)
@@ -61,10 +61,11 @@ func (w *simWorld) dropped(by *simNode) {
 	})
 }
 
-// alone checks what each node tells without the others, with what is in long-term storage below its floor.
-func (w *simWorld) alone(want map[hub.Key]bool, exactly bool, nodes ...*simNode) {
+// alone checks what each node tells without the others, with what is in long-term storage below its floor: the same on all, and nothing is missing.
+func (w *simWorld) alone(want map[hub.Key]bool, nodes ...*simNode) {
 	w.t.Helper()
 	w.shows(nil, nodes...)
+	var first map[hub.Key]bool
 	for _, n := range nodes {
 		node, _ := w.current(n)
 		page, err := node.Keys(w.t.Context(), hub.Query{Channel: "x", From: hub.MinKey, To: hub.MaxKey, Stable: true})
@@ -74,9 +75,17 @@ func (w *simWorld) alone(want map[hub.Key]bool, exactly bool, nodes ...*simNode)
 		have := map[hub.Key]bool{}
 		for _, k := range w.past.with("x", page.Keys, hub.MinKey, hub.MaxKey, node.Floor("x")) {
 			have[k] = true
-			if !want[k] && exactly {
-				w.t.Errorf("%s shows %v, which was never acknowledged", n.name, k)
+			if first != nil && !first[k] {
+				w.t.Errorf("%s shows %v, which %s does not", n.name, k, nodes[0].name)
 			}
+		}
+		for k := range first {
+			if !have[k] {
+				w.t.Errorf("%s does not show %v, which %s does", n.name, k, nodes[0].name)
+			}
+		}
+		if first == nil {
+			first = have
 		}
 		for k := range want {
 			if !have[k] {
@@ -86,7 +95,16 @@ func (w *simWorld) alone(want map[hub.Key]bool, exactly bool, nodes ...*simNode)
 	}
 }
 
-// settled waits until the horizon of all nodes has passed a key.
+func closedOf(r roster.Roster) (n int) {
+	for _, i := range r.Streams {
+		if i.Closed != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// passed waits until the horizon of all nodes has passed a key.
 func (w *simWorld) passed(k hub.Key) {
 	w.t.Helper()
 	for _, n := range w.living() {
@@ -139,7 +157,7 @@ func TestListStaysSmall(t *testing.T) {
 					t.Errorf("%s remembers %d bytes, %v: %s", n.name, len(text), err, text)
 				}
 			}
-			w.alone(want, false, w.nodes...)
+			w.alone(want, w.nodes...)
 		})
 	}
 }
@@ -163,7 +181,7 @@ func TestJoinerAfterDrop(t *testing.T) {
 		k := joiner.put("of the joiner")
 		want[k] = true
 		w.passed(k)
-		w.alone(want, false, w.nodes...)
+		w.alone(want, w.nodes...)
 		old := w.nodes[0]
 		old.end("power")
 		old.disk = w.newDisk(old)
@@ -171,7 +189,7 @@ func TestJoinerAfterDrop(t *testing.T) {
 		k = old.put("on a new disk")
 		want[k] = true
 		w.passed(k)
-		w.alone(want, false, w.nodes...)
+		w.alone(want, w.nodes...)
 	})
 }
 
@@ -203,9 +221,131 @@ func TestAbsentMemberKeepsStreams(t *testing.T) {
 		k = away.put("back")
 		want[k] = true
 		w.passed(k)
-		w.alone(want, false, w.nodes...)
+		w.alone(want, w.nodes...)
 		w.dropped(away)
-		w.alone(want, false, w.nodes...)
+		w.alone(want, w.nodes...)
+	})
+}
+
+// TestNothingIsDroppedThatIsNotArchived: as long as a log holds something of a stream, whoever comes copies it from there.
+func TestNothingIsDroppedThatIsNotArchived(t *testing.T) {
+	directed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		brief(w)
+		want := map[hub.Key]bool{}
+		for i := range 12 {
+			n := w.nodes[i%3]
+			want[n.put(fmt.Sprint("item ", i))] = true
+			n.end("power")
+			n.start()
+			w.whole()
+		}
+		time.Sleep(time.Minute)
+		joiner := w.member()
+		k := joiner.put("of the joiner")
+		want[k] = true
+		w.passed(k)
+		if r := w.list(); closedOf(r) < 12 {
+			t.Errorf("of %d streams that hold items that are not archived %d are left on the list", 12, closedOf(r))
+		}
+		w.alone(want, w.nodes...)
+	})
+}
+
+// TestPowerCutsAroundDrop: whatever write of whatever disk is the last one, nothing is lost, and the list gets small.
+func TestPowerCutsAroundDrop(t *testing.T) {
+	for cut := range 24 {
+		directed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+			brief(w)
+			want := map[hub.Key]bool{}
+			for i := range 6 {
+				n := w.nodes[i%3]
+				want[n.put(fmt.Sprint("item ", i))] = true
+				n.end("kill")
+				n.start()
+				w.whole()
+			}
+			before := w.list().Dropped
+			w.until("the first is dropped", func() bool { w.nodes[0].archive(); return w.list().Dropped > before })
+			for i := range w.nodes { // one after the other, a bit later each time: before the list is read, while it is saved, after
+				time.Sleep(time.Duration(cut) * 3 * time.Millisecond)
+				w.nodes[(cut+i)%3].end("power")
+			}
+			for i := range w.nodes {
+				w.nodes[(i+cut/3)%3].start()
+			}
+			w.whole()
+			k := w.nodes[cut%3].put("after")
+			want[k] = true
+			w.passed(k)
+			w.alone(want, w.nodes...)
+			w.dropped(w.nodes[0])
+			w.alone(want, w.nodes...)
+		})
+	}
+}
+
+// TestIncarnationIsNotUsedTwice: the last one of a disk stays on the list, so a copy of an old data directory does not take a number again.
+func TestIncarnationIsNotUsedTwice(t *testing.T) {
+	directed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		brief(w)
+		n := w.nodes[1]
+		n.end("stop")
+		old, err := readFile(n.disk, identityFile)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.start()
+		w.whole()
+		for range 5 {
+			n.end("kill")
+			n.start()
+			w.whole()
+		}
+		w.dropped(w.nodes[0])
+		highest := n.node.Identity().Incarnation
+		n.end("stop")
+		if err := replaceFile(n.disk, identityFile, old); err != nil {
+			t.Fatal(err)
+		}
+		n.start()
+		w.whole()
+		if now := n.node.Identity().Incarnation; now <= highest {
+			t.Errorf("incarnation %d writes after %d was on the list", now, highest)
+		}
+	})
+}
+
+// TestRestlessNodeWaits: a node that is started again and again while nothing can be dropped waits longer and longer, and says so; the others do not.
+func TestRestlessNodeWaits(t *testing.T) {
+	r := roster.New(roster.Half)
+	for i := range uint32(1000) {
+		r.Streams = append(r.Streams, roster.Incarnation{Stream: roster.Stream{Ordinal: 1, Incarnation: i}, Disk: "a", Closed: &roster.Closing{}})
+		want := min(max(0, time.Duration(int(i)+1-calmStarts)*startPenalty), maxPenalty)
+		if got := patience(r, "a"); got != want || patience(r, "b") != 0 {
+			t.Fatalf("after %d starts: %v, want %v; another one %v", i+1, got, want, patience(r, "b"))
+		}
+	}
+	directed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		away, n := w.nodes[0], w.nodes[2]
+		away.end("kill")
+		for range calmStarts {
+			n.end("kill")
+			n.start()
+			w.whole()
+		}
+		var took time.Duration
+		for range 20 {
+			n.end("kill")
+			began := time.Now()
+			n.start()
+			w.whole()
+			took = time.Since(began)
+		}
+		if took < 20*startPenalty || took > 20*startPenalty+10*time.Second {
+			t.Errorf("after %d starts it wrote after %v", calmStarts+20, took)
+		}
+		away.start()
+		w.whole()
 	})
 }
 
@@ -249,11 +389,12 @@ func TestStrangerAfterDrop(t *testing.T) {
 		if err := one.Return(t.Context(), x.name); err != nil {
 			t.Fatal(err)
 		}
+		w.tune = func(o *Options) { o.SweepEvery = time.Hour } // or it sweeps what it has before anybody has seen it
 		x.start()
 		k = x.put("it is back")
 		want[k] = true
 		w.passed(k)
-		w.alone(want, true, w.nodes...)
+		w.alone(want, w.nodes...)
 	})
 }
 

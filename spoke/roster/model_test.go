@@ -65,7 +65,7 @@ var mutants = map[string]uint64{
 	"set-without-what-is-below": 430, "leaver-reads-on": 1776480, "low-runs-out-of-guard": 6150, "refusal-not-told": 1, "reads-without-session": 17500,
 	"horizon-ignores-silent": 1, "low-dropped-unsettled": 1, "settle-with-too-few": 1, "settle-not-written": 1150, "union-keeps-given-up": 1,
 	"stale-leader-overwrites": 1, "fence-forgotten": 65250, "fence-lets-group-through": 300, "returner-keeps-unsettled": 1, "mints-before-acknowledged": 1,
-	"sweep-drop-what-i-have": 1, "sweep-drop-while-held": 1, "sweep-drop-incomplete": 1, "sweep-floor-not-learned": 1, "sweep-vanished-kept": 1, "sweep-floor-is-archived": 1, "sweep-floor-not-raised": 1, "sweep-closing-without-floor": 1, "late-not-copied": 1, "late-not-flagged": 1, "late-given-up": 1,
+	"sweep-drop-what-i-have": 1, "sweep-drop-while-held": 1, "sweep-floor-is-archived": 1, "sweep-floor-not-raised": 1, "sweep-closing-without-floor": 1, "late-not-copied": 1, "late-not-flagged": 1, "late-given-up": 1,
 	"given-up-not-named": 1, "commit-after-giving-up": 1, "mint-below-low": 1, "bound": 1, "ack-before-sync": 150, "low-before-sync": 1, "repair-skips": 1,
 }
 
