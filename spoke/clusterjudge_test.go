@@ -17,7 +17,7 @@ import (
 )
 
 // tally is how much happened.
-type tally struct{ acked, undecided, given, answers, windows, unstable, partial, fed, items, refused, forced, late int }
+type tally struct{ acked, undecided, given, answers, windows, unstable, partial, fed, items, refused, forced, late, dropped int }
 
 func (t *tally) add(o tally) {
 	t.acked += o.acked
@@ -32,11 +32,12 @@ func (t *tally) add(o tally) {
 	t.refused += o.refused
 	t.forced += o.forced
 	t.late += o.late
+	t.dropped += o.dropped
 }
 
 func (t tally) String() string {
-	return fmt.Sprintf("%d writes acknowledged, %d not, %d refused, %d keys given up; %d stable answers, %d searches, %d unstable answers (%d partial), %d pieces of feeds, %d items read; %d closings forced, %d names of late items",
-		t.acked, t.undecided, t.refused, t.given, t.answers, t.windows, t.unstable, t.partial, t.fed, t.items, t.forced, t.late)
+	return fmt.Sprintf("%d writes acknowledged, %d not, %d refused, %d keys given up; %d stable answers, %d searches, %d unstable answers (%d partial), %d pieces of feeds, %d items read; %d closings forced, %d names of late items, %d streams dropped",
+		t.acked, t.undecided, t.refused, t.given, t.answers, t.windows, t.unstable, t.partial, t.fed, t.items, t.forced, t.late, t.dropped)
 }
 
 // judge holds answers against each other and against what was sent. Of the inside of nodes it knows which keys were given up, and no more.

@@ -486,6 +486,7 @@ func (w *simWorld) play(steps int) {
 
 // finish ends everything.
 func (w *simWorld) finish() {
+	w.judge.counts.dropped = int(w.list().Dropped)
 	close(w.over)
 	w.endFaults()
 	for _, n := range w.nodes {

@@ -39,7 +39,7 @@ func (c *cluster) calm(rec roster.Roster, bytes int) bool {
 	case said:
 	case full:
 		c.n.log.Error("the list of members is too large for another incarnation: this node waits until closed ones have left it. They do when all members are there and "+
-			"what they held is archived; one that does not come back has to be decommissioned (hub node leave)", "bytes", bytes, "incarnations", len(rec.Streams))
+			"what they held is archived; one that does not come back has to be decommissioned (hub node remove)", "bytes", bytes, "incarnations", len(rec.Streams))
 	case waited < wait:
 		c.n.log.Warn("this node was started very often: it waits before it writes again, so that the list of members does not grow without bound", "wait", wait)
 	}
