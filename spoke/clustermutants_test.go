@@ -95,7 +95,7 @@ var mutants = []mutant{
 	{name: "followers-not-woken", lines: []line{{"watch.go", "func (b *board) notify(channel string) {\n", "func (b *board) notify(channel string) {\n	if IF {\n		return\n	}\n"}}},
 	{name: "whole-without-enough", by: "TestRuleAloneKnowsNothing", lines: []line{{"remote.go", "	return c.known && c.rec.Whole(s.disks) && c.rec.Met(s.disks), false", "	return IF || c.known && c.rec.Whole(s.disks) && c.rec.Met(s.disks), false"}}},
 	{name: "dropped-while-held", by: "TestNothingIsDroppedThatIsNotArchived", lines: []line{{"drop.go", "			if !traces[streamOf(s)] {", "			if !traces[streamOf(s)] || IF {"}}},
-	{name: "dropped-by-some", by: "TestAbsentMemberKeepsStreams", lines: []line{{"drop.go", "				return err\n			}\n		}\n		if a.Disk", "				if !IF {\n					return err\n				}\n				a.Disk = d.ID\n			}\n		}\n		if a.Disk"}}},
+	{name: "dropped-by-some", by: "TestRuleAbsentMemberKeepsStreams", lines: []line{{"drop.go", "				return err\n			}\n		}\n		if a.Disk", "				if !IF {\n					return err\n				}\n				a.Disk = d.ID\n			}\n		}\n		if a.Disk"}}},
 	{name: "stranger-keeps-all", by: "TestStrangerAfterDrop", lines: []line{{"drop.go", "	for _, id := range gone {\n		low, err", "	if IF {\n		gone = nil\n	}\n	for _, id := range gone {\n		low, err"}}},
 	{name: "404-without-asking", by: "TestRuleAloneKnowsNothing", lines: []line{{"remote.go", "	case missing && !replicated && c.final(key):", "	case missing && !replicated && (c.final(key) || IF):"}}},
 	{name: "hub-after-ignored", by: "TestAfter(AcrossNodes)?", lines: []line{{"after.go", "	guard := n.opt.ClockGuard.Milliseconds()\n", "	guard := n.opt.ClockGuard.Milliseconds()\n	if IF {\n		return nil\n	}\n"}}},

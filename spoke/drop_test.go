@@ -112,14 +112,17 @@ func (w *simWorld) passed(k hub.Key) {
 	}
 }
 
-// TestListStaysSmall: neither the list nor the registers beside it, nor what each disk keeps of them, grows with the restarts.
-func TestListStaysSmall(t *testing.T) {
+// TestRuleListStaysSmall: neither the list nor the registers beside it, nor what each disk keeps of them, grows with the restarts.
+func TestRuleListStaysSmall(t *testing.T) {
 	for _, busy := range []bool{true, false} {
 		directed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
 			brief(w)
 			want := map[hub.Key]bool{}
-			size, most := 0, 0
-			for i := range *restarts {
+			size, most, times := 0, 0, *restarts
+			if !busy {
+				times /= 4
+			}
+			for i := range times {
 				n := w.nodes[2]
 				if i%20 == 19 {
 					n = w.nodes[i/20%2]
@@ -141,7 +144,7 @@ func TestListStaysSmall(t *testing.T) {
 			}
 			w.dropped(w.nodes[0])
 			b, _ := w.list().Encode()
-			t.Logf("busy %v, %d restarts: the list has %d bytes, and had at most %d, of %d streams", busy, *restarts, len(b), size, most)
+			t.Logf("busy %v, %d restarts: the list has %d bytes, and had at most %d, of %d streams", busy, times, len(b), size, most)
 			if len(b) > 2000 || size > 6000 {
 				t.Errorf("the list has %d bytes, and had up to %d: %s", len(b), size, b)
 			}
@@ -193,8 +196,8 @@ func TestJoinerAfterDrop(t *testing.T) {
 	})
 }
 
-// TestAbsentMemberKeepsStreams: as long as a member of the list is away, nothing that it has not got is dropped; when it is back, it has everything.
-func TestAbsentMemberKeepsStreams(t *testing.T) {
+// TestRuleAbsentMemberKeepsStreams: as long as a member of the list is away, nothing that it has not got is dropped; when it is back, it has everything.
+func TestRuleAbsentMemberKeepsStreams(t *testing.T) {
 	directed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
 		brief(w)
 		want := map[hub.Key]bool{}
@@ -251,9 +254,9 @@ func TestNothingIsDroppedThatIsNotArchived(t *testing.T) {
 	})
 }
 
-// TestPowerCutsAroundDrop: whatever write of whatever disk is the last one, nothing is lost, and the list gets small.
-func TestPowerCutsAroundDrop(t *testing.T) {
-	for cut := range 24 {
+// TestRulePowerCutsAroundDrop: whatever write of whatever disk is the last one, nothing is lost, and the list gets small.
+func TestRulePowerCutsAroundDrop(t *testing.T) {
+	for cut := range 10 {
 		directed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
 			brief(w)
 			want := map[hub.Key]bool{}
@@ -267,7 +270,7 @@ func TestPowerCutsAroundDrop(t *testing.T) {
 			before := w.list().Dropped
 			w.until("the first is dropped", func() bool { w.nodes[0].archive(); return w.list().Dropped > before })
 			for i := range w.nodes { // one after the other, a bit later each time: before the list is read, while it is saved, after
-				time.Sleep(time.Duration(cut) * 3 * time.Millisecond)
+				time.Sleep(time.Duration(cut) * 7 * time.Millisecond)
 				w.nodes[(cut+i)%3].end("power")
 			}
 			for i := range w.nodes {
@@ -315,8 +318,8 @@ func TestIncarnationIsNotUsedTwice(t *testing.T) {
 	})
 }
 
-// TestRestlessNodeWaits: a node that is started again and again while nothing can be dropped waits longer and longer, and says so; the others do not.
-func TestRestlessNodeWaits(t *testing.T) {
+// TestRuleRestlessNodeWaits: a node that is started again and again while nothing can be dropped waits longer and longer, and says so; the others do not.
+func TestRuleRestlessNodeWaits(t *testing.T) {
 	r := roster.New(roster.Half)
 	for i := range uint32(1000) {
 		r.Streams = append(r.Streams, roster.Incarnation{Stream: roster.Stream{Ordinal: 1, Incarnation: i}, Disk: "a", Closed: &roster.Closing{}})

@@ -16,7 +16,7 @@ import (
 // progress and equality. What it leaves out is listed in the design.
 
 var (
-	modelSeeds = flag.Uint64("model.seeds", 40, "seeds that the model plays")
+	modelSeeds = flag.Uint64("model.seeds", 25, "seeds that the model plays")
 	modelFrom  = flag.Uint64("model.from", 1, "the first of them")
 	modelTries = flag.Uint64("model.tries", 500, "seeds that are played with a broken rule")
 	modelTrace = flag.Bool("model.trace", false, "print what happens")
