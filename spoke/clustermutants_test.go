@@ -111,7 +111,7 @@ var mutants = []mutant{
 	{name: "late-not-copied", by: "TestForcedClosing", lines: []line{{"late.go", "		if r.late > c.lateSeen[r.disk] {", "		if r.late > c.lateSeen[r.disk] && !IF {"}}},
 	{name: "taken-back-not-named", by: "TestForcedClosingTakesBack", lines: []line{{"late.go", "			name(k, LateGivenUp)", "			if !IF {\n				name(k, LateGivenUp)\n			}"}}},
 	{name: "late-evicted", by: "TestLateItemsAreNotEvicted", lines: []line{{"late.go", "(s == nil || !s.settled) {", "(s == nil || !s.settled) && !IF {"}}},
-	{name: "late-not-named", with: "-cluster.force", lines: []line{{"late.go", "	if err := c.nameLate(late); err != nil {\n		return err\n	}\n	return c.flagLate(", "	if IF {\n		late = nil\n	}\n	if err := c.nameLate(late); err != nil {\n		return err\n	}\n	return c.flagLate("}}},
+	{name: "late-not-named", by: "TestForcedClosing", with: "-cluster.force", lines: []line{{"late.go", "	if err := c.nameLate(late); err != nil {\n		return err\n	}\n	return c.flagLate(", "	if IF {\n		late = nil\n	}\n	if err := c.nameLate(late); err != nil {\n		return err\n	}\n	return c.flagLate("}}},
 	{name: "swept-set-waited-for", by: "TestForcedSetThatWasSwept", lines: []line{{"late.go", "	case c.sweptElsewhere(", "	case !IF && c.sweptElsewhere("}}},
 	{name: "swept-elsewhere-denied", by: "TestBehindWhatOthersHaveSwept", lines: []line{{"remote.go", "	if h, ok := c.horizon(); (!ok ||", "	if h, ok := c.horizon(); !IF && (!ok ||"}}},
 }
