@@ -55,10 +55,10 @@ func chatter(alone *int64) *slog.Logger {
 	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 }
 
-// noticed demands that a hub that breaks its promises breaks one that is seen, with one of the first seeds.
-func noticed(t *testing.T, seeds uint64, play func(seed uint64) (verdict string)) {
+// noticed demands that a hub that breaks its promises breaks one that is seen, with one of some seeds.
+func noticed(t *testing.T, from, seeds uint64, play func(seed uint64) (verdict string)) {
 	begin := time.Now()
-	for seed := range seeds {
+	for seed := from; seed < from+seeds; seed++ {
 		if verdict := play(seed); verdict != "" {
 			first, _, _ := strings.Cut(verdict, "\n")
 			t.Logf("noticed with seed %d after %v: %.200s", seed, time.Since(begin).Round(time.Millisecond), first)

@@ -49,7 +49,7 @@ func TestSimNoticesBrokenHubs(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			noticed(t, c.seeds, func(seed uint64) string { return play(t, seed, c.hub).Verdict })
+			noticed(t, 0, c.seeds, func(seed uint64) string { return play(t, seed, c.hub).Verdict })
 		})
 	}
 }

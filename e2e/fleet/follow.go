@@ -29,21 +29,24 @@ func (w *world) openFollowers() {
 		f := &follower{w: w, name: fmt.Sprint("follower", i), channel: fmt.Sprint("ch", w.rng.IntN(w.conf.kept()))}
 		w.followers = append(w.followers, f)
 		rng := w.roll()
-		w.people.Go(func() { f.follow(i%2 == 1, rng) })
+		w.people.Go(func() { f.follow(i%3, rng) })
 	}
 }
 
-// follow listens until everybody goes home.
-func (f *follower) follow(polls bool, rng *rand.Rand) {
+// follow listens until everybody goes home: to events, by polling, or at a socket.
+func (f *follower) follow(how int, rng *rand.Rand) {
 	c := f.w.newClient()
 	defer c.close()
 	for !f.w.home() {
 		c.wander(rng, true)
 		for stays := true; stays && !f.w.home(); {
-			if polls {
-				stays = f.poll(c)
-			} else {
+			switch how {
+			case 0:
 				stays = f.listen(c, rng)
+			case 1:
+				stays = f.poll(c)
+			default:
+				stays = f.socket(c, rng)
 			}
 		}
 		hub.Sleep(f.w.over, time.Duration(rng.Int64N(int64(time.Second))))

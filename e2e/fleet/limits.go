@@ -22,8 +22,8 @@ const (
 )
 
 // members are those of a channel.
-func (l limit) members(storage string) map[string]any {
-	m := map[string]any{"storage": storage}
+func (l limit) members(storage, tag string) map[string]any {
+	m := map[string]any{"storage": storage, "tags": []string{tag}}
 	switch {
 	case l.items > 0:
 		m["maxItems"] = l.items

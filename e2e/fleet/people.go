@@ -101,6 +101,8 @@ func (w *world) reader(i int, rng *rand.Rand) {
 			err = c.get(ch, w.ledger.Pick(rng, ch))
 		case 4:
 			err = c.walk(ch, rng)
+		case 5:
+			err = c.askTag(rng)
 		default:
 			_, err = c.ask(w.question(ch, rng))
 		}

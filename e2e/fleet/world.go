@@ -176,8 +176,9 @@ func (w *world) begin() {
 	c := w.client("10.0.1.250")
 	defer c.close()
 	c.move(w.machines[0])
-	for name, storage := range w.conf.channels {
-		if _, err := c.Client.PutChannel(w.over, name, w.conf.limits[name].members(storage)); err != nil {
+	for i, name := range w.conf.names() {
+		members := w.conf.limits[name].members(w.conf.channels[name], tags[i%len(tags)])
+		if _, err := c.Client.PutChannel(w.over, name, members); err != nil {
 			w.ledger.Wrong("make a channel: %v", err)
 		}
 	}

@@ -15,7 +15,7 @@ import (
 type StoreTrouble struct {
 	Before, After float64       // how often a call fails and has no effect, or fails and has it
 	Late          time.Duration // before an effect
-	// Flips is how often a byte of what is read is another one. The documents below .hub/ are spared: they have no checksums (docs/operations.md).
+	// Flips is how often a byte of what is read is another one. The documents below .hub/ are spared: they have no checksums (docs/reliability.md).
 	Flips float64
 }
 

@@ -7,8 +7,8 @@ import (
 	"timehub/hub"
 )
 
-// question is one that was asked and not answered yet.
-type question struct {
+// Question is one that was asked and not answered yet.
+type Question struct {
 	Ask
 	begun   int
 	life    int
@@ -17,10 +17,10 @@ type question struct {
 }
 
 // Asking is told before a question is asked.
-func (l *Ledger) Asking(a Ask) *question {
+func (l *Ledger) Asking(a Ask) *Question {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	q := &question{Ask: a, begun: l.history.now() + 1, life: l.history.life, horizon: l.horizon, covered: l.shelves[a.Channel].covered}
+	q := &Question{Ask: a, begun: l.history.now() + 1, life: l.history.life, horizon: l.horizon, covered: l.shelves[a.Channel].covered}
 	if l.several {
 		q.horizon, q.covered = most(l.voice(a.Node).horizon, a.Seen), l.shelves[a.Channel].by[a.Node]
 	}
@@ -28,11 +28,11 @@ func (l *Ledger) Asking(a Ask) *question {
 }
 
 // late reports whether the hub that was asked is no more. Of several, each that dies takes its answers with it. l.mu is held.
-func (l *Ledger) late(q *question) bool { return q.life != l.history.life && !l.several }
+func (l *Ledger) late(q *Question) bool { return q.life != l.history.life && !l.several }
 
 // reading is one answer being judged.
 type reading struct {
-	*question
+	*Question
 	a     Answer
 	s     *shelf
 	in    span // what the answer says everything about
@@ -42,7 +42,7 @@ type reading struct {
 }
 
 // Answered judges an answer.
-func (l *Ledger) Answered(q *question, a Answer) {
+func (l *Ledger) Answered(q *Question, a Answer) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.late(q) || l.wrong != "" {
@@ -50,7 +50,7 @@ func (l *Ledger) Answered(q *question, a Answer) {
 	}
 	l.Asked++
 	l.history.add("%s", describe(q, a))
-	r := reading{question: q, a: a, s: l.shelves[q.Channel], found: make(map[hub.Key]bool, len(a.Keys))}
+	r := reading{Question: q, a: a, s: l.shelves[q.Channel], found: make(map[hub.Key]bool, len(a.Keys))}
 	if r.s.limit.items > 0 {
 		r.hidden = l.hidden(q.Channel)
 	}
@@ -79,7 +79,7 @@ func (l *Ledger) Answered(q *question, a Answer) {
 	}
 }
 
-func describe(q *question, a Answer) string {
+func describe(q *Question, a Answer) string {
 	stable := "unstable"
 	if q.Stable {
 		stable = "stable"
@@ -115,9 +115,9 @@ func (l *Ledger) form(r *reading) bool {
 		r.found[k] = true
 		switch {
 		case k.Less(q.From) || !k.Less(q.To):
-			l.fail(nil, "%v is not in the range that was asked for: %s", k, describe(r.question, r.a))
+			l.fail(nil, "%v is not in the range that was asked for: %s", k, describe(r.Question, r.a))
 		case i > 0 && !q.Reverse && !r.a.Keys[i-1].Less(k), i > 0 && q.Reverse && !k.Less(r.a.Keys[i-1]):
-			l.fail(nil, "%v comes after %v: %s", k, r.a.Keys[i-1], describe(r.question, r.a))
+			l.fail(nil, "%v comes after %v: %s", k, r.a.Keys[i-1], describe(r.Question, r.a))
 		case r.Stable && r.a.Top.Less(k):
 			l.fail(nil, "%v is above the horizon %v of a stable answer", k, r.a.Top)
 		}
@@ -204,7 +204,7 @@ func (l *Ledger) mustShow(r *reading) {
 	}
 	for _, f := range r.known() {
 		if !r.found[f.key] && f.must(limit) && !r.excused(f.key) {
-			l.fail(f, "an item is missing from the answer to %s", describe(r.question, r.a))
+			l.fail(f, "an item is missing from the answer to %s", describe(r.Question, r.a))
 			return
 		}
 	}
@@ -219,7 +219,7 @@ func (l *Ledger) whole(r *reading) {
 	var seen, missing *fact
 	check := func() {
 		if seen != nil && missing != nil {
-			l.fail(missing, "part %d of a bulk is there, part %d is not: %s", seen.part, missing.part, describe(r.question, r.a))
+			l.fail(missing, "part %d of a bulk is there, part %d is not: %s", seen.part, missing.part, describe(r.Question, r.a))
 		}
 	}
 	for _, f := range r.known() {
@@ -241,12 +241,12 @@ func (l *Ledger) whole(r *reading) {
 }
 
 // Reading is told before an item is read.
-func (l *Ledger) Reading(channel string, key hub.Key) *question {
+func (l *Ledger) Reading(channel string, key hub.Key) *Question {
 	return l.Asking(Ask{Channel: channel, Key: key})
 }
 
 // Read judges the answer to a read of one item: data, or nil if there is none.
-func (l *Ledger) Read(q *question, data []byte, floor hub.Key) {
+func (l *Ledger) Read(q *Question, data []byte, floor hub.Key) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.late(q) || l.wrong != "" {
@@ -254,7 +254,7 @@ func (l *Ledger) Read(q *question, data []byte, floor hub.Key) {
 	}
 	l.Asked++
 	l.history.add("read %s at %d: %s %v: %d bytes", q.Node, q.begun, q.Channel, q.Key, len(data))
-	r := reading{question: q, a: Answer{Floor: floor}, s: l.shelves[q.Channel]}
+	r := reading{Question: q, a: Answer{Floor: floor}, s: l.shelves[q.Channel]}
 	if r.s.limit.items > 0 {
 		r.hidden = l.hidden(q.Channel)
 	}

@@ -23,7 +23,9 @@ type Bucket interface {
 	// not "", is the Version that must still be there (else Conflict).
 	Get(ctx context.Context, name string, offset, n int64, ifMatch string) (io.ReadCloser, Info, error)
 	Stat(ctx context.Context, name string) (Info, error)
-	// List returns names that begin with opt.Prefix, in byte order of the whole names.
+	// List returns names that begin with opt.Prefix, in byte order of the whole names. It never lags behind Put and Delete: once the short-term store has let go
+	// of items, what is listed here is all that anybody knows of their keys, so a listing without one is an answer without an acknowledged item. S3 promises
+	// it (since 2020), as directories do; a store that does not cannot be used (docs/reliability.md).
 	List(ctx context.Context, opt ListOptions) (Listing, error)
 	// Delete removes names durably; a name that does not exist is no error.
 	Delete(ctx context.Context, names ...string) error
