@@ -103,7 +103,6 @@ var mutants = []mutant{
 	{name: "met-not-asked", by: "TestRuleReadMeetsANewerList", lines: []line{{"remote.go", " && c.rec.Met(s.disks), false", " && (IF || c.rec.Met(s.disks)), false"}}},
 	{name: "low-ahead-of-cargo", by: "TestRuleLowBehindLargeItems", lines: []line{{"tail.go", "	l.last = frame.Frame{Pos: t.pos", "	if IF {\n		t.low = n.ownLow()\n	}\n	l.last = frame.Frame{Pos: t.pos"}}},
 	{name: "answers-with-old-clock", by: "TestRuleAnswerWithTheClockOfNow", lines: []line{{"learn.go", "		return 0, err\n	}\n	return c.clock(ctx)", "		return 0, err\n	}\n	if IF {\n		return clock, nil\n	}\n	return c.clock(ctx)"}}},
-	{name: "refused-low-forgotten", by: "TestRuleRefusedLowOutlastsPower", lines: []line{{"clusterstate.go", "			if !st.complete {\n				s.Lows", "			if !st.complete && !IF {\n				s.Lows"}}},
 	{name: "name-swept", by: "TestNameOutlastsAnAbsence", lines: []line{{"skew.go", "		if at.disk != d.ID || at.horizon < m {", "		if (at.disk != d.ID || at.horizon < m) && !IF {"}}},
 	{name: "hole-not-noticed", by: "TestHole.*", lines: []line{{"hole.go", "	if !hurt || !c.known {", "	if !hurt || !c.known || IF {"}}},
 	{name: "hole-counts", by: "TestHoleDoesNotCount", lines: []line{{"hole.go", "st != nil && st.holed {", "st != nil && st.holed && !IF {"}}},
