@@ -70,7 +70,7 @@ func TestSimClusterNoticesBrokenHubs(t *testing.T) {
 		"nobody mends what is damaged on a disk":   {f{Env: func(_ string, e *hubnode.Env) { e.Dial = deafTo("/internal/spoke/re", e.Dial) }, Only: []fleet.Fault{fleet.Flip, fleet.Mend}, Three: true}, 20, false, 0},
 		"more is removed than may be":              {f{Env: jobs(func(o *archive.Options) { o.Long = greedy{o.Long} }), Only: []fleet.Fault{fleet.Mend}, Three: true, Long: true, Limits: true}, 20, false, 0},
 		"what need not be kept stays":              {f{Env: jobs(func(o *archive.Options) { o.RetainEvery = -1 }), Only: []fleet.Fault{fleet.Mend}, Three: true, Long: true, Limits: true}, 10, false, 0},
-		"the bucket knows no conditions":           {f{Env: func(_ string, e *hubnode.Env) { e.Bucket = careless{e.Bucket} }, Only: []fleet.Fault{fleet.Mend}, Three: true}, 10, false, 0},
+		"the bucket knows no conditions":           {f{Env: func(_ string, e *hubnode.Env) { e.Bucket = careless{e.Bucket} }, Only: []fleet.Fault{fleet.Mend}, Three: true}, 60, false, 1},
 		"the horizon ignores what others have":     {f{Env: short(func(s channel.ShortTerm) channel.ShortTerm { return hasty{s} }), Three: true}, 10, false, 0},
 		"feeds ignore the horizon": {f{Env: func(_ string, e *hubnode.Env) {
 			e.Seams.Feed = func(s feed.Source) feed.Source { return eager{s} }
