@@ -2,6 +2,7 @@ package spoke
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -309,4 +310,33 @@ func TestLateListOnAFullDisk(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestDamagedWitness: one whose disk cannot tell what it holds of a stream counts as silent when that is closed: the others are enough.
+func TestDamagedWitness(t *testing.T) {
+	directed(t, 5, roster.Half, func(t *testing.T, w *simWorld) {
+		dead, damaged := w.nodes[0], w.nodes[1]
+		var k hub.Key
+		for i := range 20 {
+			k = dead.write("a", fmt.Sprint("item ", i))
+		}
+		for _, n := range w.nodes[1:] {
+			n.past(k)
+		}
+		for _, n := range w.nodes[2:] { // damaged is ahead of the others, so its low is not the base
+			w.setLink(dead, n, false, 0)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		defer cancel()
+		_, _ = dead.node.Write(ctx, "a", []byte("nobody else has this"))
+		if !damaged.spoil("nobody else has this") {
+			t.Fatal("it is not there")
+		}
+		dead.end("power")
+		for _, n := range w.nodes[2:] {
+			n.past(n.write("a", "after "+n.name))
+		}
+		damaged.past(k)
+		damaged.past(damaged.write("a", "after all"))
+	})
 }

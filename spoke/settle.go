@@ -79,14 +79,7 @@ func (l *leader) gather(ctx context.Context) error {
 	for began := time.Now(); ; {
 		l.askAll(ctx)
 		l.state = l.refused()
-		first := true
-		var top hub.Mark
-		for _, a := range l.answers {
-			if first || a.Low < l.base {
-				l.base = a.Low
-			}
-			top, first = max(top, a.Low), false
-		}
+		top := l.span()
 		c.n.mu.Lock()
 		enough := c.rec.Enough(l.state)
 		if l.forced && !enough && time.Since(began) > convergeTime {
@@ -180,14 +173,49 @@ func (l *leader) askAll(ctx context.Context) {
 	wg.Wait()
 }
 
-// collect learns what those who answered hold above the base.
+// span finds the base, and returns the highest low.
+func (l *leader) span() (top hub.Mark) {
+	first := true
+	for _, a := range l.answers {
+		if first || a.Low < l.base {
+			l.base = a.Low
+		}
+		top, first = max(top, a.Low), false
+	}
+	return top
+}
+
+// collect learns what those who answered hold above the base. One who cannot tell, because its disk is damaged or it is gone again, counts as silent: the rest goes on if it is
+// enough.
 func (l *leader) collect(ctx context.Context) error {
+	for {
+		node, err := l.ask(ctx)
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		l.c.n.log.Warn("a member refuses an incarnation and cannot tell what it holds of it", "peer", node, "stream", l.s, "err", err)
+		delete(l.answers, node)
+		forced := l.state.Forced
+		l.state = l.refused()
+		l.state.Forced = forced
+		l.c.n.mu.Lock()
+		enough := l.c.rec.Enough(l.state)
+		l.c.n.mu.Unlock()
+		if !enough {
+			return err
+		}
+		l.span()
+	}
+}
+
+// ask is one round of questions; with an error comes the node that cannot tell.
+func (l *leader) ask(ctx context.Context) (string, error) {
 	l.have, l.floor = map[named][]string{}, hub.Key{}
 	given := map[named]bool{}
 	for node := range l.answers {
 		h, err := l.c.askHeld(ctx, node, l.s, l.base)
 		if err != nil {
-			return err
+			return node, err
 		}
 		if f := keyOf(h.Floor); l.floor.Less(f) {
 			l.floor = f
@@ -206,7 +234,7 @@ func (l *leader) collect(ctx context.Context) error {
 		}
 	}
 	slices.SortFunc(l.set, compareNamed)
-	return nil
+	return "", nil
 }
 
 func compareNamed(a, b named) int {
