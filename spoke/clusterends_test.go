@@ -454,6 +454,13 @@ func TestRuleRefusedLowOutlastsPower(t *testing.T) {
 		gates[1].shut(false, "end")
 		gates[2].shut(false, "end")
 		s := recordOf(n.node.stream)
+		for _, m := range w.nodes[1:] { // what they have is never decided, so it is in the set, and they complete nothing without reading that
+			w.setLink(m, n, false, 0)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		defer cancel()
+		w.judge.offers("a", "undecided")
+		_, _ = n.node.Write(ctx, "a", []byte("undecided"))
 		w.lost(n)
 		w.until("the incarnation is closed", func() bool {
 			i, ok := w.list().Find(s)
