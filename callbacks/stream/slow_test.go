@@ -15,6 +15,9 @@ import (
 	"timehub/hub"
 )
 
+// notRead is how long a client reads nothing: its server has to have noticed by then, on a busy machine too.
+const notRead = time.Second
+
 // TestSlowClose: a client that was up to date, and then takes too little for too long, is told the last key that it was sent.
 func TestSlowClose(t *testing.T) {
 	w := newWorld(t, func(o *Options) { o.Patience = 150 * time.Millisecond })
@@ -25,7 +28,7 @@ func TestSlowClose(t *testing.T) {
 	for range 3000 {
 		keys = append(keys, w.post("c", "", "x"))
 	}
-	time.Sleep(400 * time.Millisecond)
+	time.Sleep(notRead)
 	last := keys[0]
 	for i := 1; ; i++ {
 		text, err := socket.next()
@@ -46,7 +49,7 @@ func TestSlowClose(t *testing.T) {
 	}
 	// It goes on from there, as far behind as it likes: it has not been up to date yet.
 	again := w.ws("/channel/c/" + last.String() + "/ws")
-	time.Sleep(400 * time.Millisecond)
+	time.Sleep(notRead)
 	for _, k := range keys {
 		if last.Less(k) {
 			again.want(w.url("c", k))
@@ -67,7 +70,7 @@ func TestSlowGap(t *testing.T) {
 		for range 3000 {
 			keys = append(keys, w.post("c", "", "x"))
 		}
-		time.Sleep(400 * time.Millisecond)
+		time.Sleep(notRead)
 		gaps := 0
 		for i := 1; i < len(keys); {
 			text, err := socket.next()

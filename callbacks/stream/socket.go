@@ -114,6 +114,7 @@ type peer struct {
 	ping atomic.Pointer[string] // of the client, not answered yet
 
 	live    bool          // it has been up to date
+	short   bool          // the last page was not full
 	unheard atomic.Int32  // pings since it was heard of last
 	left    atomic.Int32  // the close code to answer the client's with
 	blocked time.Duration // for how long its client has kept messages waiting since then
@@ -272,9 +273,13 @@ func (p *peer) control() error {
 // is behind, and says so. A hub that is slow is not the client's fault.
 func (p *peer) keepUp(ctx context.Context, hits []feed.Hit) ([]feed.Hit, error) {
 	if len(hits) < pageKeys {
-		p.live, p.blocked = true, 0
+		if p.short { // one may be the end of what was read together, with more behind it
+			p.blocked = 0
+		}
+		p.live, p.short = true, true
 		return hits, nil
 	}
+	p.short = false
 	if !p.live || p.blocked < p.s.opt.Patience {
 		return hits, nil
 	}

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -162,6 +163,9 @@ func PowerCut(disks ...*Disk) (time.Duration, error) {
 			wrong = append(wrong, err)
 		}
 	}
+	for _, pid := range users {
+		awaitStop(pid)
+	}
 	errs := make([]error, len(files))
 	begin := make(chan struct{})
 	var group sync.WaitGroup
@@ -180,6 +184,23 @@ func PowerCut(disks ...*Disk) (time.Duration, error) {
 		return took, fmt.Errorf("cut the power: %w", err)
 	}
 	return took, nil
+}
+
+// awaitStop waits, for a second at most, until no thread of a process runs any more: a signal takes a moment, and what lies in between could act on a sync that the cut has hurt.
+// A thread that waits in the kernel for a disk stops before it comes back.
+func awaitStop(pid int) {
+	for deadline := time.Now().Add(time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Microsecond) {
+		running := false
+		stats, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+		for _, name := range stats {
+			text, _ := os.ReadFile(name)
+			_, rest, _ := strings.Cut(string(text), ") ") // behind the name of the command
+			running = running || rest != "" && !strings.ContainsAny(rest[:1], "TtDZX")
+		}
+		if !running {
+			return
+		}
+	}
 }
 
 // Restore mounts a disk again whose power was cut.
