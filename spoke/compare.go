@@ -135,7 +135,7 @@ func (c *cluster) copyKeys(ctx context.Context, node, channel string, from hub.K
 			c.n.log.Error("an item is given up here and shown by another node", "peer", node, "channel", channel, "key", k)
 			continue
 		}
-		asked := newCensus()
+		asked := c.newCensus()
 		r, err := c.askRead(ctx, node, channel, k, &asked, peerTime)
 		if err != nil {
 			return err

@@ -15,6 +15,7 @@ import (
 	"timehub/hub/web"
 	"timehub/spoke/frame"
 	spokelog "timehub/spoke/log"
+	"timehub/spoke/roster"
 )
 
 const (
@@ -29,11 +30,14 @@ const (
 // census is who has answered a question.
 type census struct {
 	disks map[string]bool
-	epoch uint64 // the highest that any of them knows
+	epoch uint64        // the highest that any of them knows
+	list  roster.Roster // as it was here when the first was asked
 }
 
-func newCensus() census {
-	return census{disks: map[string]bool{}}
+func (c *cluster) newCensus() census {
+	c.n.mu.Lock()
+	defer c.n.mu.Unlock()
+	return census{disks: map[string]bool{}, list: c.rec}
 }
 
 func (s *census) add(disk string, epoch uint64) {
@@ -42,14 +46,16 @@ func (s *census) add(disk string, epoch uint64) {
 }
 
 // whole reports whether those who have answered meet every committed record (ENGINE §4: R of each list in force), and everybody who may have decided another
-// list meanwhile: max(W, R) of each, none of whom knows an epoch that is not known here. newer says that one does.
+// list meanwhile: max(W, R) of each, none of whom knows an epoch that is not known here. newer says that one does. A question may take seconds: the list as it was before counts
+// as well, since what is in force by now may have been brought to somebody after he had answered.
 func (c *cluster) whole(s census) (ok, newer bool) {
 	c.n.mu.Lock()
 	defer c.n.mu.Unlock()
 	if s.epoch > c.epoch() {
 		return false, true
 	}
-	return c.known && c.rec.Whole(s.disks) && c.rec.Met(s.disks), false
+	before := s.list.Whole(s.disks) && s.list.Met(s.disks)
+	return c.known && before && c.rec.Whole(s.disks) && c.rec.Met(s.disks), false
 }
 
 // catchUp waits until the list of an epoch is known here.
@@ -134,7 +140,7 @@ func (c *cluster) readOfAll(ctx context.Context, channel string, key hub.Key, ow
 // readElsewhere asks the others in random order until one has the record. missing: this disk counts as an answer. Once those who have answered are enough, only what is
 // not committed can be found, and the rest is not waited for long.
 func (c *cluster) readElsewhere(ctx context.Context, channel string, key hub.Key, missing bool) (r spokelog.Record, found bool, asked census) {
-	asked = newCensus()
+	asked = c.newCensus()
 	if missing && c.counts() {
 		asked.add(c.n.Identity().ID, 0)
 	}

@@ -129,7 +129,7 @@ func (c *cluster) mayTell() bool {
 
 // gatherKeys asks all at once. Page.Silent counts those that do not answer.
 func (c *cluster) gatherKeys(ctx context.Context, q hub.Query) (page hub.Page, asked census, err error) {
-	asked = newCensus()
+	asked = c.newCensus()
 	var mu sync.Mutex // guards page and asked
 	var wg sync.WaitGroup
 	for _, node := range c.nodes() {
