@@ -246,3 +246,41 @@ func TestDamageThatNobodyCanRepair(t *testing.T) {
 		t.Errorf("it is there, and cannot be read: %v", err)
 	}
 }
+
+// TestWholeByBothLists: a question may take seconds. Those who were enough by the list that is in force at its end need not have been by that of its beginning, and an item may
+// have come to one of them after he had answered.
+func TestWholeByBothLists(t *testing.T) {
+	w := newClusterWorld(t, 3, roster.Half)
+	want := map[hub.Key]string{}
+	for _, n := range w.nodes {
+		want[n.write("x", "item")] = "item"
+	}
+	for _, n := range w.nodes {
+		n.waitFor("x", want)
+	}
+	c := w.nodes[0].cluster
+	var s census
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) { // the third one's list has to be in force
+		s = c.newCensus()
+		for _, n := range w.nodes[:2] {
+			s.add(n.Identity().ID, 0)
+		}
+		if ok, _ := c.whole(s); ok && len(s.list.Disks) == 3 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("two of three are not enough")
+		}
+	}
+	before := s.list
+	before.Disks = nil
+	for _, d := range s.list.Disks {
+		if d.ID != w.nodes[1].Identity().ID { // who came while the question was on its way
+			before.Disks = append(before.Disks, d)
+		}
+	}
+	s.list = before
+	if ok, _ := c.whole(s); ok {
+		t.Error("one of the two who were on the list when the first was asked is enough")
+	}
+}
