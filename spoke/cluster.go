@@ -54,6 +54,7 @@ type cluster struct {
 	work    chan struct{} // one token: something may be repaired or completed
 	closing chan struct{} // one token: something may be closed
 	meet    chan struct{} // one token: there is somebody on the list whose clock is not known
+	tell    chan struct{} // one token: the horizon has passed what nobody was told of
 
 	visits sync.WaitGroup // streams of peers that are being taken
 	saving chan struct{}  // holds a token while nobody writes the state file; never waited for under Node.mu
@@ -140,7 +141,7 @@ func newCluster(n *Node, opt Cluster, m meters) (*cluster, error) {
 	}
 	c := &cluster{
 		meters: m,
-		n:      n, opt: opt, nudge: make(chan struct{}, 1), work: make(chan struct{}, 1), closing: make(chan struct{}, 1), meet: make(chan struct{}, 1), fresh: true,
+		n:      n, opt: opt, nudge: make(chan struct{}, 1), work: make(chan struct{}, 1), closing: make(chan struct{}, 1), meet: make(chan struct{}, 1), tell: make(chan struct{}, 1), fresh: true,
 		http:   &http.Client{Transport: &http.Transport{DialContext: opt.Dial, MaxIdleConnsPerHost: 4, IdleConnTimeout: 20 * time.Second}},
 		saving: make(chan struct{}, 1), guests: map[net.Conn]context.CancelFunc{}, streams: map[spokelog.Stream]*peerStream{}, tails: map[*tail]struct{}{}, acked: map[string]uint64{}, why: map[string]string{},
 		loads: map[*cargo]*loading{}, unclosed: map[roster.Stream]string{},
@@ -168,6 +169,7 @@ func (c *cluster) run(ctx context.Context) error {
 	g.Go(func() error { return c.keepWorking(ctx) })
 	g.Go(func() error { return c.keepSettling(ctx) })
 	g.Go(func() error { return c.keepClocks(ctx) })
+	g.Go(func() error { return c.keepTelling(ctx) })
 	g.Go(func() error { return c.keepDropping(ctx) })
 	err := g.Wait()
 	c.n.mu.Lock()
@@ -215,8 +217,17 @@ func (n *Node) ownLow() hub.Mark {
 	return n.minter.Last()
 }
 
-// horizon is the smallest low over the incarnations that are not complete here; ok is false while it has not reached the floor. Under mu.
+// horizon is the smallest low over the incarnations that are not complete here; ok is false while it has not reached the floor. What it has passed is told to who
+// follows, whatever has moved it: nobody is shown what a follower does not hear of. Under mu.
 func (c *cluster) horizon() (h hub.Mark, ok bool) {
+	if h, ok = c.lowest(); ok && c.waiting.has(h) {
+		poke(c.tell)
+	}
+	return h, ok
+}
+
+// lowest is horizon for who tells it to those who follow. Under mu.
+func (c *cluster) lowest() (h hub.Mark, ok bool) {
 	const none = hub.Mark(1<<63 - 1)
 	h = none
 	for id, s := range c.streams {
@@ -337,21 +348,11 @@ func (c *cluster) await(r *spokelog.Record) {
 
 // passed returns the channels of which the horizon has passed a record since it was asked last. Under mu.
 func (c *cluster) passed() (channels []string) {
-	h, ok := c.horizon()
+	h, ok := c.lowest()
 	if !ok {
 		return nil
 	}
-	return c.waiting.passed(h)
-}
-
-// moved tells those who wait that the horizon has moved. Not under mu.
-func (c *cluster) moved() {
-	c.n.mu.Lock()
-	channels := c.passed()
-	c.n.mu.Unlock()
-	for _, ch := range channels {
-		c.n.board.notify(ch)
-	}
+	return c.waiting.passed(h, farStep)
 }
 
 // decide finds out what enough disks have, and decides what was waiting for it. Under mu.

@@ -89,8 +89,8 @@ func (c *cluster) put(ctx context.Context, records []spokelog.Record) error {
 		for i := range records {
 			records[i].Stream = n.stream
 		}
-		of, pos := c.own, c.pos+1
-		if err = n.store.Enqueue(&spokelog.Batch{Records: records, Done: func(err error) { c.putSynced(of, pos, done, err) }}); err == nil {
+		of, pos, channel := c.own, c.pos+1, records[0].Channel
+		if err = n.store.Enqueue(&spokelog.Batch{Records: records, Done: func(err error) { c.putSynced(of, pos, channel, done, err) }}); err == nil {
 			c.fan(records, large)
 		}
 	}
@@ -111,23 +111,30 @@ func (c *cluster) put(ctx context.Context, records []spokelog.Record) error {
 	}
 }
 
-func (c *cluster) putSynced(of *peerStream, pos uint64, done chan error, err error) {
+func (c *cluster) putSynced(of *peerStream, pos uint64, channel string, done chan error, err error) {
 	n := c.n
 	if err != nil {
 		err = lost(err)
 	}
 	n.mu.Lock()
-	defer n.mu.Unlock()
 	of.outstanding--
-	if of != c.own {
-		done <- errGivenUp
-		return
+	if err == nil { // it shows from now on, also when nobody waits for it any more
+		c.waiting.tell(channel)
 	}
-	c.ownPos = max(c.ownPos, pos)
-	if pos <= c.quorum {
-		done <- err
+	if of == c.own {
+		c.ownPos = max(c.ownPos, pos)
+		if pos <= c.quorum {
+			done <- err
+		} else {
+			c.waiters = append(c.waiters, posWaiter{pos, err, done})
+		}
+		c.decide()
 	} else {
-		c.waiters = append(c.waiters, posWaiter{pos, err, done})
+		done <- errGivenUp
 	}
-	c.decide()
+	channels := c.passed()
+	n.mu.Unlock()
+	for _, ch := range channels {
+		n.board.notify(ch)
+	}
 }

@@ -2,6 +2,7 @@ package spoke
 
 import (
 	"context"
+	"time"
 
 	"timehub/hub"
 )
@@ -53,8 +54,14 @@ func (w *waiting) addFar(m hub.Mark, channel string) {
 	w.far[channel] = max(w.far[channel], m)
 }
 
-// passed returns, once each, the channels of which the horizon h may have passed a record since it was asked last.
-func (w *waiting) passed(h hub.Mark) (channels []string) {
+// has reports whether passed has something to tell; of channels with forgotten marks only after a whole step.
+func (w *waiting) has(h hub.Mark) bool {
+	return len(w.due) > 0 || len(w.heap) > 0 && w.heap[0].mark <= h || len(w.far) > 0 && h.Millis()-w.farAt.Millis() >= farStep
+}
+
+// passed returns, once each, the channels of which the horizon h may have passed a record since it was asked last; those with forgotten marks only once it has moved by
+// so many ms.
+func (w *waiting) passed(h hub.Mark, step int64) (channels []string) {
 	var seen map[string]bool
 	told := func(channel string) {
 		if !seen[channel] {
@@ -76,15 +83,15 @@ func (w *waiting) passed(h hub.Mark) (channels []string) {
 	if len(w.far) == 0 {
 		return channels
 	}
-	step := h.Millis()-w.farAt.Millis() >= farStep
-	if step {
+	far := h.Millis()-w.farAt.Millis() >= step && h > w.farAt
+	if far {
 		w.farAt = h
 	}
 	for channel, m := range w.far {
 		if m <= h {
 			delete(w.far, channel)
 		}
-		if m <= h || step {
+		if m <= h || far {
 			told(channel)
 		}
 	}
@@ -112,6 +119,39 @@ func (w *waiting) pop() {
 		i = child
 	}
 	w.heap = h
+}
+
+// keepTelling tells who follows what the horizon has passed without a frame, an acknowledgement or anything else that comes with it: by time, by a clock that is right again
+// or was moved by Hub-After, by a change of the list. When somebody is shown it, it is told at once, otherwise within a second.
+func (c *cluster) keepTelling(ctx context.Context) error {
+	timer := time.NewTicker(learnEvery)
+	defer timer.Stop()
+	for {
+		step := int64(farStep)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-c.tell:
+		case <-timer.C:
+			step = 0 // the horizon may stand now, and what it has passed last is to be told
+		}
+		c.tellBy(step)
+	}
+}
+
+// moved tells those who wait that the horizon has moved. Not under mu.
+func (c *cluster) moved() { c.tellBy(farStep) }
+
+func (c *cluster) tellBy(step int64) {
+	var channels []string
+	c.n.mu.Lock()
+	if h, ok := c.lowest(); ok {
+		channels = c.waiting.passed(h, step)
+	}
+	c.n.mu.Unlock()
+	for _, ch := range channels {
+		c.n.board.notify(ch)
+	}
 }
 
 // waitForStored notes what an earlier start has stored: where the horizon stood then, nobody knows any more.

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"timehub/e2e/memdisk"
 	"timehub/hub"
 	"timehub/spoke/roster"
 )
@@ -32,7 +33,7 @@ func TestWaiting(t *testing.T) {
 		owed := map[string]bool{}
 		for h := hub.MarkAt(50); h <= hub.MarkAt(10_300); h += hub.MarkAt(50) {
 			told := map[string]bool{}
-			for _, ch := range w.passed(h) {
+			for _, ch := range w.passed(h, farStep) {
 				if told[ch] {
 					t.Fatalf("%s was told twice", ch)
 				}
@@ -105,10 +106,10 @@ func TestWaitingTell(t *testing.T) {
 	w.tell("a")
 	w.add(hub.MarkAt(5), "a")
 	w.add(hub.MarkAt(9), "b")
-	if got := w.passed(hub.MarkAt(7)); !slices.Equal(got, []string{"a"}) {
+	if got := w.passed(hub.MarkAt(7), farStep); !slices.Equal(got, []string{"a"}) {
 		t.Errorf("told %v", got)
 	}
-	if got := w.passed(hub.MarkAt(8)); len(got) > 0 {
+	if got := w.passed(hub.MarkAt(8), farStep); len(got) > 0 {
 		t.Errorf("told %v again", got)
 	}
 }
@@ -160,4 +161,120 @@ func TestMarkersWakeOthers(t *testing.T) {
 			}
 		}
 	})
+}
+
+// aside cuts a node off from the others and from the coordinator: nothing comes there any more that could move its horizon.
+func (n *simNode) aside() {
+	w := n.w
+	for _, m := range w.nodes {
+		if m != n {
+			w.between(n, m, false)
+		}
+	}
+	w.store.Cut(n.session)
+	time.Sleep(2 * time.Second)
+}
+
+// TestWokenWhateverMovesTheHorizon: the clock of a node was wrong, so its horizon stood below what the others had sent. Then the node was cut off, and its horizon moved all the
+// same: nobody who followed a channel there was told, although the items were shown.
+func TestWokenWhateverMovesTheHorizon(t *testing.T) {
+	for name, move := range map[string]func(n *simNode, k hub.Key) error{
+		"by Hub-After":            func(n *simNode, k hub.Key) error { return n.node.After(n.w.t.Context(), k) },
+		"by a clock set right":    func(n *simNode, _ hub.Key) error { n.setSkew(0); return nil },
+		"and is shown to readers": func(n *simNode, k hub.Key) error { err := n.node.After(n.w.t.Context(), k); n.stable("a"); return err },
+	} {
+		t.Run(name, func(t *testing.T) {
+			directed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+				n, other := w.nodes[0], w.nodes[1]
+				n.past(other.write("a", "before"))
+				n.setSkew(-time.Hour)
+				time.Sleep(3 * time.Second)
+				k := other.write("a", "its clock is wrong")
+				after := other.write("b", "later")
+				time.Sleep(time.Second)
+				n.aside()
+				if _, err := n.node.store.Held(t.Context(), "a", k); err != nil {
+					t.Fatalf("it has not got the item: %v", err)
+				}
+				wake, stop := n.node.Watch("a")
+				defer stop()
+				_, drain, stop2 := n.node.Changes()
+				defer stop2()
+				if page := n.stable("a"); page == nil || slices.Contains(page.Keys, k) {
+					t.Fatalf("its horizon did not stand: %v", page)
+				}
+				select {
+				case <-wake:
+					t.Fatal("it woke who follows before")
+				default:
+				}
+				if err := move(n, after); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(2 * time.Second)
+				if page := n.stable("a"); page == nil || !slices.Contains(page.Keys, k) {
+					t.Fatalf("its horizon has not moved: %v", page)
+				}
+				select {
+				case <-wake:
+				default:
+					t.Errorf("who follows was not woken for %v, which is shown", k)
+				}
+				if !slices.Contains(drain(), "a") {
+					t.Error("who follows all channels was not told")
+				}
+			})
+		})
+	}
+}
+
+// TestWokenForAMarkerThatNobodyWaitsFor: a marker shows when it is on the own disk, however long that takes. Who follows was told before, when it was on its way there.
+func TestWokenForAMarkerThatNobodyWaitsFor(t *testing.T) {
+	directed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		n := w.nodes[0]
+		wake, stop := n.node.Watch(replica)
+		defer stop()
+		n.disk.Inject(memdisk.Rule{Ops: memdisk.OpSync, Name: "spoke/*", Times: 1, Fault: memdisk.Fault{Delay: 10 * time.Second}})
+		upTo := hub.KeyAt(time.Now().UnixMilli(), "s0urce")
+		if err := n.node.WriteComplete(t.Context(), replica, upTo); !hub.Is(err, hub.Unavailable) {
+			t.Fatalf("a disk that hangs took it: %v", err)
+		}
+		for { // what it was told too early
+			select {
+			case <-wake:
+				continue
+			default:
+			}
+			break
+		}
+		if _, ok := n.node.Complete(replica); ok {
+			t.Fatal("the marker shows already")
+		}
+		time.Sleep(10 * time.Second)
+		if at, ok := n.node.Complete(replica); !ok || at != upTo {
+			t.Fatalf("the marker is %v, %v", at, ok)
+		}
+		select {
+		case <-wake:
+		default:
+			t.Error("nobody was woken for it")
+		}
+	})
+}
+
+// Of a channel with forgotten marks, the horizon may have passed some when it stops short of a step: they are told, too, if late.
+func TestWaitingLessThanAStep(t *testing.T) {
+	var w waiting
+	w.addFar(hub.MarkAt(50), "a")
+	w.addFar(hub.MarkAt(1000), "a")
+	w.passed(hub.MarkAt(1), 0)
+	if got := w.passed(hub.MarkAt(60), farStep); len(got) > 0 || w.has(hub.MarkAt(60)) {
+		t.Errorf("told %v", got)
+	}
+	if got := w.passed(hub.MarkAt(60), 0); !slices.Equal(got, []string{"a"}) {
+		t.Errorf("told %v", got)
+	}
+	if got := w.passed(hub.MarkAt(60), 0); len(got) > 0 {
+		t.Errorf("told %v again", got)
+	}
 }
