@@ -42,6 +42,39 @@ func TestStartWithAWrongClock(t *testing.T) {
 	}
 }
 
+// A node that starts with a wrong clock and reaches nobody moved its bound there when a write came, although it refused the write: after the next start its horizon was to be
+// above that bound, and it gave no stable answer until the time had come.
+func TestStartAloneWithAWrongClock(t *testing.T) {
+	directed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		n := w.nodes[0]
+		n.end("kill")
+		for _, m := range w.nodes[1:] {
+			w.between(n, m, false)
+		}
+		n.setSkew(10 * time.Minute)
+		n.start()
+		for range 20 {
+			time.Sleep(time.Second)
+			if _, err := n.node.Write(t.Context(), "a", []byte("x")); !hub.Is(err, hub.Unavailable) {
+				t.Fatalf("alone, with a wrong clock, it took a write: %v", err)
+			}
+			if err := n.node.After(t.Context(), hub.KeyAt(n.clock().UnixMilli(), "x")); !hub.Is(err, hub.Unavailable) {
+				t.Fatalf("alone, it knows whether a key is ahead of the clocks: %v", err)
+			}
+		}
+		n.end("kill")
+		n.setSkew(0)
+		w.openLinks()
+		n.start()
+		began := time.Now()
+		w.whole()
+		n.past(n.write("a", "when it is right again"))
+		if took := time.Since(began); took > 20*time.Second {
+			t.Errorf("a node that was started alone with a wrong clock gave no stable answer for %v", took)
+		}
+	})
+}
+
 // A node that joins with a wrong clock neither joins nor stands in the way.
 func TestJoinWithAWrongClock(t *testing.T) {
 	directed(t, 1, roster.Half, func(t *testing.T, w *simWorld) {

@@ -68,6 +68,12 @@ func (n *Node) submit(ctx context.Context, r *request, data [][]byte, records fu
 func (n *Node) mint(ctx context.Context, r *request, large *cargo, records func(hub.Key) []spokelog.Record) error {
 	for {
 		n.mu.Lock()
+		if n.cluster != nil { // asked first: the bound does not follow a clock that may be wrong
+			if err := n.cluster.writable(); err != nil {
+				n.mu.Unlock()
+				return err
+			}
+		}
 		next := n.minter.Peek()
 		if next < n.limit {
 			break
@@ -78,11 +84,6 @@ func (n *Node) mint(ctx context.Context, r *request, large *cargo, records func(
 		}
 	}
 	defer n.mu.Unlock()
-	if n.cluster != nil {
-		if err := n.cluster.writable(); err != nil {
-			return err
-		}
-	}
 	r.mark, r.key = n.minter.Mint()
 	n.flight.add(r)
 	batch := records(r.key)
