@@ -55,6 +55,7 @@ type cluster struct {
 	closing chan struct{} // one token: something may be closed
 	meet    chan struct{} // one token: there is somebody on the list whose clock is not known
 	tell    chan struct{} // one token: the horizon has passed what nobody was told of
+	damage  chan struct{} // one token: a damaged record was found
 
 	visits sync.WaitGroup // streams of peers that are being taken
 	saving chan struct{}  // holds a token while nobody writes the state file; never waited for under Node.mu
@@ -141,7 +142,7 @@ func newCluster(n *Node, opt Cluster, m meters) (*cluster, error) {
 	}
 	c := &cluster{
 		meters: m,
-		n:      n, opt: opt, nudge: make(chan struct{}, 1), work: make(chan struct{}, 1), closing: make(chan struct{}, 1), meet: make(chan struct{}, 1), tell: make(chan struct{}, 1), fresh: true,
+		n:      n, opt: opt, nudge: make(chan struct{}, 1), work: make(chan struct{}, 1), closing: make(chan struct{}, 1), meet: make(chan struct{}, 1), tell: make(chan struct{}, 1), damage: make(chan struct{}, 1), fresh: true,
 		http:   &http.Client{Transport: &http.Transport{DialContext: opt.Dial, MaxIdleConnsPerHost: 4, IdleConnTimeout: 20 * time.Second}},
 		saving: make(chan struct{}, 1), guests: map[net.Conn]context.CancelFunc{}, streams: map[spokelog.Stream]*peerStream{}, tails: map[*tail]struct{}{}, acked: map[string]uint64{}, why: map[string]string{},
 		loads: map[*cargo]*loading{}, unclosed: map[roster.Stream]string{},
@@ -171,6 +172,7 @@ func (c *cluster) run(ctx context.Context) error {
 	g.Go(func() error { return c.keepClocks(ctx) })
 	g.Go(func() error { return c.keepTelling(ctx) })
 	g.Go(func() error { return c.keepDropping(ctx) })
+	g.Go(func() error { return c.keepMending(ctx) })
 	err := g.Wait()
 	c.n.mu.Lock()
 	c.over = true

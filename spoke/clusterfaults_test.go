@@ -471,7 +471,7 @@ func (w *simWorld) heal() {
 	began := time.Now()
 	moment := hub.KeyAt(began.UnixMilli(), "")
 	why := ""
-	for i := range 400 {
+	for i := 0; time.Since(began) < 4*time.Minute; i++ {
 		w.bury()
 		for _, n := range w.nodes {
 			if node, _ := w.current(n); node == nil && !dead[n] {

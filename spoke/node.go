@@ -97,6 +97,17 @@ func Open(ctx context.Context, opt Options) (*Node, spokelog.Recovered, error) {
 	seg.Disk, seg.Clock, seg.Log, seg.Lows, seg.Archived = opt.Disk, opt.Clock, opt.Log, n.lows, opt.Archived
 	if opt.Cluster != nil {
 		seg.NameSpread = func(k hub.Key) bool { return n.cluster.nameSpread(k) }
+		seg.StreamOf = func(k hub.Key) (spokelog.Stream, bool) {
+			if n.cluster == nil { // while it is made
+				return spokelog.Stream{}, false
+			}
+			return n.cluster.streamOf(k)
+		}
+		seg.Damaged = func() {
+			if n.cluster != nil { // while it is made, nobody waits yet
+				poke(n.cluster.damage)
+			}
+		}
 		seg.MayRemove = func(ctx context.Context) error { return n.cluster.mayRemove(ctx) }
 		if seg.Mended, err = mendedHoles(opt.Disk); err != nil {
 			return nil, spokelog.Recovered{}, err

@@ -23,8 +23,10 @@ const (
 	keysPath    = "/internal/spoke/keys"
 	diskHeader  = "Hub-Disk"
 	floorHeader = "Hub-Floor"
-	sureTime    = peerTime / 4
-	epochWaits  = time.Second // for the list, when somebody knows a newer one
+	// damageHeader: the disk has the record, and cannot read it.
+	damageHeader = "Hub-Damaged"
+	sureTime     = peerTime / 4
+	epochWaits   = time.Second // for the list, when somebody knows a newer one
 )
 
 // census is who has answered a question.
@@ -32,12 +34,14 @@ type census struct {
 	disks map[string]bool
 	epoch uint64        // the highest that any of them knows
 	list  roster.Roster // as it was here when the first was asked
+	// damaged are disks that have what was asked for, and cannot read it: they do not count.
+	damaged map[string]bool
 }
 
 func (c *cluster) newCensus() census {
 	c.n.mu.Lock()
 	defer c.n.mu.Unlock()
-	return census{disks: map[string]bool{}, list: c.rec}
+	return census{disks: map[string]bool{}, list: c.rec, damaged: map[string]bool{}}
 }
 
 func (s *census) add(disk string, epoch uint64) {
@@ -175,9 +179,18 @@ func (c *cluster) repairItem(ctx context.Context, r spokelog.Record) {
 
 // askRead asks one node for a record; nil: it has none. Whoever answers is counted.
 func (c *cluster) askRead(ctx context.Context, node, channel string, key hub.Key, asked *census, limit time.Duration) (*spokelog.Record, error) {
+	return c.askRecord(ctx, node, channel, key, false, asked, limit)
+}
+
+// askRecord is askRead; with hidden, a record of a key that was given up there is one, too.
+func (c *cluster) askRecord(ctx context.Context, node, channel string, key hub.Key, hidden bool, asked *census, limit time.Duration) (*spokelog.Record, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	resp, err := c.call(ctx, http.MethodGet, node, readPath, url.Values{"channel": {channel}, "key": {keyText(key)}}, nil)
+	q := url.Values{"channel": {channel}, "key": {keyText(key)}}
+	if hidden {
+		q.Set("hidden", "true")
+	}
+	resp, err := c.call(ctx, http.MethodGet, node, readPath, q, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -196,12 +209,16 @@ func (c *cluster) askRead(ctx context.Context, node, channel string, key hub.Key
 		}
 		return nil, frame.ErrInvalid
 	}
+	if resp.Header.Get(damageHeader) != "" {
+		asked.damaged[resp.Header.Get(diskHeader)] = true
+		return nil, nil
+	}
 	asked.add(resp.Header.Get(diskHeader), f.Epoch)
 	text, err := url.QueryUnescape(resp.Header.Get(floorHeader))
 	if err != nil {
 		return nil, err
 	}
-	if floor, err := parseKeyText(text); err == nil && key.Less(floor) {
+	if floor, err := parseKeyText(text); err == nil && key.Less(floor) && !hidden {
 		c.hear(floor)
 	}
 	return nil, nil
@@ -224,9 +241,15 @@ func (c *cluster) serveRead(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	rec, err := c.n.store.Get(r.Context(), q.Get("channel"), key)
+	get := c.n.store.Get
+	if q.Get("hidden") == "true" {
+		get = c.n.store.Held
+	}
+	rec, err := get(r.Context(), q.Get("channel"), key)
 	f := frame.Frame{}
 	switch {
+	case errors.Is(err, spokelog.ErrDamaged) && q.Get("hidden") == "true":
+		w.Header().Set(damageHeader, "true")
 	case err == nil:
 		rec.Flags &^= spokelog.MoreFollows
 		f.Records = []spokelog.Record{rec}

@@ -400,6 +400,7 @@ func (c *cluster) holds(ctx context.Context, s spokelog.Stream, from spokelog.Fr
 		from.Above = max(from.Above, i.Above)
 	}
 	c.n.mu.Unlock()
+	from.Lost = func(channel string, key hub.Key) { seen[named{channel, key.String()}] = true }
 	for r, err := range c.n.store.Stream(ctx, s, from) {
 		if err != nil {
 			return h, err

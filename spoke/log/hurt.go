@@ -57,7 +57,6 @@ func (l *Log) rescue(v *visit, s *segment, off, length int64) (list []Record, er
 	}
 	l.mu.Unlock()
 	var places []placed
-	var names []string
 	rows, err := l.channelsOf(s)
 	for _, row := range rows {
 		if err != nil {
@@ -65,7 +64,7 @@ func (l *Log) rescue(v *visit, s *segment, off, length int64) (list []Record, er
 		}
 		err = l.own(s, row.name, row.first, row.last.After(), func(h *hit) error {
 			if at := int64(h.entry.Off); off <= at && at < off+length {
-				places, names = append(places, placed{seg: s, entry: h.entry, key: h.key()}), append(names, row.name)
+				places = append(places, placed{seg: s, entry: h.entry, channel: row.name, key: h.key()})
 			}
 			return nil
 		})
@@ -74,17 +73,21 @@ func (l *Log) rescue(v *visit, s *segment, off, length int64) (list []Record, er
 		return nil, err
 	}
 	for i := range places {
-		r, err := l.placedRecord(s, &places[i])
-		if err != nil {
-			if r, err = l.Held(v.ctx, names[i], places[i].key); err != nil {
-				if v.from.Lenient {
-					continue
-				}
-				return nil, errLost(s, err)
-			}
+		p := &places[i]
+		r, err := l.placedRecord(s, p)
+		if err != nil && (l.opt.StreamOf != nil || p.entry.Flags&GivenUp == 0) {
+			r, err = l.otherwise(v.ctx, s, p)
 		}
-		if r.Stream == v.stream {
+		switch {
+		case err == nil && r.Stream == v.stream:
 			list = append(list, r)
+		case err == nil || !l.concerns(v, p):
+		case v.from.Lenient:
+			if v.from.Lost != nil {
+				v.from.Lost(p.channel, p.key)
+			}
+		case !errors.Is(err, errGone):
+			return nil, errLost(s, err)
 		}
 	}
 	return list, nil

@@ -49,6 +49,8 @@ type Log struct {
 	holes       []Hole
 	hurt        Hurt
 	damage      map[damagedPlace]struct{}
+	toMend      map[damagedPlace]Broken   // if there is somebody who can
+	gone        map[damagedPlace]struct{} // damaged, and nobody has them
 	damageCount int64
 	unread      map[damagedPlace]time.Time // records that could not be read, since when
 	unreadSegs  int
@@ -88,7 +90,8 @@ func newLog(opt Options) *Log {
 	l := &Log{
 		opt: opt, flooring: make(chan struct{}, 1), log: opt.Log, metrics: newInstruments(opt.Metrics),
 		wake: make(chan struct{}, 1), sealWake: make(chan struct{}, 1), prepare: make(chan struct{}, 1), prepared: make(chan prepared, 1),
-		lows: map[Stream]Low{}, complete: map[string]marker{}, damage: map[damagedPlace]struct{}{}, unread: map[damagedPlace]time.Time{}, free: -1, cache: newCache(),
+		lows: map[Stream]Low{}, complete: map[string]marker{}, damage: map[damagedPlace]struct{}{}, toMend: map[damagedPlace]Broken{}, gone: map[damagedPlace]struct{}{},
+		unread: map[damagedPlace]time.Time{}, free: -1, cache: newCache(),
 	}
 	l.hurt = Hurt{Before: map[Stream]hub.Mark{}, After: map[Stream]bool{}}
 	l.flooring <- struct{}{}

@@ -198,7 +198,11 @@ func (l *Log) damaged(s *segment, e *format.Entry, channel string, key hub.Key, 
 	if !known {
 		l.damageCount++
 	}
+	fresh := l.breaks(place, e, channel, key)
 	l.mu.Unlock()
+	if fresh {
+		l.opt.Damaged()
+	}
 	if !known {
 		l.metrics.damaged.Add(1)
 		l.log.Error("a record is damaged; it is not served", "segment", s.name, "offset", e.Off, "channel", channel, "key", key, "err", err)
@@ -275,10 +279,11 @@ type itemBatch struct {
 
 // placed is a key with the place of its record, and later the bytes there.
 type placed struct {
-	seg   *segment
-	entry format.Entry
-	key   hub.Key
-	data  []byte
+	seg     *segment
+	entry   format.Entry
+	channel string // where it is not the same for all
+	key     hub.Key
+	data    []byte
 }
 
 func (b *itemBatch) add(h *hit) {

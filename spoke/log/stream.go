@@ -18,8 +18,9 @@ type From struct {
 	// Above: only records whose key was minted above this mark, wherever they lie, and all replicated ones that were written about then or later. It is the
 	// rule for streams of others. Zero: Low counts.
 	Above hub.Mark
-	// Lenient leaves out what cannot be had, as reads do.
+	// Lenient leaves out what cannot be had, as reads do. Lost, if it is set, is told of those left out that are the stream's, as far as Options.StreamOf says so.
 	Lenient bool
+	Lost    func(channel string, key hub.Key)
 	// Floor, if it is set, is called first, with the floor of the log at a time when nothing that the visit will see can be swept any more.
 	Floor func(hub.Key)
 	// Reached, if it is set, is called with each low of the stream that was logged with a group, after what lies in the groups before was visited: nothing of
@@ -33,8 +34,8 @@ const slackMillis = 60_000
 var errEnough = errors.New("enough")
 
 // Stream visits the records of one writer in the order in which they were written here: items, names of given-up keys, markers. What is written while it
-// runs may be visited or not. What is damaged is read by itself or where the log has it again; a record that cannot be had is an error (ErrDamaged), and so is a
-// hole that was not mended, or a segment that cannot be read: whoever relies on a visit relies on all of it.
+// runs may be visited or not. What is damaged is read by itself or where the log has it again; a record that cannot be had is an error (ErrDamaged) unless it is known
+// to be another stream's, or Lost; so is a hole that was not mended, or a segment that cannot be read: whoever relies on a visit relies on all of it.
 func (l *Log) Stream(ctx context.Context, stream Stream, from From) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
 		l.rereadAll()

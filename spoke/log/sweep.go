@@ -130,7 +130,7 @@ func (l *Log) needed(ctx context.Context, s *segment) (list []placed, bytes int6
 			from = row.first
 		}
 		err := l.own(s, row.name, from, row.last.After(), func(h *hit) error {
-			p := placed{seg: s, entry: h.entry, key: h.key()}
+			p := placed{seg: s, entry: h.entry, channel: row.name, key: h.key()}
 			wanted, err := l.wanted(s, row.name, &p, archived)
 			if err == nil && wanted {
 				list = append(list, p)
@@ -272,7 +272,13 @@ func (l *Log) carry(ctx context.Context, s *segment, need []placed) error {
 		for size := 0; len(need) > 0 && (size == 0 || size+int(need[0].entry.Size) <= carryBytes); need = need[1:] {
 			r, err := l.placedRecord(s, &need[0])
 			if errors.Is(err, ErrDamaged) {
-				continue // reported; what cannot be read cannot be kept
+				r, err = l.otherwise(ctx, s, &need[0])
+				switch {
+				case err == nil && r.Flags&GivenUp == 0:
+					continue // it is kept where it can be read
+				case err != nil && (l.opt.Damaged == nil || errors.Is(err, errGone)):
+					continue // reported; what cannot be read cannot be kept
+				}
 			}
 			if err != nil {
 				return err
@@ -295,7 +301,7 @@ func (l *Log) carry(ctx context.Context, s *segment, need []placed) error {
 	return nil
 }
 
-// placedRecord reads a record whose channel is not at hand.
+// placedRecord reads a record by its place alone.
 func (l *Log) placedRecord(s *segment, p *placed) (Record, error) {
 	f, err := l.fileOf(s)
 	if err != nil {
@@ -304,11 +310,11 @@ func (l *Log) placedRecord(s *segment, p *placed) (Record, error) {
 	buf := make([]byte, p.entry.Size)
 	n, err := f.ReadAt(buf, int64(p.entry.Off))
 	if n < len(buf) && readFailed(err) {
-		return Record{}, l.recordUnread(s, &p.entry, "", p.key, err)
+		return Record{}, l.recordUnread(s, &p.entry, p.channel, p.key, err)
 	}
 	r, err := format.ParseRecord(buf[:n])
 	if err != nil {
-		return Record{}, l.damaged(s, &p.entry, "", p.key, err)
+		return Record{}, l.damaged(s, &p.entry, p.channel, p.key, err)
 	}
 	return Record{Channel: string(r.Channel), Key: p.key, Stream: r.Stream, Flags: r.Flags, Data: r.Data}, nil
 }
@@ -327,6 +333,7 @@ func (l *Log) remove(s *segment) error {
 	}
 	l.mu.Lock()
 	l.drop(s)
+	l.unbreak(s)
 	l.swept++
 	before, foot := l.dirFailures, s.foot
 	l.mu.Unlock()

@@ -109,9 +109,14 @@ type Options struct {
 	NameSpread func(key hub.Key) bool
 	// MayRemove is asked by a sweep before a segment goes, after Archived was; an error keeps the segment for now. nil: it may.
 	MayRemove func(ctx context.Context) error
-	Metrics   metrics.Registry
-	Log       *slog.Logger
-	Salt      func() uint64 // of new segments; nil: random
+	// Damaged is called when a record was found damaged that the log has nowhere else: Broken lists it, and until somebody has mended it or has said that it is Lost, visits that
+	// need it fail, and its segment is not swept. It must return quickly and must not call the Log. nil: nobody can mend anything.
+	Damaged func()
+	// StreamOf says by its key alone who minted a record, for those that cannot be read; false: nobody who is on record. It must not call the Log. nil: that is not known.
+	StreamOf func(key hub.Key) (Stream, bool)
+	Metrics  metrics.Registry
+	Log      *slog.Logger
+	Salt     func() uint64 // of new segments; nil: random
 }
 
 // withDefaults checks the options and fills in what was left out.

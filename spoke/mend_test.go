@@ -1,0 +1,260 @@
+package spoke
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"timehub/e2e/memdisk"
+	"timehub/hub"
+	spokelog "timehub/spoke/log"
+	"timehub/spoke/roster"
+)
+
+// has reports whether the own disk of a node can read a record.
+func (n *simNode) has(channel string, k hub.Key) error {
+	_, err := n.node.store.Held(n.w.t.Context(), channel, k)
+	return err
+}
+
+// A node whose log has a damaged record that a peer needs gets it from a third one, and sends it.
+func TestDamageIsMendedWhileItRuns(t *testing.T) {
+	directed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		a, b, c := w.nodes[0], w.nodes[1], w.nodes[2]
+		w.between(a, c, false)
+		w.between(b, c, false)
+		time.Sleep(time.Second)
+		want := map[hub.Key]string{}
+		var keys []hub.Key
+		for i := range 9 {
+			data := fmt.Sprint("item ", i, " of b", strings.Repeat(".", 40))
+			k := b.write("a", data)
+			want[k], keys = data, append(keys, k)
+		}
+		for _, i := range []int{0, 4, 8} {
+			if !b.spoil(fmt.Sprint("item ", i, " of b")) {
+				t.Fatal("it is not there")
+			}
+		}
+		w.between(a, b, false) // the new connections send what the log has
+		time.Sleep(time.Second)
+		w.openLinks()
+		for _, n := range w.nodes {
+			n.past(n.write("a", "after "+n.name))
+			n.past(keys[8])
+			n.lossless("a", want)
+		}
+		for _, k := range keys {
+			if err := b.has("a", k); err != nil {
+				t.Errorf("%v is not mended: %v", k, err)
+			}
+		}
+		w.until("nothing is left to be mended", func() bool { return len(b.node.store.Broken()) == 0 })
+	})
+}
+
+// A damaged record that was acknowledged by this disk and one that is away is not lost: nobody closes the stream without it, and it is there again when that one is back.
+func TestDamageWaitsForWhoMayHaveIt(t *testing.T) {
+	directed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		a, b, c := w.nodes[0], w.nodes[1], w.nodes[2]
+		w.between(a, c, false)
+		w.between(b, c, false)
+		time.Sleep(time.Second)
+		want := map[hub.Key]string{}
+		for i := range 3 {
+			data := fmt.Sprint("item ", i, " of a", strings.Repeat(".", 40))
+			want[a.write("a", data)] = data
+		}
+		if !b.spoil("item 1 of a") {
+			t.Fatal("it is not there")
+		}
+		time.Sleep(time.Second)
+		a.end("kill")
+		w.openLinks()
+		time.Sleep(20 * time.Second)
+		for _, i := range w.list().Streams {
+			if i.Node == a.name && i.Closed != nil {
+				t.Errorf("what a wrote was closed with %d records by those who cannot know", i.Closed.Count)
+			}
+		}
+		a.start()
+		w.whole()
+		last := c.write("a", "after")
+		for _, n := range w.nodes {
+			n.past(last)
+			n.lossless("a", want)
+		}
+	})
+}
+
+// A damaged record of another stream, or of before what a peer has, is nobody's business: the log is sent as if it were whole, also by a node that starts anew.
+func TestDamageThatNobodyNeeds(t *testing.T) {
+	directed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		a, b := w.nodes[0], w.nodes[1]
+		w.tune = func(o *Options) { o.Segments.SegmentRecords = 4 }
+		defer func() { w.tune = nil }()
+		b.end("stop")
+		b.start()
+		w.whole()
+		var k hub.Key
+		for i := range 9 {
+			a.write("a", fmt.Sprint("item ", i, " of a", strings.Repeat(".", 40)))
+			k = b.write("a", fmt.Sprint("item ", i, " of b", strings.Repeat(".", 40)))
+		}
+		for _, n := range w.nodes {
+			n.past(k)
+		}
+		if !b.spoil("item 2 of a") || !b.spoil("item 2 of b") {
+			t.Fatal("it is not there")
+		}
+		for _, n := range w.nodes { // nobody can mend anything
+			if n != b {
+				_ = n.spoil("item 2 of a")
+				_ = n.spoil("item 2 of b")
+			}
+		}
+		b.end("kill")
+		b.start()
+		w.whole()
+		k = b.write("a", "after")
+		for _, n := range w.nodes {
+			n.past(k)
+		}
+	})
+}
+
+// A record in flight that is damaged, and that nobody else has, ends the incarnation: its low must not pass what nobody can be sent. Its writer knows that it was not acknowledged, so
+// a node that does not answer need not be asked.
+func TestDamageInFlight(t *testing.T) {
+	for _, alone := range []bool{false, true} {
+		directed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+			a, b, c := w.nodes[0], w.nodes[1], w.nodes[2]
+			b.past(b.write("a", "before"))
+			before := b.node.stream
+			w.setLink(b, a, false, 0)
+			w.setLink(b, c, false, 0)
+			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+			defer cancel()
+			_, err := b.node.Write(ctx, "a", []byte("nobody else has this"))
+			if err == nil {
+				t.Fatal("it was acknowledged")
+			}
+			if !b.spoil("nobody else has this") {
+				t.Fatal("it is not there")
+			}
+			if alone {
+				c.end("power")
+			}
+			time.Sleep(6 * time.Second) // the connections end, and what is to be sent is read from the log
+			w.openLinks()
+			w.whole()
+			living := w.living()
+			for _, n := range living {
+				k := n.write("a", "after")
+				for _, m := range living {
+					m.past(k)
+				}
+			}
+			if b.node.stream == before {
+				t.Error("the incarnation goes on")
+			}
+			for _, n := range living {
+				for _, k := range n.stable("a").Keys {
+					if item, err := n.node.Read(t.Context(), "a", k); err != nil {
+						t.Errorf("%s shows %v and cannot read it: %v, %q", n.name, k, err, item.Data)
+					}
+				}
+			}
+		})
+	}
+}
+
+// What its writer's disk has lost in a power cut was not acknowledged: a damaged record of it need not be had to close the stream, also where everybody is asked.
+func TestDamagedAndLostByItsWriter(t *testing.T) {
+	directed(t, 2, roster.Half, func(t *testing.T, w *simWorld) {
+		a, b := w.nodes[0], w.nodes[1]
+		b.past(a.write("a", "before"))
+		time.Sleep(time.Second)
+		a.disk.Inject(memdisk.Rule{Ops: memdisk.OpSync, Name: "spoke/*", Times: 1, Fault: memdisk.Fault{Delay: 4 * time.Second}})
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		defer cancel()
+		if _, err := a.node.Write(ctx, "a", []byte("the writer loses this")); err == nil {
+			t.Fatal("it was acknowledged")
+		}
+		a.end("power")
+		if !b.spoil("the writer loses this") {
+			t.Fatal("it is not there")
+		}
+		if a.spoil("the writer loses this") {
+			t.Fatal("the power cut has left it")
+		}
+		a.start()
+		w.whole()
+		for _, n := range w.nodes {
+			k := n.write("a", "after")
+			for _, m := range w.nodes {
+				m.past(k)
+			}
+		}
+	})
+}
+
+// What is damaged here and not in the set of its stream is given up here, too, though its record cannot be read: it was shown by this node alone.
+func TestDamagedOutsideTheSet(t *testing.T) {
+	directed(t, 5, roster.Half, func(t *testing.T, w *simWorld) {
+		dead, damaged := w.nodes[0], w.nodes[1]
+		k := dead.write("a", "first")
+		for _, n := range w.nodes[1:] {
+			n.past(k)
+			if n != damaged {
+				w.setLink(dead, n, false, 0)
+			}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		defer cancel()
+		_, _ = dead.node.Write(ctx, "a", []byte("nobody else has this"))
+		if !damaged.spoil("nobody else has this") {
+			t.Fatal("it is not there")
+		}
+		dead.end("power")
+		k = damaged.write("a", "after all")
+		for _, n := range w.nodes[1:] {
+			n.past(k)
+		}
+		for _, n := range w.nodes[1:] {
+			if keys := n.stable("a").Keys; len(keys) != 2 {
+				t.Errorf("%s shows %v", n.name, keys)
+			}
+		}
+	})
+}
+
+// Of two nodes of which one is enough to acknowledge, its damaged record is lost if the other never had it: it is named, and everybody goes on.
+func TestDamageThatNobodyCanMend(t *testing.T) {
+	directed(t, 2, roster.Half, func(t *testing.T, w *simWorld) {
+		a, b := w.nodes[0], w.nodes[1]
+		a.past(a.write("a", "before"))
+		w.between(a, b, false)
+		time.Sleep(6 * time.Second)
+		k := a.write("a", "on one disk only")
+		if !a.spoil("on one disk only") {
+			t.Fatal("it is not there")
+		}
+		w.judge.mu.Lock()
+		w.judge.forcible = true // the two differ in what is lost
+		w.judge.mu.Unlock()
+		w.openLinks()
+		for _, n := range w.nodes {
+			last := n.write("b", "after")
+			for _, m := range w.nodes {
+				m.past(last)
+			}
+		}
+		if _, err := a.node.Read(t.Context(), "a", k); !hub.Is(err, hub.Unavailable) || !errors.Is(err, spokelog.ErrDamaged) {
+			t.Errorf("what is lost: %v", err)
+		}
+	})
+}
