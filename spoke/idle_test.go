@@ -48,6 +48,86 @@ func TestIdleCluster(t *testing.T) {
 	})
 }
 
+// All streams of a cluster in which nothing happens beat at the same instant, each as often as it would alone; also when one node has gone.
+func TestBeatsTogether(t *testing.T) {
+	directed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		a := w.nodes[0]
+		a.past(a.write("x", "the last one"))
+		for i, n := range w.nodes { // the streams begin at different instants
+			for k, m := range w.nodes {
+				w.setLink(n, m, false, 0)
+				time.Sleep(streamQuiet + 2*time.Second + time.Duration(7*(3*i+k))*time.Millisecond)
+				w.setLink(n, m, true, time.Millisecond)
+			}
+		}
+		judge := func(nodes ...*simNode) {
+			t.Helper()
+			const seconds = 10
+			spoke, last := map[*tail]time.Time{}, time.Time{}
+			instants, beats := 0, 0
+			for range seconds * 1000 {
+				time.Sleep(time.Millisecond)
+				for _, n := range nodes {
+					n.node.mu.Lock()
+					for tl := range n.node.cluster.tails {
+						if since := tl.beating.since; since != spoke[tl] {
+							if since.Sub(last) > 10*time.Millisecond {
+								instants++
+							}
+							spoke[tl], last = since, since
+							beats++
+						}
+					}
+					n.node.mu.Unlock()
+				}
+			}
+			usual := int(seconds * time.Second / a.node.cluster.opt.Beat)
+			if instants < usual*9/10 || instants > usual*11/10 || beats > len(spoke)*(usual+seconds) || len(spoke) != len(nodes)*(len(nodes)-1) {
+				t.Errorf("in %d s %d streams have said something at %d instants, %d times in all; want %d instants", seconds, len(spoke), instants, beats, usual)
+			}
+		}
+		time.Sleep(3 * time.Second)
+		judge(w.nodes...)
+		w.nodes[2].end("kill")
+		time.Sleep(10 * time.Second)
+		judge(w.nodes[:2]...)
+	})
+}
+
+// What is written after a quiet time is shown on all nodes much sooner than the next beat would come.
+func TestFirstWriteAfterQuiet(t *testing.T) {
+	directed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		for _, n := range w.nodes {
+			for _, m := range w.nodes {
+				w.setLink(n, m, true, time.Millisecond)
+			}
+		}
+		slowest := time.Duration(0)
+		for i := range 60 {
+			time.Sleep(time.Second + time.Duration(7*i)*time.Millisecond)
+			var woken []<-chan struct{}
+			for _, n := range w.nodes {
+				wake, stop := n.node.Watch("x")
+				defer stop()
+				woken = append(woken, wake)
+			}
+			began := time.Now()
+			key := w.nodes[i%3].write("x", "the first one")
+			for k, wake := range woken {
+				<-wake
+				if h, err := w.nodes[k].node.Horizon(t.Context()); err != nil || h.Less(key) {
+					t.Fatalf("a node is woken, and its horizon is %v, %v", h, err)
+				}
+			}
+			slowest = max(slowest, time.Since(began))
+		}
+		t.Logf("shown everywhere after %v at most", slowest)
+		if beat := w.nodes[0].node.cluster.opt.Beat; slowest > beat/4 {
+			t.Errorf("that is too long, with a beat every %v", beat)
+		}
+	})
+}
+
 func retryAfter(err error) time.Duration {
 	var e *hub.Error
 	if !errors.As(err, &e) {

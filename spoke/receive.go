@@ -195,6 +195,7 @@ func (c *cluster) takeFrame(ctx context.Context, in *inbound, f *frame.Frame) er
 		return errors.New("another connection took over, or the disk failed")
 	case len(records) == 0 && in.s.outstanding == 0:
 		channels := c.applied(in, f)
+		c.together()
 		n.mu.Unlock()
 		for _, ch := range channels {
 			n.board.notify(ch)

@@ -14,9 +14,6 @@ import (
 // tailRoom is how many bytes may wait for one peer; whoever is further behind is sent what the writer's disk has.
 const tailRoom = 64 << 20
 
-// quickBeats come that much quicker after the last record: for about one usual beat.
-const quickBeats = 5
-
 // tail is what one peer is to be sent of the own stream. Its fields but low are guarded by Node.mu.
 type tail struct {
 	disk    string
@@ -36,10 +33,9 @@ type tail struct {
 	there     map[*cargo]uint64 // sent and not named by a frame: with the value of partsSent at their end
 	held      int               // bytes of load and there: the peer keeps them
 	drops     []uint64          // that the peer may forget
-	stirred   uint64            // cluster.stirred when it was looked at last
-	quick     int               // beats that come sooner
-	partsSent uint64            // bytes of parts on this connection
-	partsCame uint64            // that the peer has
+	beating   beating
+	partsSent uint64 // bytes of parts on this connection
+	partsCame uint64 // that the peer has
 }
 
 // parcel is a batch of the own stream on its way to a peer.
@@ -140,6 +136,10 @@ func (c *cluster) next(t *tail) (l load, ok bool) {
 	if _, ok := c.tails[t]; !ok { // another incarnation may be open, and its low is not that of this one
 		return l, false
 	}
+	select {
+	case <-t.wake: // whatever it was for goes out now
+	default:
+	}
 	k := 0
 	for ; k < len(t.queue); k++ {
 		p := &t.queue[k]
@@ -162,14 +162,9 @@ func (c *cluster) next(t *tail) (l load, ok bool) {
 	}
 	l.last = frame.Frame{Pos: t.pos, Epoch: c.epoch(), Low: t.low}
 	l.drops, t.drops = t.drops, nil
-	l.part, l.beat = t.part(), c.opt.Beat
-	if t.stirred != c.stirred {
-		t.stirred, t.quick = c.stirred, quickBeats
-	}
-	if t.quick > 0 { // somebody waits for horizons to pass a record, and the slowest beat of all tells when they do
-		t.quick--
-		l.beat /= quickBeats
-	}
+	l.part = t.part()
+	l.beat = t.beating.speaks(c.opt.Beat, c.stirred)
+	c.together()
 	return l, true
 }
 
