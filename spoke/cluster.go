@@ -56,6 +56,7 @@ type cluster struct {
 	meet    chan struct{} // one token: there is somebody on the list whose clock is not known
 	tell    chan struct{} // one token: the horizon has passed what nobody was told of
 	damage  chan struct{} // one token: a damaged record was found
+	listed  chan struct{} // one token: the list is another one
 
 	visits sync.WaitGroup // streams of peers that are being taken
 	saving chan struct{}  // holds a token while nobody writes the state file; never waited for under Node.mu
@@ -142,7 +143,7 @@ func newCluster(n *Node, opt Cluster, m meters) (*cluster, error) {
 	}
 	c := &cluster{
 		meters: m,
-		n:      n, opt: opt, nudge: make(chan struct{}, 1), work: make(chan struct{}, 1), closing: make(chan struct{}, 1), meet: make(chan struct{}, 1), tell: make(chan struct{}, 1), damage: make(chan struct{}, 1), fresh: true,
+		n:      n, opt: opt, nudge: make(chan struct{}, 1), work: make(chan struct{}, 1), closing: make(chan struct{}, 1), meet: make(chan struct{}, 1), tell: make(chan struct{}, 1), damage: make(chan struct{}, 1), listed: make(chan struct{}, 1), fresh: true,
 		http:   &http.Client{Transport: &http.Transport{DialContext: opt.Dial, MaxIdleConnsPerHost: 4, IdleConnTimeout: 20 * time.Second}},
 		saving: make(chan struct{}, 1), guests: map[net.Conn]context.CancelFunc{}, streams: map[spokelog.Stream]*peerStream{}, tails: map[*tail]struct{}{}, acked: map[string]uint64{}, why: map[string]string{},
 		loads: map[*cargo]*loading{}, unclosed: map[roster.Stream]string{},

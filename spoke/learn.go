@@ -272,6 +272,7 @@ func (c *cluster) install(rec roster.Roster) {
 		c.streams[id] = s
 	}
 	c.rec, c.known = rec, true
+	poke(c.listed)
 	for _, node := range listed(rec) { // until its clock is known, the own one may be set without being noticed
 		if _, known := c.clocks[node]; !known && node != c.opt.Node {
 			poke(c.meet)

@@ -61,8 +61,10 @@ func (c *cluster) keepSending(ctx context.Context) error {
 				delete(running, node)
 			}
 		}
-		if !hub.Sleep(ctx, peerPause) {
+		select {
+		case <-ctx.Done():
 			return nil
+		case <-c.listed:
 		}
 	}
 }

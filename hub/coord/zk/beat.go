@@ -28,17 +28,18 @@ func (c *Coordinator) Granted() time.Duration {
 	return c.granted
 }
 
-// beat asks the ensemble something small again and again, so that it is known when it lived last.
+// beat asks the ensemble something small when nobody else has had an answer for a while, so that it is known when it lived last.
 func (c *Coordinator) beat(ctx context.Context) error {
 	for {
 		c.mu.Lock()
-		pause, s := c.limit()/5, c.session
+		pause := c.limit() / 5
+		left := time.Until(c.contact.Add(pause))
 		c.mu.Unlock()
-		began := time.Now()
-		if _, err := call(ctx, c, "look at", c.root, func(conn driver) (bool, error) { return conn.exists(c.root) }); err == nil {
-			c.alive(s, began)
+		if left <= 0 {
+			_, _ = call(ctx, c, "look at", c.root, func(conn driver) (bool, error) { return conn.exists(c.root) })
+			left = pause
 		}
-		if !hub.Sleep(ctx, pause) {
+		if !hub.Sleep(ctx, left) {
 			return nil
 		}
 	}
@@ -55,25 +56,31 @@ func (c *Coordinator) alive(s *session, at time.Time) {
 
 // fence loses all leases when the ensemble has not been heard of for too long, whatever the driver believes.
 func (c *Coordinator) fence(ctx context.Context) error {
+	due := time.NewTimer(0)
+	defer due.Stop()
 	for {
-		c.mu.Lock()
-		left := c.limit()
-		if len(c.leases) > 0 {
-			if left = time.Until(c.contact.Add(c.limit())); left <= 0 {
-				n := len(c.leases)
-				for l := range c.leases {
-					c.abandon(l.dir, l.node)
-					l.end()
-				}
-				clear(c.leases)
-				c.opt.Log.Warn("ZooKeeper has not answered for too long: the leases of this node are given up", "leases", n)
-				left = c.limit()
-			}
-		}
-		c.mu.Unlock()
-		// A lease that is acquired meanwhile has a contact that is not older than this moment.
-		if !hub.Sleep(ctx, min(left, c.opt.Session/10)+time.Millisecond) {
+		select {
+		case <-ctx.Done():
 			return nil
+		case <-c.held: // the first lease, or the limit is another one
+		case <-due.C:
+		}
+		c.mu.Lock()
+		left := time.Until(c.contact.Add(c.limit()))
+		if n := len(c.leases); n > 0 && left <= 0 {
+			for l := range c.leases {
+				c.abandon(l.dir, l.node)
+				l.end()
+			}
+			clear(c.leases)
+			c.opt.Log.Warn("ZooKeeper has not answered for too long: the leases of this node are given up", "leases", n)
+		}
+		some := len(c.leases) > 0
+		c.mu.Unlock()
+		if some { // contact only comes later meanwhile
+			due.Reset(left + time.Millisecond)
+		} else {
+			due.Stop()
 		}
 	}
 }
@@ -100,6 +107,7 @@ func (c *Coordinator) grant(d time.Duration) {
 	changed := c.granted != d
 	c.granted = d
 	c.mu.Unlock()
+	poke(c.held)
 	if changed && d > c.opt.Session {
 		c.opt.Log.Warn("ZooKeeper gives sessions a longer time-out than asked for, so others take over later: lower tickTime there",
 			"asked", c.opt.Session, "given", d, "tickTime at most", c.opt.Session/2)

@@ -55,6 +55,9 @@ func callOr[T any](ctx context.Context, c *Coordinator, verb, name string, f fun
 	if ctx.Err() != nil {
 		return none, context.Cause(ctx)
 	}
+	c.mu.Lock()
+	in, began := c.session, time.Now()
+	c.mu.Unlock()
 	conn, err := c.connection(ctx)
 	if err != nil {
 		return none, err
@@ -78,6 +81,9 @@ func callOr[T any](ctx context.Context, c *Coordinator, verb, name string, f fun
 	defer t.Stop()
 	select {
 	case o := <-done:
+		if o.err == nil {
+			c.alive(in, began)
+		}
 		return o.v, failure(verb, name, o.err)
 	case <-ctx.Done():
 		close(left)

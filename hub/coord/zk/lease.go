@@ -103,6 +103,9 @@ func (c *Coordinator) take(l *lease, s *session) bool {
 	if !c.fresh(s) {
 		return false
 	}
+	if len(c.leases) == 0 {
+		poke(c.held)
+	}
 	c.leases[l] = struct{}{}
 	return true
 }

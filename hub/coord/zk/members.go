@@ -96,55 +96,83 @@ func (c *Coordinator) Leave(ctx context.Context, group, name string) error {
 	return err
 }
 
-// List: see coord.Members.
-func (c *Coordinator) List(ctx context.Context, group string) ([]coord.Member, uint64, error) {
-	if err := coord.CheckName(group); err != nil {
+// group is what a folder of members held, and the last changes of who is in it and of the folder, which is touched when a value changes.
+type group struct {
+	members []coord.Member
+	epoch   uint64
+	who     int64
+	what    int64
+}
+
+// List: see coord.Members. A group that has not changed since it was listed last is not read again: its folder says so.
+func (c *Coordinator) List(ctx context.Context, name string) ([]coord.Member, uint64, error) {
+	if err := coord.CheckName(name); err != nil {
 		return nil, 0, err
 	}
-	type answer struct {
-		members []coord.Member
-		epoch   uint64
-	}
-	a, err := call(ctx, c, "list members of", group, func(conn driver) (answer, error) {
-		p := c.groupPath(group)
+	p := c.groupPath(name)
+	c.mu.Lock()
+	in, last := c.session, c.groups[p]
+	c.mu.Unlock()
+	g, err := call(ctx, c, "list members of", name, func(conn driver) (group, error) {
 		if _, err := conn.Sync(p); err != nil {
-			return answer{}, err
+			return group{}, err
+		}
+		ok, stat, err := conn.Exists(p)
+		if err != nil || !ok {
+			return group{}, err
+		}
+		if last.who == stat.Pzxid && last.what == stat.Mzxid {
+			return last, nil
 		}
 		for {
-			members, epoch, whole, err := list(conn, p)
+			g, whole, err := list(conn, p)
 			if errors.Is(err, zk.ErrNoNode) {
-				return answer{}, nil
+				return group{}, nil
 			}
 			if err != nil || whole {
-				return answer{members, epoch}, err
+				return g, err
 			}
 		}
 	})
-	return a.members, a.epoch, err
+	if err != nil {
+		return nil, 0, err
+	}
+	c.mu.Lock()
+	same := c.session == in
+	if same {
+		c.groups[p] = g
+	}
+	c.mu.Unlock()
+	if !same { // the ensemble may have been set up anew: numbers from before mean nothing
+		return c.List(ctx, name)
+	}
+	return slices.Clone(g.members), g.epoch, nil
 }
 
 // list reads a group; whole: nobody came or went meanwhile. The epoch is the last change of who is in it, or of a value.
-func list(conn driver, p string) (members []coord.Member, epoch uint64, whole bool, err error) {
+func list(conn driver, p string) (g group, whole bool, err error) {
 	names, before, err := conn.Children(p)
 	if err != nil {
-		return nil, 0, false, err
+		return group{}, false, err
 	}
+	g = group{who: before.Pzxid, what: before.Mzxid}
 	latest := max(before.Pzxid, before.Mzxid)
 	for _, name := range names {
 		value, stat, err := conn.Get(p + "/" + name)
 		if errors.Is(err, zk.ErrNoNode) {
-			return nil, 0, false, nil
+			return group{}, false, nil
 		}
 		if err != nil {
-			return nil, 0, false, err
+			return group{}, false, err
 		}
 		latest = max(latest, stat.Mzxid)
-		members = append(members, coord.Member{Name: strings.ReplaceAll(name, "~", "/"), Value: value})
+		g.members = append(g.members, coord.Member{Name: strings.ReplaceAll(name, "~", "/"), Value: value})
 	}
 	_, after, err := conn.Exists(p)
 	if err != nil {
-		return nil, 0, false, err
+		return group{}, false, err
 	}
-	slices.SortFunc(members, func(a, b coord.Member) int { return strings.Compare(a.Name, b.Name) })
-	return members, uint64(latest), after != nil && after.Pzxid == before.Pzxid && after.Mzxid == before.Mzxid, nil
+	slices.SortFunc(g.members, func(a, b coord.Member) int { return strings.Compare(a.Name, b.Name) })
+	g.epoch = uint64(latest)
+	return g, after != nil && after.Pzxid == before.Pzxid && after.Mzxid == before.Mzxid, nil
 }

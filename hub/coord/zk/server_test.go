@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -324,6 +327,57 @@ func TestBlip(t *testing.T) {
 	case <-l.Lost():
 		t.Error("the lease was lost")
 	default:
+	}
+}
+
+// TestSameList: a group in which nothing changes costs two requests each time it is listed, however many are in it, and no more are made beside when that is often;
+// a member that another session changes is seen at once.
+func TestSameList(t *testing.T) {
+	t.Parallel()
+	server, root := zkproc.Start(t, zkproc.Options{})[0], newRoot()
+	c := run(t, []string{server.Address}, root, func(o *Options) { o.Session = 6 * time.Second })
+	d := run(t, []string{server.Address}, root, func(o *Options) { o.Session = 6 * time.Second })
+	ctx := t.Context()
+	for i := range 20 {
+		if err := d.Join(ctx, "all", fmt.Sprint("node-", i), []byte("1")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	requests := func() (n int) {
+		text, err := server.Ask("mntr")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(text) {
+			if f := strings.Fields(line); len(f) == 2 && f[0] == "zk_packets_received" {
+				n, _ = strconv.Atoi(f[1])
+			}
+		}
+		return n
+	}
+	before, epoch := 0, uint64(0)
+	const times = 200
+	for i := range times {
+		if i == 1 { // the first one reads all
+			before = requests()
+		}
+		list, e, err := c.List(ctx, "all")
+		if err != nil || len(list) != 20 {
+			t.Fatal(list, err)
+		}
+		epoch = e
+		list[0].Name = "not mine to keep"
+	}
+	if n := requests() - before; before == 0 || n > 3*times {
+		t.Errorf("%d requests for %d lists of the same", n, times)
+	}
+	if err := d.Join(ctx, "all", "node-7", []byte("2")); err != nil {
+		t.Fatal(err)
+	}
+	list, e, err := c.List(ctx, "all")
+	i := slices.IndexFunc(list, func(m coord.Member) bool { return m.Name == "node-7" })
+	if err != nil || i < 0 || string(list[i].Value) != "2" || e <= epoch || list[0].Name != "node-0" {
+		t.Errorf("%v, epoch %d after %d, %v", list, e, epoch, err)
 	}
 }
 

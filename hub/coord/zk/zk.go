@@ -18,6 +18,7 @@
 package zk
 
 import (
+	"bufio"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -60,6 +61,7 @@ type Coordinator struct {
 	id    string        // of this process: what it creates in queues begins with it
 	nudge chan struct{} // one token: there is a target to be watched, or something to be removed
 	tidy  chan struct{} // one token: there is something to be removed
+	held  chan struct{} // one token: it has changed until when leases hold
 
 	mu        sync.Mutex    // guards what follows, for moments only
 	conn      *zk.Conn      // nil while Run does not run
@@ -73,6 +75,7 @@ type Coordinator struct {
 	targets   map[string]*target
 	orphans   map[orphan]struct{}
 	known     map[string]zkVersion
+	groups    map[string]group // as they were listed last, by path
 }
 
 // session is one session of the ensemble.
@@ -102,9 +105,9 @@ func New(opt Options) (*Coordinator, error) {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Coordinator{
-		opt: opt, root: opt.Root, id: strings.ToLower(rand.Text()), nudge: make(chan struct{}, 1), tidy: make(chan struct{}, 1), up: make(chan struct{}),
+		opt: opt, root: opt.Root, id: strings.ToLower(rand.Text()), nudge: make(chan struct{}, 1), tidy: make(chan struct{}, 1), held: make(chan struct{}, 1), up: make(chan struct{}),
 		session: &session{lost: make(chan struct{})}, leases: map[*lease]struct{}{}, targets: map[string]*target{}, orphans: map[orphan]struct{}{},
-		known: map[string]zkVersion{},
+		known: map[string]zkVersion{}, groups: map[string]group{},
 	}, nil
 }
 
@@ -147,7 +150,7 @@ func (c *Coordinator) dial(network, address string, timeout time.Duration) (net.
 	if err != nil {
 		return nil, err
 	}
-	conn = &prompt{conn, c.opt.Session}
+	conn = &prompt{Conn: conn, limit: c.opt.Session, in: bufio.NewReader(conn)}
 	if c.opt.TLS == nil {
 		return conn, nil
 	}
@@ -191,6 +194,7 @@ func (c *Coordinator) began(server string, id int64) {
 		c.lose()
 		c.session = &session{id: id, lost: make(chan struct{})}
 		clear(c.known)
+		clear(c.groups)
 		for _, t := range c.targets {
 			t.all()
 		}
@@ -227,11 +231,14 @@ func (c *Coordinator) lose() {
 }
 
 // prompt is a connection whose deadlines are never further away than a session's time-out: the driver waits ten times as long for a server that takes
-// connections and says nothing.
+// connections and says nothing. What comes is buffered: the driver reads a length first, then the rest.
 type prompt struct {
 	net.Conn
 	limit time.Duration
+	in    *bufio.Reader
 }
+
+func (p *prompt) Read(b []byte) (int, error) { return p.in.Read(b) }
 
 func (p *prompt) clamp(t time.Time) time.Time {
 	if latest := time.Now().Add(p.limit); !t.IsZero() && t.After(latest) {
