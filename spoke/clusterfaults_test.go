@@ -43,6 +43,10 @@ func (w *simWorld) step(members int) {
 	if w.traits.forced {
 		kinds = 33
 	}
+	if w.traits.damage && w.rng.IntN(6) == 0 {
+		w.damage(n)
+		return
+	}
 	switch w.rng.IntN(kinds) {
 	case 0:
 		n.end("power")
@@ -359,13 +363,18 @@ func (w *simWorld) damage(n *simNode) {
 	}
 	defer f.Close()
 	b := make([]byte, 1+w.rng.IntN(20))
-	if k, _ := f.ReadAt(b, at); k == 0 {
+	if w.rng.IntN(4) == 0 { // records, and their index
+		b = make([]byte, 1+w.rng.IntN(32<<10))
+	}
+	k, _ := f.ReadAt(b, at)
+	if k == 0 {
 		return
 	}
+	b = b[:k]
 	for i := range b {
 		b[i] ^= byte(1 + w.rng.IntN(255))
 	}
-	if err := n.disk.Damage(name, at, b[:min(int64(len(b)), info.Size-at)]); err == nil {
+	if err := n.disk.Damage(name, at, b); err == nil {
 		w.judge.lostDisks[id] = true
 		w.note("%s: %d bytes at %d of %s are damaged", n.name, len(b), at, name)
 	}

@@ -18,6 +18,7 @@ const flightMended = 2 * time.Second // for a record in flight to come to the ot
 // keepMending mends what was found damaged.
 func (c *cluster) keepMending(ctx context.Context) error {
 	for poked(ctx, c.damage) {
+		c.refill(ctx)
 		silent := map[string]bool{}
 		for _, b := range c.n.store.Broken() {
 			if ctx.Err() != nil {

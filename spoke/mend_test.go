@@ -1,9 +1,11 @@
 package spoke
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -257,4 +259,88 @@ func TestDamageThatNobodyCanMend(t *testing.T) {
 			t.Errorf("what is lost: %v", err)
 		}
 	})
+}
+
+// hollow damages the index of the segment in which some data lies, and the records from there on: which ones there were, nobody can know any more.
+func (n *simNode) hollow(data string) {
+	n.w.t.Helper()
+	entries, err := n.disk.List(spokelog.DefaultDir)
+	if err != nil {
+		n.w.t.Fatal(err)
+	}
+	for _, e := range entries {
+		name := spokelog.DefaultDir + "/" + e.Name
+		f, err := n.disk.Open(name, false)
+		if err != nil {
+			n.w.t.Fatal(err)
+		}
+		b := make([]byte, e.Size)
+		_, _ = f.ReadAt(b, 0)
+		_ = f.Close()
+		at := bytes.Index(b, []byte(data))
+		if at < 0 {
+			continue
+		}
+		for ; at < len(b); at += 64 {
+			if err := n.disk.Damage(name, int64(at), []byte{b[at] ^ 1}); err != nil {
+				n.w.t.Fatal(err)
+			}
+		}
+		return
+	}
+	n.w.t.Fatal("it is not there")
+}
+
+// A node that loses an index and records while it runs knows no more what it had. It answers nothing of that time until it has copied all of it, and counts for nobody.
+func TestHollowIsRefilled(t *testing.T) {
+	for _, restarts := range []bool{false, true} {
+		directed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+			b := w.nodes[1]
+			w.tune = func(o *Options) { o.Segments.SegmentRecords = 12 }
+			defer func() { w.tune = nil }()
+			b.end("stop")
+			b.start()
+			w.whole()
+			want := map[hub.Key]string{}
+			var last hub.Key
+			for i := range 60 {
+				data := fmt.Sprintf("item number %03d%s", i, strings.Repeat(".", 60))
+				last = w.nodes[i%3].write("x", data)
+				want[last] = data
+				time.Sleep(20 * time.Millisecond)
+			}
+			b.past(last)
+			time.Sleep(2 * time.Second) // footers are written
+			if restarts {               // and some streams are closed
+				w.nodes[0].end("power")
+				w.nodes[2].past(w.nodes[2].write("x", "meanwhile"))
+				w.nodes[0].start()
+				w.whole()
+			}
+			b.hollow("item number 015")
+			if page := b.stable("x"); page != nil {
+				for k := range want {
+					if !slices.Contains(page.Keys, k) {
+						t.Errorf("%s lacks %v in a stable answer at %v", b.name, k, page.Horizon)
+					}
+				}
+			}
+			if len(b.node.store.Hollow()) == 0 {
+				t.Fatal("nobody noticed it")
+			}
+			w.until("it gives stable answers", func() bool { return b.stable("x") != nil })
+			for _, n := range w.nodes {
+				n.past(n.write("x", "more"))
+				n.lossless("x", want)
+			}
+			b.end("kill")
+			b.start()
+			w.whole()
+			if b.holed() {
+				t.Error("the holes were mended, and are looked for again")
+			}
+			b.past(last)
+			b.lossless("x", want)
+		})
+	}
 }

@@ -94,6 +94,7 @@ type candidate struct {
 	arena      []byte
 	foot       *format.Footer
 	unread     bool
+	hollow     bool
 }
 
 // snapshot appends to list the segments that may hold keys of the channel between two instants, oldest first, and pins them.
@@ -105,9 +106,9 @@ func (l *Log) snapshot(list []candidate, channel string, from, to int64) []candi
 		if !s.overlaps(from, to) {
 			continue
 		}
-		c := candidate{seg: s, foot: s.foot, minMs: s.minMs, maxMs: s.maxMs, unread: s.unread}
+		c := candidate{seg: s, foot: s.foot, minMs: s.minMs, maxMs: s.maxMs, unread: s.unread, hollow: !s.hollow.IsZero()}
 		switch {
-		case s.unread: // it may
+		case c.unread, c.hollow: // it may
 		case s.foot != nil:
 			if _, ok := s.foot.MayHold(hash); !ok {
 				continue
@@ -133,6 +134,9 @@ func (l *Log) releaseAll(list []candidate) {
 func (l *Log) cursors(c candidate, channel string, from, to format.Bound, reverse bool) ([]*cursor, error) {
 	if c.unread {
 		return nil, l.reread(c.seg)
+	}
+	if c.hollow {
+		return nil, errHollow()
 	}
 	var list []*cursor
 	add := func(cur *cursor) error {

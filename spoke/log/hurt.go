@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"timehub/hub"
+	"timehub/spoke/log/format"
 )
 
 // Hurt is what a log with holes that were not mended can still be sure of.
@@ -38,6 +40,64 @@ func (l *Log) Mended(holes []Hole) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.hurt.Holes = slices.DeleteFunc(slices.Clone(l.hurt.Holes), func(h Hole) bool { return slices.Contains(holes, h) })
+	l.hollow = slices.DeleteFunc(slices.Clone(l.hollow), func(h Hole) bool { return slices.Contains(holes, h) })
+	for _, s := range l.segs {
+		if !s.hollow.IsZero() && !slices.ContainsFunc(l.hollow, func(h Hole) bool { return h.Segment == s.seq }) {
+			s.hollow = time.Time{}
+		}
+	}
+}
+
+// Hollow is a segment of which a part was lost while the log runs: its index was damaged, and so were records of it, so nobody knows which ones they were. Reads of anything that it
+// may have held are Unavailable until its holes are Mended.
+type Hollow struct {
+	Holes    []Hole
+	From, To hub.Mark // what it held was minted above From, and not above To
+	Since    time.Time
+}
+
+// Hollow lists them.
+func (l *Log) Hollow() (list []Hollow) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.hollow) == 0 {
+		return nil
+	}
+	for _, s := range l.segs {
+		if s.hollow.IsZero() {
+			continue
+		}
+		h := Hollow{To: hub.MarkAt(s.maxMs+1) - 1, Since: s.hollow}
+		if s.minMs > 0 {
+			h.From = hub.MarkAt(s.minMs) - 1
+		}
+		for _, o := range l.hollow {
+			if o.Segment == s.seq {
+				h.Holes = append(h.Holes, o)
+			}
+		}
+		list = append(list, h)
+	}
+	return list
+}
+
+// hollowed takes in the holes that were found in a segment while the log runs, and reports whether reads have to wait for somebody who mends them: then the segment keeps the extent
+// that it had. Log.mu is held.
+func (l *Log) hollowed(s *segment, holes []format.Damage) bool {
+	for _, d := range holes {
+		h := holeOf(s.seq, d)
+		l.holes = append(l.holes, h)
+		if l.opt.Damaged != nil && !l.opt.Mended(h) {
+			l.hollow = append(l.hollow, h)
+			s.hollow = time.Now()
+		}
+	}
+	return !s.hollow.IsZero()
+}
+
+// errHollow is the answer to who may need what was lost.
+func errHollow() error {
+	return cannotRead(errors.New("it is damaged, and was not copied from another node yet"))
 }
 
 // errLost says that something of a stream may be lost here.
@@ -49,7 +109,7 @@ func errLost(s *segment, err error) error {
 // read, or if nobody knows which ones there were.
 func (l *Log) rescue(v *visit, s *segment, off, length int64) (list []Record, err error) {
 	l.mu.Lock()
-	for _, h := range l.hurt.Holes {
+	for _, h := range slices.Concat(l.hurt.Holes, l.hollow) {
 		if h.Segment == s.seq && h.Offset < off+length && off < h.Offset+h.Length {
 			l.mu.Unlock()
 			return nil, errLost(s, errors.New("a hole"))

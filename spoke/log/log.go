@@ -48,6 +48,7 @@ type Log struct {
 	floor       hub.Key
 	holes       []Hole
 	hurt        Hurt
+	hollow      []Hole // that were found since Open, where somebody can mend them
 	damage      map[damagedPlace]struct{}
 	toMend      map[damagedPlace]Broken   // if there is somebody who can
 	gone        map[damagedPlace]struct{} // damaged, and nobody has them

@@ -104,6 +104,9 @@ func (l *Log) places(list []hit, pinned []candidate, channel string, key hub.Key
 		if c.unread {
 			return list, flags.Hides(), l.reread(c.seg)
 		}
+		if c.hollow {
+			return list, flags.Hides(), errHollow()
+		}
 		if c.foot != nil {
 			if list, err = l.placesInFooter(list, &flags, c, channel, key); err != nil {
 				return list, flags.Hides(), err

@@ -474,16 +474,18 @@ func (l *Log) rebuild(s *segment) error {
 	first := s.foot != nil
 	if first {
 		s.foot, s.mem, s.failed = nil, fresh.mem, true
-		s.records, s.minMs, s.maxMs, s.last = fresh.records, fresh.minMs, fresh.maxMs, fresh.last
+		s.records, s.last = fresh.records, fresh.last
 		l.damageCount += int64(1 + len(res.Damage))
-		for _, d := range fresh.mem.Holes {
-			if !slices.Contains(foot.Holes, d) {
-				l.holes = append(l.holes, holeOf(s.seq, d))
-			}
+		if !l.hollowed(s, slices.DeleteFunc(slices.Clone(fresh.mem.Holes), func(d format.Damage) bool { return slices.Contains(foot.Holes, d) })) {
+			s.minMs, s.maxMs = fresh.minMs, fresh.maxMs
 		}
 	}
+	hollow := !s.hollow.IsZero()
 	l.mu.Unlock()
 	if first {
+		if hollow {
+			l.opt.Damaged()
+		}
 		l.metrics.damaged.Add(int64(1 + len(res.Damage)))
 		l.log.Error("the footer of a segment is damaged; the segment was scanned", "segment", s.name, "holes", len(res.Damage))
 	}

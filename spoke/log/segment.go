@@ -35,6 +35,7 @@ type segment struct {
 	named   []Stream       // streams that its groups named, as far as mem does not say it
 	failed  bool           // a write or a sync failed: never written again by this process
 	unread  bool           // it could not be read at the start (see unread.go)
+	hollow  time.Time      // since then it has holes that somebody can mend, and no read of what it held is answered; zero: it has none
 	tried   time.Time      // when it was tried last
 	strikes int            // reads of the footer that failed
 	records int

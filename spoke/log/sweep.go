@@ -50,6 +50,9 @@ func (l *Log) old() []*segment {
 	defer l.mu.Unlock()
 	var list []*segment
 	for i, s := range l.segs {
+		if !s.hollow.IsZero() {
+			continue // what it held may be needed
+		}
 		closed := s.foot != nil || s.failed && i < len(l.segs)-1
 		if closed && max(s.closed, s.maxMs) < limit {
 			list = append(list, s)

@@ -103,17 +103,20 @@ func (l *Log) reread(s *segment) error {
 	}
 	l.unreadSegs--
 	s.unread, s.mem, s.records = false, fresh.mem, fresh.records
-	s.minMs, s.maxMs, s.last, s.closed = fresh.minMs, fresh.maxMs, fresh.last, fresh.maxMs
+	s.last, s.closed = fresh.last, fresh.maxMs
+	if !l.hollowed(s, s.mem.Holes) {
+		s.minMs, s.maxMs = fresh.minMs, fresh.maxMs
+	}
 	l.learn(format.SortedLows(s.mem.Lows))
 	for name, upTo := range s.mem.Complete {
 		l.learnComplete(name, upTo, s.seq)
 	}
-	for _, d := range s.mem.Holes {
-		l.holes = append(l.holes, holeOf(s.seq, d))
-	}
 	l.sealLater(s)
-	holes := len(s.mem.Holes)
+	holes, hollow := len(s.mem.Holes), !s.hollow.IsZero()
 	l.mu.Unlock()
+	if hollow {
+		l.opt.Damaged()
+	}
 	token(l.sealWake)
 	l.metrics.damaged.Add(int64(holes))
 	l.log.Info("a segment could be read after all", "segment", s.name, "records", fresh.records, "holes", holes)
