@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"testing"
-	"time"
 
 	"timehub/hub"
 )
@@ -106,13 +105,11 @@ func TestMending(t *testing.T) {
 // A segment with a damaged record that is still needed stays until that is mended or known to be lost, and the name that nobody can read is kept.
 func TestSweepWaitsForMending(t *testing.T) {
 	for _, lost := range []bool{false, true} {
-		now := time.Now()
 		opt := Options{
-			Clock: func() time.Time { return now }, TTL: time.Minute, NameSpread: func(hub.Key) bool { return false },
-			Archived: func(ch string) (hub.Key, bool) { return key(3, "00303~"), true },
+			NameSpread: func(hub.Key) bool { return false },
+			Archived:   func(ch string) (hub.Key, bool) { return key(3, "00303~"), true },
 		}
 		l, item, name, _ := mending(t, opt)
-		now = now.Add(time.Hour)
 		for i := range 20 { // what is needed is less than half
 			l.mustPut(Record{Channel: "y", Key: key(-i-1, fmt.Sprintf("%03d03a", i)), Stream: item.Stream, Data: make([]byte, 100)})
 		}
