@@ -55,7 +55,7 @@ type ListOptions struct {
 	// Delimiter: names that hold it after the prefix are rolled up into one entry of Prefixes each, which ends with the delimiter. "" or "/".
 	Delimiter string
 	After     string // only names, and rolled up prefixes, above it
-	Max       int    // names and prefixes together; 0: what the store thinks right, at most 1,000
+	Max       int    // names and prefixes together; 0: 1,000. A store that gives no more than 1,000 at once does so here, too
 }
 
 // Listing is one page. Names and Prefixes are each sorted; Next, if not "", is the After of the page that follows.

@@ -11,7 +11,7 @@ import (
 // MaxName is the length of the longest name, in bytes.
 const MaxName = 1024
 
-// MaxPage is the most that one List returns.
+// MaxPage is the most that one List returns, unless more is asked for.
 const MaxPage = 1000
 
 // CheckName applies the rule of the package comment; an implementation calls it first in each method. Names are valid UTF-8. The error is of kind Invalid.
@@ -48,7 +48,7 @@ func (o ListOptions) Normal() (ListOptions, error) {
 	if o.Delimiter != "" && o.Delimiter != "/" {
 		return o, hub.E(hub.Invalid, "the delimiter of a listing is %q: it can be \"/\" only", o.Delimiter)
 	}
-	if o.Max <= 0 || o.Max > MaxPage {
+	if o.Max <= 0 {
 		o.Max = MaxPage
 	}
 	return o, nil

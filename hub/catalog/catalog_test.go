@@ -500,9 +500,12 @@ func TestMany(t *testing.T) {
 			t.Errorf("took %v of virtual time", d)
 		}
 		want(t, c, "x09999", 9999)
-		gets := f.count(mem.Get)
+		gets, lists := f.count(mem.Get), f.count(mem.List)
 		if all, err := c.List(t.Context()); err != nil || len(all) != n {
 			t.Fatalf("%d, %v", len(all), err)
+		}
+		if looks := f.count(mem.List) - lists; looks != 1 { // in a directory each of them is a look at all
+			t.Errorf("%d listings of a store that gives all at once", looks)
 		}
 		if f.count(mem.Get) != gets {
 			t.Error("unchanged documents were read again")

@@ -12,6 +12,9 @@ import (
 	"timehub/hub/bucket"
 )
 
+// listMost is how many names are asked for at once: a directory is read as a whole for each page.
+const listMost = 1 << 20
+
 // Fresh answers from the bucket and brings memory up to date: NotFound if there is no document of that id.
 func (c *Catalog[T]) Fresh(ctx context.Context, id string) (*T, error) {
 	e, err := c.fresh(ctx, id)
@@ -64,7 +67,7 @@ func (c *Catalog[T]) Refresh(ctx context.Context) error {
 	group, inner := errgroup.WithContext(ctx)
 	group.SetLimit(c.opt.Parallel)
 	failed := make(chan error, 1) // the first one
-	list := bucket.ListOptions{Prefix: c.opt.Prefix}
+	list := bucket.ListOptions{Prefix: c.opt.Prefix, Max: listMost}
 	for {
 		page, err := c.opt.Bucket.List(ctx, list)
 		if err != nil {
