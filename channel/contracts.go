@@ -72,7 +72,9 @@ type Elsewhere interface {
 type Replicas interface {
 	// WriteComplete writes the channel's marker: everything of its source up to a key is here. It follows what WriteKeyed has written before.
 	WriteComplete(ctx context.Context, channel string, upTo hub.Key) error
-	// Complete is the highest marker of the channel; false: it has none.
+	// Marker is the highest marker of the channel; false: it has none. Whoever replicates goes on from there.
+	Marker(channel string) (upTo hub.Key, ok bool)
+	// Complete is up to where readers may go: the Marker, or less while what it relies on is still on its way to this node.
 	Complete(channel string) (upTo hub.Key, ok bool)
 }
 

@@ -204,7 +204,11 @@ func (s *Service) frameOf(ch *hub.Channel, f frame) frame {
 // led reports whether a marker is the end of what a channel shows: its source has brought it there, in its present time as a target. One from an earlier time
 // would hide what was written in between; its follower moves it soon.
 func (s *Service) led(ch *hub.Channel, marker hub.Key) bool {
-	return ch.Replicated() && (ch.Marked == "" || marker.String() != ch.Marked)
+	if !ch.Replicated() || ch.Marked == "" {
+		return ch.Replicated()
+	}
+	before, err := hub.ParseKey(ch.Marked)
+	return err != nil || before.Less(marker)
 }
 
 // held is a search of one channel: searches by direction show of a replicated channel what is stable, whatever they ask for (spec 01 §5).
@@ -222,7 +226,7 @@ func (s *Service) view(ch *hub.Channel, f frame) view {
 }
 
 func (s *Service) keys(ctx context.Context, ch *hub.Channel, q hub.Query, f frame) (hub.Page, error) {
-	q.Channel = ch.Name
+	q.Channel, q.Keyed = ch.Name, ch.Replicated()
 	f = s.frameOf(ch, f)
 	all := hub.Page{Horizon: f.cut}
 	legs := inSearchOrder(plan(q, s.view(ch, f)), q.Reverse)

@@ -256,7 +256,7 @@ func (s *Service) update(ctx context.Context, now *Document, p ChannelPatch, by 
 	case c.Replicated() && !old.Replicated():
 		c.Lives++
 		c.Marked = ""
-		if upTo, ok := s.complete(c.Name); ok {
+		if upTo, ok := s.marker(c.Name); ok {
 			c.Marked = upTo.String()
 		}
 	case old.Replicated() && !c.Replicated():

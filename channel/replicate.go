@@ -100,7 +100,7 @@ func (s *Service) stillReplicates(ctx context.Context, ch *hub.Channel) error {
 
 // knownLate lists which of the items that lie at or below the marker are there, wherever. Above the marker nothing can be in long-term storage.
 func (s *Service) knownLate(ctx context.Context, ch *hub.Channel, items []Replica) (map[hub.Key]bool, error) {
-	upTo, ok := s.complete(ch.Name)
+	upTo, ok := s.marker(ch.Name)
 	var first, last hub.Key
 	for _, it := range items {
 		if ok && !upTo.Less(it.Key) || mutable(ch, it.Key) {
@@ -196,8 +196,11 @@ func (e *exactReader) Read(p []byte) (int, error) {
 // nothing which was shown is hidden, and what comes below is late. fresh tells that it was written now.
 func (s *Service) BeginReplica(ctx context.Context, ch *hub.Channel, resumed bool, archived hub.Key) (marker, oldest hub.Key, fresh bool, err error) {
 	oldest = hub.First(ch.OldestAllowed(s.opt.Clock(), s.opt.Birthday))
-	marker, ok := s.complete(ch.Name)
+	marker, ok := s.marker(ch.Name)
 	if ok && resumed {
+		if err := s.opt.Replicas.WriteComplete(ctx, ch.Name, marker); err != nil { // for nodes that have not heard it from whoever wrote it
+			return marker, oldest, false, fmt.Errorf("write the marker of channel %s again: %w", ch.Name, err)
+		}
 		return marker, oldest, false, nil
 	}
 	lived := ok || ch.Lives > 0 && !archived.IsZero()
@@ -219,7 +222,7 @@ func (s *Service) BeginReplica(ctx context.Context, ch *hub.Channel, resumed boo
 	if err := s.Complete(ctx, ch, upTo); err != nil {
 		return marker, oldest, false, err
 	}
-	marker, _ = s.complete(ch.Name)
+	marker, _ = s.marker(ch.Name)
 	return marker, oldest, !ok, nil
 }
 
@@ -251,7 +254,7 @@ func (s *Service) Complete(ctx context.Context, ch *hub.Channel, upTo hub.Key) e
 	if s.opt.Replicas == nil {
 		return hub.E(hub.Unavailable, "this hub keeps no markers")
 	}
-	if now, ok := s.complete(ch.Name); ok && !now.Less(upTo) {
+	if now, ok := s.marker(ch.Name); ok && !now.Less(upTo) {
 		return nil
 	}
 	if err := s.opt.Replicas.WriteComplete(ctx, ch.Name, upTo); err != nil {
@@ -263,6 +266,15 @@ func (s *Service) Complete(ctx context.Context, ch *hub.Channel, upTo hub.Key) e
 // Marker is the key up to which a channel holds everything of its source; false: nobody has said so yet.
 func (s *Service) Marker(channel string) (hub.Key, bool) { return s.complete(channel) }
 
+// marker is how far whoever replicates a channel has come.
+func (s *Service) marker(channel string) (hub.Key, bool) {
+	if s.opt.Replicas == nil {
+		return hub.Key{}, false
+	}
+	return s.opt.Replicas.Marker(channel)
+}
+
+// complete is how far a replicated channel is shown.
 func (s *Service) complete(channel string) (hub.Key, bool) {
 	if s.opt.Replicas == nil {
 		return hub.Key{}, false
@@ -274,7 +286,7 @@ func (s *Service) complete(channel string) (hub.Key, bool) {
 func (s *Service) liveFrom(ctx context.Context, ch *hub.Channel) int64 {
 	ctx, cancel := context.WithTimeout(ctx, liveAsk)
 	defer cancel()
-	last, _ := s.complete(ch.Name)
+	last, _ := s.marker(ch.Name)
 	page, err := s.opt.Short.Keys(ctx, hub.Query{Channel: ch.Name, From: hub.MinKey, To: hub.MaxKey, Limit: 1, Reverse: true})
 	if err != nil {
 		s.opt.Log.Warn("the last replicated item of a channel is not known; its marker has to do", "channel", ch.Name, "err", err)

@@ -84,6 +84,7 @@ type Query struct {
 	Limit    int
 	Reverse  bool
 	Stable   bool // nothing above the horizon
+	Keyed    bool // items come with keys of their own, in no order that the horizon knows
 	Epoch    Epoch
 	Tier     Tier
 }

@@ -96,12 +96,14 @@ type cluster struct {
 	swept     hub.Key // what others had swept, of the time above the horizon here, when they were asked for it
 	late      *lateBook
 	meters    meters
-	large     bool             // that the list is, was said
-	restless  bool             // that this node has to wait for an incarnation was said
-	idle      time.Time        // since then it has had none
-	lateSeen  map[string]int64 // how far the lists of late items of others were copied, by disk; durable
-	lateTaken map[string]int64 // how far the own one was, by node
-	notes     map[string]noted // of the others, by node
+	large     bool               // that the list is, was said
+	restless  bool               // that this node has to wait for an incarnation was said
+	idle      time.Time          // since then it has had none
+	marked    map[string]*marked // replicated channels
+	heldBack  map[string]*marked // those of them of which something is still to count
+	lateSeen  map[string]int64   // how far the lists of late items of others were copied, by disk; durable
+	lateTaken map[string]int64   // how far the own one was, by node
+	notes     map[string]noted   // of the others, by node
 }
 
 // peerStream is an incarnation on record, as this disk has it.
@@ -160,6 +162,7 @@ func newCluster(n *Node, opt Cluster, m meters) (*cluster, error) {
 		return nil, errors.Join(err, c.late.close())
 	}
 	c.hurt()
+	c.loadMarkers()
 	return c, c.waitForStored(context.Background())
 }
 
@@ -330,12 +333,15 @@ func tryAgain(why string) error {
 	return e
 }
 
-// await notes a record that is stored. Under mu.
-func (c *cluster) await(r *spokelog.Record) {
+// await notes a record that is stored; inOrder: behind everything that its stream has brought before. Under mu.
+func (c *cluster) await(r *spokelog.Record, inOrder bool) {
 	switch {
 	case r.Flags&spokelog.GivenUp != 0:
 		return
-	case r.Flags&(spokelog.Replicated|spokelog.Complete) != 0:
+	case r.Flags&spokelog.Complete != 0:
+		c.takeMarker(r, inOrder)
+		return
+	case r.Flags&spokelog.Replicated != 0:
 		c.waiting.tell(r.Channel)
 		return
 	}
@@ -350,12 +356,14 @@ func (c *cluster) await(r *spokelog.Record) {
 }
 
 // passed returns the channels of which the horizon has passed a record since it was asked last. Under mu.
-func (c *cluster) passed() (channels []string) {
+func (c *cluster) passed() (channels []string) { return c.passedBy(farStep) }
+
+func (c *cluster) passedBy(step int64) (channels []string) {
 	h, ok := c.lowest()
 	if !ok {
 		return nil
 	}
-	return c.waiting.passed(h, farStep)
+	return append(c.waiting.passed(h, step), c.settleMarkers(h)...)
 }
 
 // decide finds out what enough disks have, and decides what was waiting for it. Under mu.

@@ -269,7 +269,7 @@ func TestLateSet(t *testing.T) {
 	late := named{"c", hub.KeyAt(key.Millis()+1, "AAAAAA").String()}
 	have := map[named][]string{late: {strings.TrimPrefix(stranger.URL, "http://")}}
 	for i, by := range []int{1, 0} { // over the wire, and from the leader to itself
-		err := w.nodes[by].cluster.askStore(t.Context(), w.nodes[0].address, closed.Stream, closed.Closed.Base, []named{late}, have)
+		err := w.nodes[by].cluster.askStore(t.Context(), w.nodes[0].address, &leader{s: closed.Stream, base: closed.Closed.Base, set: []named{late}, have: have})
 		if !hub.Is(err, hub.Conflict) {
 			t.Errorf("%d: a late set is answered with %v", i, err)
 		}

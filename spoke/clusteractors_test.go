@@ -432,7 +432,7 @@ func (w *simWorld) readWindow(n *simNode, node *Node, life int, ch string, rng *
 
 // readUnstable asks for everything: what was acknowledged before is there, or the answer says that it may lack something.
 func (w *simWorld) readUnstable(n *simNode, node *Node, life int, ch string, rng *rand.Rand) {
-	q := hub.Query{Channel: ch, From: hub.MinKey, To: hub.MaxKey, Reverse: rng.IntN(2) == 0}
+	q := hub.Query{Channel: ch, From: hub.MinKey, To: hub.MaxKey, Reverse: rng.IntN(2) == 0, Keyed: ch == replica}
 	if rng.IntN(2) == 0 {
 		q.From = hub.KeyAt(time.Now().Add(-5*time.Second).UnixMilli(), "")
 	}
@@ -503,6 +503,21 @@ func (w *simWorld) source(rng *rand.Rand) {
 	var node *Node
 	life, at := 0, hub.MinKey // complete up to
 	var all []hub.Sealed
+	first := hub.KeyAt(time.Now().UnixMilli(), "") // before anything else
+	for {
+		if _, node, _ := w.some(rng); node != nil {
+			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+			err := node.WriteComplete(ctx, replica, first)
+			cancel()
+			if err == nil {
+				at = first
+				break
+			}
+		}
+		if !w.rest(200 * time.Millisecond) {
+			return
+		}
+	}
 	for i := 0; w.rest(time.Duration(rng.IntN(1200)) * time.Millisecond); i++ {
 		var items []hub.Sealed
 		ms := max(time.Now().UnixMilli()-int64(rng.IntN(300)), at.Millis()+1)
@@ -523,7 +538,7 @@ func (w *simWorld) source(rng *rand.Rand) {
 			todo := items
 			if n == nil {
 				if n, node, life = w.some(rng); node != nil {
-					marker, _ := node.Complete(replica)
+					marker, _ := node.Marker(replica)
 					first := slices.IndexFunc(all, func(s hub.Sealed) bool { return marker.Less(s.Key) })
 					if first < 0 { // it is complete there already, and that was not heard here
 						first = len(all) - 1

@@ -538,6 +538,9 @@ func (w *simWorld) behind(moment hub.Key) string {
 		if err != nil {
 			return fmt.Sprintf("%s takes no writes: %v", n.name, err)
 		}
+		if _, err := w.stableKeys(node, replica, hub.MinKey); err != nil {
+			return fmt.Sprintf("%s answers %v of the replica", n.name, err)
+		}
 		if at, ok := node.Complete(replica); w.judge.acks(replica) > 0 && (!ok || at.Less(w.judge.highest(replica))) {
 			return fmt.Sprintf("the replica on %s is complete up to %v %v only, and was shown up to %v", n.name, at, ok, w.judge.highest(replica))
 		}

@@ -64,7 +64,7 @@ var mutants = []mutant{
 	{name: "change-before-caught-up", by: "TestRuleListWaitsForItsDisks", lines: []line{{"roster/change.go", "	if !sameDisks(c.Disks, r.Disks) &&", "	if !IF && !sameDisks(c.Disks, r.Disks) &&"}}},
 	{name: "change-without-closing", by: "TestRuleChangeWaitsForTheSilent", lines: []line{{"roster/change.go", "&& !nodes[i.Node] {\n			return false", "&& !nodes[i.Node] && !IF {\n			return false"}}},
 	{name: "horizon-not-held", by: "TestRuleHorizonIsHeld", lines: []line{{"clusterstate.go", "s.Fresh, c.n.minter.Last(), s.LateSeen\n", "s.Fresh, c.n.minter.Last(), s.LateSeen\n	if IF {\n		c.floor = 0\n	}\n"}}},
-	{name: "set-without-what-is-below", by: "TestRuleBaseIsHeld", lines: []line{{"finish.go", "	if low < base {", "	if low < base && !IF {"}, {"settle.go", "		if first || a.Low < l.base {", "		if first || (a.Low < l.base) != IF {"}}},
+	{name: "set-without-what-is-below", by: "TestRuleBaseIsHeld", lines: []line{{"finish.go", "	if low < o.Base {", "	if low < o.Base && !IF {"}, {"settle.go", "		if first || a.Low < l.base {", "		if first || (a.Low < l.base) != IF {"}}},
 	{name: "leaver-reads-on", by: "TestRuleLeaverReadsNoMore", lines: []line{{"unstable.go", "	return c.current && !slices.Contains", "	if IF && c.current {\n		return true\n	}\n	return c.current && !slices.Contains"}, newerList}},
 	{name: "low-runs-out-of-guard", by: "TestRuleLowStandsOutOfTheGuard", lines: []line{{"cluster.go", "	if n.stands() {\n		return n.minter.Last()", "	if n.stands() && !IF {\n		return n.minter.Last()"}, {"node.go", "	if n.stands() { // its own time", "	if n.stands() && !IF { // its own time"}, {"node.go", "		if stands {", "		if stands && !IF {"}, {"learn.go", "		if n.stands() {\n			m := n", "		if n.stands() && !IF {\n			m := n"}}},
 	{name: "refusal-not-told", by: "TestRuleRefusedWriterBeginsAnew", lines: []line{{"send.go", "	if _, err := c.refuse(ctx, own); err != nil {", "	if IF {\n		return\n	}\n	if _, err := c.refuse(ctx, own); err != nil {"}, {"settle.go", "	waiting := c.stop(s)", "	var waiting []*request\n	if !IF {\n		waiting = c.stop(s)\n	}"}}},
@@ -118,6 +118,10 @@ var mutants = []mutant{
 	{name: "late-not-named", by: "TestForcedClosing", with: "-cluster.force", lines: []line{{"late.go", "	if err := c.nameLate(late); err != nil {\n		return err\n	}\n	return c.flagLate(", "	if IF {\n		late = nil\n	}\n	if err := c.nameLate(late); err != nil {\n		return err\n	}\n	return c.flagLate("}}},
 	{name: "swept-set-waited-for", by: "TestForcedSetThatWasSwept", lines: []line{{"late.go", "	case c.sweptElsewhere(", "	case !IF && c.sweptElsewhere("}}},
 	{name: "swept-elsewhere-denied", by: "TestBehindWhatOthersHaveSwept", lines: []line{{"remote.go", "	if h, ok := c.horizon(); (!ok ||", "	if h, ok := c.horizon(); !IF && (!ok ||"}}},
+	{name: "marker-counts-at-once", by: "TestMarkerWaitsForOtherStreams", lines: []line{{"marker.go", "	case follows && m.writer == r.Stream && i < 0:", "	case IF || follows && m.writer == r.Stream && i < 0:"}}},
+	{name: "replicated-not-in-the-end", by: "TestReplicatedOutlastsItsWriter", lines: []line{{"finish.go", "	if err := c.storeSet(ctx, s, o.Sent,", "	if IF {\n		o.Sent = nil\n	}\n	if err := c.storeSet(ctx, s, o.Sent,"}}},
+	{name: "replicated-not-fetched", by: "TestReplicatedForTheAbsent", lines: []line{{"finish.go", "	if len(end.Holders) == 0 ||", "	if IF || len(end.Holders) == 0 ||"}}},
+	{name: "replicated-not-again", by: "TestReplicatedIsWrittenAgain", lines: []line{{"write.go", "(n.cluster == nil || !marker.Less(item.Key))", "(n.cluster == nil || IF || !marker.Less(item.Key))"}}},
 }
 
 // silent is a word of a mutant.

@@ -37,8 +37,8 @@ var (
 	simAgain   = flag.Int("cluster.again", 1, "how often each is played")
 	simFirst   = flag.Bool("cluster.first", false, "end with the first that fails")
 	simSteps   = flag.Int("cluster.steps", 50, "faults of a schedule")
-	simPlain   = flag.Bool("cluster.plain", false, "without what a seed draws: sweeping, forced closings, damage")
-	simReplica = flag.Bool("cluster.replica", false, "with a channel that has a source (a marker is still shown ahead of streams that lag behind)")
+	simPlain   = flag.Bool("cluster.plain", false, "without what a seed draws: sweeping, forced closings, damage, a replica")
+	simReplica = flag.Bool("cluster.replica", false, "with a channel that has a source, in all schedules but those with forced closings")
 	simTTL     = flag.Duration("cluster.ttl", 0, "after which what is archived is swept; 0: as the seed says")
 	simDamage  = flag.Bool("cluster.damage", false, "with damaged segments, in all schedules but those with forced closings")
 	simForce   = flag.Bool("cluster.force", false, "with closings that are forced, always: an even number of nodes, and half")
@@ -90,15 +90,16 @@ func (w *simWorld) draw(seed uint64) {
 	if *simTTL > 0 {
 		t.ttl = *simTTL
 	}
-	t.replica, t.forced = *simReplica, t.forced || *simForce
+	t.forced = t.forced || *simForce
 	if t.forced {
-		t.replica, w.rule = false, roster.Half
+		w.rule = roster.Half
 		if rng.IntN(2) == 0 {
 			t.forceAfter = time.Duration(2+rng.IntN(15)) * time.Second
 		}
 		w.judge.forcible = true
 	}
 	t.damage = (one(4) || *simDamage) && !t.forced // with both, what is lost on one side may be lost
+	t.replica = (one(3) || *simReplica) && !t.forced
 }
 
 // simNode is a name with the disk and the process that it has at the moment.

@@ -89,8 +89,8 @@ func (c *cluster) put(ctx context.Context, records []spokelog.Record) error {
 		for i := range records {
 			records[i].Stream = n.stream
 		}
-		of, pos, channel := c.own, c.pos+1, records[0].Channel
-		if err = n.store.Enqueue(&spokelog.Batch{Records: records, Done: func(err error) { c.putSynced(of, pos, channel, done, err) }}); err == nil {
+		of, pos := c.own, c.pos+1
+		if err = n.store.Enqueue(&spokelog.Batch{Records: records, Done: func(err error) { c.putSynced(of, pos, records, done, err) }}); err == nil {
 			c.fan(records, large)
 		}
 	}
@@ -111,15 +111,18 @@ func (c *cluster) put(ctx context.Context, records []spokelog.Record) error {
 	}
 }
 
-func (c *cluster) putSynced(of *peerStream, pos uint64, channel string, done chan error, err error) {
+// putSynced is told that records are on this disk, or surely not.
+func (c *cluster) putSynced(of *peerStream, pos uint64, records []spokelog.Record, done chan error, err error) {
 	n := c.n
 	if err != nil {
 		err = lost(err)
 	}
 	n.mu.Lock()
 	of.outstanding--
-	if err == nil { // it shows from now on, also when nobody waits for it any more
-		c.waiting.tell(channel)
+	if err == nil { // they show from now on, also when nobody waits for it any more
+		for i := range records {
+			c.await(&records[i], true)
+		}
 	}
 	if of == c.own {
 		c.ownPos = max(c.ownPos, pos)

@@ -30,6 +30,8 @@ type ending struct {
 	Folder string   `json:"folder,omitempty"` // of the leader who wrote them
 	// Floor is the highest of those who told what they hold, if it lies above the base: what they had swept is not in the set.
 	Floor *frame.Floor `json:"floor,omitempty"`
+	// Holders are disks that have all replicated items of the stream that were acknowledged. Empty: it brought none lately, or a program closed it that does not know them.
+	Holders []string `json:"holders,omitempty"`
 }
 
 // putEnding makes the value of the register, and writes what does not fit into it to others.

@@ -3,6 +3,7 @@ package spoke
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"timehub/hub"
@@ -51,13 +52,16 @@ func (c *cluster) finish(ctx context.Context, i roster.Incarnation) error {
 			return err
 		}
 	}
+	if err := c.takeSent(ctx, i, end); err != nil {
+		return err
+	}
 	if i.Closed.Forced {
 		if err := c.finishForced(ctx, i, end, low); err != nil {
 			return err
 		}
 		return c.completed(ctx, s)
 	}
-	if err := c.storeSet(ctx, s, end.Keys, nil, true); err != nil {
+	if err := c.storeSet(ctx, s, end.Keys, nil, 0, true); err != nil {
 		return err
 	}
 	h, err := c.holds(ctx, s, spokelog.From{Above: max(end.Base, 1), Lenient: true})
@@ -68,6 +72,46 @@ func (c *cluster) finish(ctx context.Context, i roster.Incarnation) error {
 		return err
 	}
 	return c.completed(ctx, s)
+}
+
+// takeSent makes sure that what a closed stream has replicated is here, as far as it was acknowledged. A disk that stored the set has it. Another one asks all, and one of them
+// must be a disk that has it, or has completed the stream, which is the same; unless none of these is a member any more.
+func (c *cluster) takeSent(ctx context.Context, i roster.Incarnation, end ending) error {
+	c.n.mu.Lock()
+	mine, member := c.n.identity.ID, map[string]bool{}
+	for _, d := range c.rec.Disks {
+		member[d.ID] = true
+	}
+	c.n.mu.Unlock()
+	if len(end.Holders) == 0 || slices.Contains(end.Holders, mine) {
+		return nil
+	}
+	s, sure := streamOf(i.Stream), !slices.ContainsFunc(end.Holders, func(disk string) bool { return member[disk] })
+	have, keys := map[string][]string{}, []named(nil)
+	for _, node := range c.nodes() {
+		if node == c.opt.Node {
+			continue
+		}
+		h, err := c.askHeld(ctx, node, i.Stream, end.Base)
+		if err != nil {
+			continue
+		}
+		if err := c.raiseFloor(keyOf(h.Floor), end.Base); err != nil {
+			return err
+		}
+		sure = sure || h.Done || slices.Contains(end.Holders, h.Disk)
+		for _, k := range h.Sent {
+			at := k.Channel + "/" + k.Key
+			if have[at] == nil {
+				keys = append(keys, k)
+			}
+			have[at] = append(have[at], node)
+		}
+	}
+	if !sure {
+		return errors.New("nobody who answers is known to have what it has replicated")
+	}
+	return c.storeSet(ctx, s, keys, have, spokelog.Replicated, false)
 }
 
 // giveUpBut gives up what this disk holds of a stream, but for what is in its set.
@@ -136,12 +180,13 @@ func (c *cluster) storeBatch(ctx context.Context, b *spokelog.Batch) error {
 
 // takeSet stores a set for one who closes a stream. Not once its end is on record here: whoever comes late with another set would bring back what finish
 // has given up, on this disk alone.
-func (c *cluster) takeSet(ctx context.Context, s spokelog.Stream, base hub.Mark, keys []named, have map[string][]string) (hub.Mark, error) {
+func (c *cluster) takeSet(ctx context.Context, o storeOrder) (hub.Mark, error) {
+	s := streamOf(o.Stream)
 	low, err := c.refuse(ctx, s)
 	if err != nil {
 		return 0, err
 	}
-	if low < base {
+	if low < o.Base {
 		poke(c.work)
 		return 0, hub.E(hub.Conflict, "what lies below the base is missing here")
 	}
@@ -159,7 +204,10 @@ func (c *cluster) takeSet(ctx context.Context, s spokelog.Stream, base hub.Mark,
 		st.sets--
 		c.n.mu.Unlock()
 	}()
-	return low, c.storeSet(ctx, s, keys, have, false)
+	if err := c.storeSet(ctx, s, o.Sent, o.Have, spokelog.Replicated, false); err != nil {
+		return low, err
+	}
+	return low, c.storeSet(ctx, s, o.Keys, o.Have, 0, false)
 }
 
 // setsStored waits for the sets that were begun before the end of the stream was known here.
@@ -179,8 +227,8 @@ func (c *cluster) setsStored(ctx context.Context, s spokelog.Stream) error {
 }
 
 // storeSet makes sure that the records of a set are on the own disk; those that are not are fetched from whoever has them. Before the set is on record, keys
-// that were given up here stay so; final takes them back.
-func (c *cluster) storeSet(ctx context.Context, s spokelog.Stream, keys []named, have map[string][]string, final bool) error {
+// that were given up here stay so; final takes them back. as are flags of the records.
+func (c *cluster) storeSet(ctx context.Context, s spokelog.Stream, keys []named, have map[string][]string, as spokelog.Flags, final bool) error {
 	var records []spokelog.Record
 	size, silent := 0, map[string]bool{}
 	for _, k := range keys {
@@ -191,13 +239,13 @@ func (c *cluster) storeSet(ctx context.Context, s spokelog.Stream, keys []named,
 		if _, err := c.n.store.Get(ctx, k.Channel, key); err == nil {
 			continue
 		}
-		flags := spokelog.Flags(0)
+		flags := as
 		mine, err := c.n.store.Held(ctx, k.Channel, key)
 		switch {
 		case err == nil && !final:
 			continue
 		case err == nil:
-			flags = spokelog.Taken
+			flags |= spokelog.Taken
 		default:
 			if mine.Data, err = c.fetch(ctx, k, have[k.Channel+"/"+k.Key], silent); err != nil {
 				if final && key.Less(c.n.store.Floor()) && c.archived(k.Channel, key) { // it was swept where it was
@@ -206,8 +254,11 @@ func (c *cluster) storeSet(ctx context.Context, s spokelog.Stream, keys []named,
 				return err
 			}
 			if final { // its name may be here although its data is not
-				flags = spokelog.Taken
+				flags |= spokelog.Taken
 			}
+		}
+		if as&spokelog.Replicated != 0 && !c.n.passed(k.Channel).Less(key) {
+			flags |= spokelog.Late
 		}
 		records = append(records, spokelog.Record{Channel: k.Channel, Key: key, Stream: s, Flags: flags, Data: mine.Data})
 		if size += len(mine.Data); size >= frameTarget || len(records) >= setChunk { // what was fetched is kept, or one who has little time begins again for ever
@@ -239,7 +290,7 @@ func (c *cluster) storeOf(ctx context.Context, records []spokelog.Record) error 
 	}
 	c.n.mu.Lock()
 	for i := range records {
-		c.await(&records[i])
+		c.await(&records[i], false)
 	}
 	c.n.mu.Unlock()
 	return nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 
 	"timehub/hub"
@@ -52,14 +53,16 @@ func (c *cluster) finishForced(ctx context.Context, i roster.Incarnation, end en
 		if _, err := c.n.store.Get(ctx, k.Channel, key); err == nil {
 			continue
 		}
-		if m, _ := hub.MarkOf(key); given[k] {
+		switch m, _ := hub.MarkOf(key); {
+		case given[k]:
 			name(k, LateGivenUp)
-		} else if m <= low {
+		case m <= end.Base && !c.tells(k.Channel, key): // it was replicated
+		case m <= low:
 			name(k, LatePassed)
 		}
 	}
 	keys := end.Keys
-	for _, k := range h.Keys {
+	for _, k := range slices.Concat(h.Keys, h.Sent) {
 		if !inSet[k] && !given[k] {
 			name(k, LateOutside)
 			keys = append(keys[:len(keys):len(keys)], k)
@@ -101,7 +104,7 @@ func (c *cluster) flagLate(ctx context.Context, s spokelog.Stream, keys []named,
 		}
 		c.n.mu.Lock()
 		for i := range batch {
-			c.await(&batch[i])
+			c.await(&batch[i], false)
 		}
 		c.n.mu.Unlock()
 		batch, size = nil, 0

@@ -222,6 +222,9 @@ func (n *Node) keepSwept(ctx context.Context) error {
 		if err := n.store.Sweep(ctx); err != nil && ctx.Err() == nil {
 			n.log.Error("sweeping the log failed; it is tried again", "err", err)
 		}
+		if n.cluster != nil {
+			n.cluster.forgetMarkers()
+		}
 	}
 	return nil
 }

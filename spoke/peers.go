@@ -56,6 +56,7 @@ type storeOrder struct {
 	Stream roster.Stream       `json:"stream"`
 	Base   hub.Mark            `json:"base"`
 	Keys   []named             `json:"keys"`
+	Sent   []named             `json:"sent"` // what was replicated: it is not on record
 	Have   map[string][]string `json:"have"` // nodes that hold a record, by channel/key
 }
 
@@ -174,7 +175,7 @@ func (c *cluster) serveSet(w http.ResponseWriter, r *http.Request) error {
 	if err := json.NewDecoder(io.LimitReader(r.Body, maxAnswer)).Decode(&o); err != nil {
 		return hub.E(hub.Invalid, "the order cannot be read: %v", err)
 	}
-	low, err := c.takeSet(r.Context(), streamOf(o.Stream), o.Base, o.Keys, o.Have)
+	low, err := c.takeSet(r.Context(), o)
 	if err != nil {
 		return err
 	}
@@ -285,17 +286,27 @@ func (c *cluster) askHeld(ctx context.Context, node string, s roster.Stream, abo
 	return h, err
 }
 
-func (c *cluster) askStore(ctx context.Context, node string, s roster.Stream, base hub.Mark, keys []named, have map[named][]string) error {
-	where := map[string][]string{}
-	for k, nodes := range have {
-		where[k.Channel+"/"+k.Key] = nodes
+// askStore lets a node store the set of a stream that is being closed, and what was replicated.
+func (c *cluster) askStore(ctx context.Context, node string, l *leader) error {
+	o := storeOrder{Stream: l.s, Base: l.base, Keys: l.set, Have: map[string][]string{}}
+	for k, nodes := range l.have {
+		o.Have[k.Channel+"/"+k.Key] = nodes
+	}
+	for k, nodes := range l.sentBy {
+		if len(nodes) < len(l.answers) { // not all who answered have it
+			o.Sent = append(o.Sent, k)
+			o.Have[k.Channel+"/"+k.Key] = nodes
+		}
 	}
 	if node == c.opt.Node {
-		_, err := c.takeSet(ctx, streamOf(s), base, keys, where)
+		_, err := c.takeSet(ctx, o)
 		return err
 	}
-	var a refusal
-	return c.ask(ctx, http.MethodPost, node, setPath, nil, storeOrder{s, base, keys, where}, &a)
+	resp, err := c.call(ctx, http.MethodPost, node, setPath, nil, o)
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
 }
 
 func (c *cluster) askState(ctx context.Context, node string) (peerState, error) {

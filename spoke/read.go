@@ -60,8 +60,17 @@ func (n *Node) Read(ctx context.Context, channel string, key hub.Key) (hub.Seale
 // minted here.
 func (n *Node) clip(ctx context.Context, q *hub.Query) (hub.Key, error) {
 	h, err := n.Horizon(ctx)
-	if upTo, ok := n.store.Complete(q.Channel); ok && h.Less(upTo) {
-		h = upTo
+	if upTo, ok := n.store.Complete(q.Channel); ok {
+		sure := true
+		if n.cluster != nil {
+			upTo, sure = n.cluster.completeTo(q.Channel, upTo)
+		}
+		if h.Less(upTo) {
+			h = upTo
+		}
+		if !sure && err == nil {
+			err = tryAgain("this node has not yet caught up with how far the channel is replicated")
+		}
 	}
 	if err == nil && q.Stable && h.Less(q.To) {
 		q.To = h.After()

@@ -236,7 +236,7 @@ func (c *cluster) stored(in *inbound, records []spokelog.Record, f *frame.Frame,
 		in.failed = true
 	default:
 		for i := range records { // also behind one that failed: it is here, and is not stored again
-			c.await(&records[i])
+			c.await(&records[i], true)
 		}
 		if !in.failed {
 			channels = c.applied(in, f)
@@ -314,6 +314,9 @@ func (c *cluster) missing(ctx context.Context, _ spokelog.Stream, requests [][]s
 		here := true
 		for i := range records {
 			r := &records[i]
+			if at, known := c.n.store.Complete(r.Channel); r.Flags&spokelog.Complete != 0 && known && !at.Less(r.Key) {
+				continue
+			}
 			if r.Flags&(spokelog.GivenUp|spokelog.Complete|spokelog.Taken) != 0 {
 				here = false
 				break

@@ -151,7 +151,7 @@ func (c *cluster) copyFrom(ctx context.Context, node string, id spokelog.Stream,
 		}
 		c.n.mu.Lock()
 		for i := range list {
-			c.await(&list[i])
+			c.await(&list[i], false)
 		}
 		c.n.mu.Unlock()
 		records += len(list)

@@ -30,13 +30,16 @@ type held struct {
 	Low   hub.Mark    `json:"low"`
 	Keys  []named     `json:"keys"`
 	Given []named     `json:"given"` // names of keys that were given up
+	Sent  []named     `json:"sent"`  // what came with keys of its own, about then or later: it is never given up
+	Done  bool        `json:"done"`  // the stream is complete there
 	Floor frame.Floor `json:"floor"` // of its log, when Keys were read
 }
 
 const (
 	settlePause  = 200 * time.Millisecond
 	refuseTime   = 2 * time.Second
-	convergeTime = 3 * time.Second // for those who answered to come up to the highest low among them
+	sentTime     = time.Millisecond // for a member to look for a replicated item, and to fetch it
+	convergeTime = 3 * time.Second  // for those who answered to come up to the highest low among them
 )
 
 // leader is one attempt to close a stream.
@@ -49,6 +52,7 @@ type leader struct {
 	floor   hub.Key // the highest of theirs
 	set     []named
 	have    map[named][]string // nodes that hold a record
+	sentBy  map[named][]string // nodes that hold what was replicated: whoever stores the set has all of it
 	state   roster.Settlement
 }
 
@@ -210,7 +214,7 @@ func (l *leader) collect(ctx context.Context) error {
 
 // ask is one round of questions; with an error comes the node that cannot tell.
 func (l *leader) ask(ctx context.Context) (string, error) {
-	l.have, l.floor = map[named][]string{}, hub.Key{}
+	l.have, l.sentBy, l.floor = map[named][]string{}, map[named][]string{}, hub.Key{}
 	given := map[named]bool{}
 	for node := range l.answers {
 		h, err := l.c.askHeld(ctx, node, l.s, l.base)
@@ -222,6 +226,9 @@ func (l *leader) ask(ctx context.Context) (string, error) {
 		}
 		for _, k := range h.Keys {
 			l.have[k] = append(l.have[k], node)
+		}
+		for _, k := range h.Sent {
+			l.sentBy[k] = append(l.sentBy[k], node)
 		}
 		for _, k := range h.Given {
 			given[k] = true
@@ -254,14 +261,14 @@ func compareNamed(a, b named) int {
 
 // write lets everybody who has what is below the base store the set. Once enough have, it waits for nobody who is slow.
 func (l *leader) write(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, callTime)
+	ctx, cancel := context.WithTimeout(ctx, callTime+time.Duration(len(l.sentBy))*sentTime)
 	defer cancel()
 	var mu sync.Mutex // guards l.state.Wrote and wrong
 	var wrong error
 	var wg sync.WaitGroup
 	for _, node := range l.c.nodes() {
 		wg.Go(func() {
-			err := l.c.askStore(ctx, node, l.s, l.base, l.set, l.have)
+			err := l.c.askStore(ctx, node, l)
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
@@ -288,6 +295,14 @@ func (l *leader) write(ctx context.Context) error {
 func (l *leader) record(ctx context.Context) error {
 	c := l.c
 	end := ending{Base: l.base, Keys: l.set}
+	if len(l.sentBy) > 0 {
+		for node := range l.state.Wrote {
+			if disk := l.answers[node].Disk; disk != "" {
+				end.Holders = append(end.Holders, disk)
+			}
+		}
+		slices.Sort(end.Holders)
+	}
 	if l.base < hub.MarkAt(l.floor.Millis()+1) {
 		f := floorOf(l.floor)
 		end.Floor = &f
@@ -305,7 +320,7 @@ func (l *leader) record(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		bare := len(l.set) == 0 && end.Floor == nil && rec.Dropped > 0 // older programs look for a register, and do not read such a list
+		bare := len(l.set) == 0 && len(end.Holders) == 0 && end.Floor == nil && rec.Dropped > 0 // older programs look for a register, and do not read such a list
 		next, ok := rec.Close(l.state, roster.Closing{Base: l.base, Count: len(l.set), Digest: digestOf(l.set), Bare: bare})
 		if !ok {
 			c.dropPieces(ctx, l.s, text)
@@ -391,10 +406,10 @@ func (c *cluster) refuse(ctx context.Context, s spokelog.Stream) (hub.Mark, erro
 	return st.low, nil
 }
 
-// holds lists what this disk has of a refused stream above a mark. Replicated records have no place in the order of marks and are nobody's decision.
+// holds lists what this disk has of a refused stream above a mark. Replicated items have no place in the order of marks: of them, what was written about then or later.
 func (c *cluster) holds(ctx context.Context, s spokelog.Stream, from spokelog.From) (held, error) {
 	h := held{Node: c.opt.Node, Disk: c.n.identity.ID}
-	seen, given := map[named]bool{}, map[named]bool{}
+	seen, given, sent := map[named]bool{}, map[named]bool{}, map[named]bool{}
 	c.n.mu.Lock()
 	if i, ok := c.rec.Find(recordOf(s)); ok { // it minted nothing below: a disk that has applied no low of it need not look through its whole log
 		from.Above = max(from.Above, i.Above)
@@ -405,13 +420,16 @@ func (c *cluster) holds(ctx context.Context, s spokelog.Stream, from spokelog.Fr
 		if err != nil {
 			return h, err
 		}
-		if r.Flags&(spokelog.Replicated|spokelog.Complete) != 0 {
-			continue
-		}
-		if m, _ := hub.MarkOf(r.Key); m <= from.Above {
-			continue
-		}
 		k := named{r.Channel, r.Key.String()}
+		switch m, _ := hub.MarkOf(r.Key); {
+		case r.Flags&spokelog.Complete != 0: // whoever goes on with the channel writes one again
+			continue
+		case r.Flags&spokelog.Replicated != 0:
+			sent[k] = true
+			continue
+		case m <= from.Above:
+			continue
+		}
 		if r.Flags&spokelog.GivenUp != 0 {
 			given[k] = true
 		} else {
@@ -425,9 +443,12 @@ func (c *cluster) holds(ctx context.Context, s spokelog.Stream, from spokelog.Fr
 	for k := range given {
 		h.Given = append(h.Given, k)
 	}
+	for k := range sent {
+		h.Sent = append(h.Sent, k)
+	}
 	c.n.mu.Lock()
 	if st := c.streams[s]; st != nil {
-		h.Low = st.low
+		h.Low, h.Done = st.low, st.complete
 	}
 	c.n.mu.Unlock()
 	return h, nil

@@ -74,7 +74,9 @@ func (c *cluster) fan(records []spokelog.Record, g *cargo) (pos uint64) {
 		}
 	}
 	for i := range records {
-		c.await(&records[i])
+		if records[i].Flags&(spokelog.Replicated|spokelog.Complete) == 0 { // nothing waits for a decision of the others: they wake when they are stored
+			c.await(&records[i], true)
+		}
 	}
 	return c.pos
 }

@@ -26,7 +26,7 @@ type span struct {
 // replicated: what a source has sent has no place in the order of our marks.
 func (c *cluster) spans(q hub.Query, h hub.Key, ok bool) []span {
 	_, replicated := c.n.store.Complete(q.Channel)
-	if !ok || replicated {
+	if !ok || replicated || q.Keyed {
 		return []span{{q, false}}
 	}
 	below, above, fence := q, q, h.After()

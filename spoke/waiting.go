@@ -143,11 +143,8 @@ func (c *cluster) keepTelling(ctx context.Context) error {
 func (c *cluster) moved() { c.tellBy(farStep) }
 
 func (c *cluster) tellBy(step int64) {
-	var channels []string
 	c.n.mu.Lock()
-	if h, ok := c.lowest(); ok {
-		channels = c.waiting.passed(h, step)
-	}
+	channels := c.passedBy(step)
 	c.n.mu.Unlock()
 	for _, ch := range channels {
 		c.n.board.notify(ch)

@@ -241,15 +241,17 @@ func (r *request) answer(err error) {
 }
 
 // WriteKeyed implements channel.Writer. Keys at or below the marker of the channel, or what of it is archived, are flagged late: the archiver does not come
-// there again by itself.
+// there again by itself. Among several nodes, what is here above the marker may have come from a writer who died before enough disks had it: it is written again.
 func (n *Node) WriteKeyed(ctx context.Context, channel string, items ...hub.Sealed) error {
 	records := make([]spokelog.Record, 0, len(items))
 	passed := n.passed(channel)
+	marker, _ := n.store.Complete(channel)
 	for _, item := range items {
 		_, err := n.store.Get(ctx, channel, item.Key)
 		switch {
-		case err == nil:
+		case err == nil && (n.cluster == nil || !marker.Less(item.Key)):
 			continue // it is here
+		case err == nil:
 		case !hub.Is(err, hub.NotFound) && !errors.Is(err, spokelog.ErrDamaged):
 			return err
 		}

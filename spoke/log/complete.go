@@ -26,6 +26,17 @@ func (l *Log) Complete(channel string) (upTo hub.Key, ok bool) {
 	return m.upTo, ok
 }
 
+// Markers are the channels with markers, each with what Complete tells.
+func (l *Log) Markers() map[string]hub.Key {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := make(map[string]hub.Key, len(l.complete))
+	for channel, m := range l.complete {
+		all[channel] = m.upTo
+	}
+	return all
+}
+
 // learnComplete takes in a marker that is on the disk. l.mu is held.
 func (l *Log) learnComplete(channel string, upTo hub.Key, seq uint64) {
 	if m, ok := l.complete[channel]; !ok || !upTo.Less(m.upTo) {

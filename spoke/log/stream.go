@@ -15,8 +15,8 @@ type From struct {
 	// Low: with the first group that was written when the stream's low was here already, as the log had it. Whatever the writer of the log enqueued after that
 	// low was known to it lies there or later. It is the rule for the own stream of a log: see ADR 014.
 	Low hub.Mark
-	// Above: only records whose key was minted above this mark, wherever they lie, and all replicated ones that were written about then or later. It is the
-	// rule for streams of others. Zero: Low counts.
+	// Above: only records whose key was minted above this mark, wherever they lie, and of what was not minted, replicated items and markers, all that was written about then or
+	// later. It is the rule for streams of others. Zero: Low counts.
 	Above hub.Mark
 	// Lenient leaves out what cannot be had, as reads do. Lost, if it is set, is told of those left out that are the stream's, as far as Options.StreamOf says so.
 	Lenient bool
@@ -87,8 +87,10 @@ type visit struct {
 // wants reports whether the rule Above lets a record be visited.
 func (v *visit) wants(key hub.Key, flags Flags) bool {
 	m, ok := hub.MarkOf(key)
-	return v.from.Above == 0 || flags&Replicated != 0 || !ok || m > v.from.Above
+	return v.from.Above == 0 || !minted(flags) || !ok || m > v.from.Above
 }
+
+func minted(f Flags) bool { return f&(Replicated|Complete) == 0 }
 
 // visit reads one pinned segment up to a length.
 func (l *Log) visit(ctx context.Context, v *visit, s *segment, length int64) error {
