@@ -107,6 +107,7 @@ func (n *Node) Add(rt *web.Router) {
 	rt.Handle(http.MethodGet, minutePath, c.serveMinute)
 	rt.Handle(http.MethodPost, minutePath, c.serveMinute)
 	rt.Handle(http.MethodGet, spentPath, c.serveSpent)
+	rt.Handle(http.MethodPost, unknownPath, c.serveUnknown)
 }
 
 func streamIn(r *http.Request) (spokelog.Stream, error) {
@@ -351,8 +352,8 @@ func (c *cluster) askItem(ctx context.Context, node string, k named) ([]byte, er
 	return io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 }
 
-// askRecords reads what another disk has of a stream above a mark.
-func (c *cluster) askRecords(ctx context.Context, node string, s spokelog.Stream, above hub.Mark, take func([]spokelog.Record) error) error {
+// askRecords reads what another disk has of a stream above a mark, and takes in its floor first; upTo is how far it has the stream.
+func (c *cluster) askRecords(ctx context.Context, node string, s spokelog.Stream, above, upTo hub.Mark, take func([]spokelog.Record) error) error {
 	q := streamQuery(recordOf(s))
 	q.Set("above", strconv.FormatInt(int64(above), 10))
 	ctx, cancel := context.WithCancel(ctx)
@@ -378,9 +379,10 @@ func (c *cluster) askRecords(ctx context.Context, node string, s spokelog.Stream
 			if err := frame.ParseJSON(payload, &f); err != nil {
 				return err
 			}
-			if err := c.raiseFloor(keyOf(f), above); err != nil {
+			if err := c.raised(ctx, node, s, keyOf(f), above, upTo); err != nil {
 				return err
 			}
+			quiet.Reset(callTime)
 			continue
 		default:
 			return frame.ErrInvalid

@@ -22,6 +22,7 @@ const epochWait = 2 * time.Second
 // inbound is the connection on which a stream comes in. Its fields are guarded by Node.mu.
 type inbound struct {
 	conn   net.Conn
+	node   string // that sends it
 	s      *peerStream
 	id     spokelog.Stream
 	failed bool          // a frame did not get into the log: nothing after it counts
@@ -29,7 +30,6 @@ type inbound struct {
 	pos    uint64        // what may be acknowledged
 	parts  uint64        // bytes of parts that have come
 	wake   chan struct{} // one token: pos or parts has risen
-	from   hub.Mark      // the low that the writer was told
 }
 
 // serveStream takes the stream of a peer (GET /internal/spoke/stream, upgraded).
@@ -134,7 +134,7 @@ func (c *cluster) takeMessage(ctx context.Context, in *inbound, hold *frame.Hold
 		if err := frame.ParseJSON(payload, &f); err != nil {
 			return err
 		}
-		return c.raiseFloor(keyOf(f), in.from)
+		return c.doubtFloor(ctx, in, f)
 	}
 	return frame.ErrInvalid
 }
@@ -161,7 +161,7 @@ func (c *cluster) greet(conn net.Conn, h *frame.Hello) (*inbound, []byte) {
 	if s.in != nil {
 		_ = s.in.conn.Close()
 	}
-	in := &inbound{conn: conn, s: s, id: h.Stream, wake: make(chan struct{}, 1), from: s.low}
+	in := &inbound{conn: conn, node: h.Node, s: s, id: h.Stream, wake: make(chan struct{}, 1)}
 	s.in = in
 	return in, frame.AppendJSON(nil, frame.KindWelcome, frame.Welcome{Node: c.opt.Node, Disk: n.identity.ID, Low: s.low})
 }

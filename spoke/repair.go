@@ -141,7 +141,7 @@ func (c *cluster) copyFrom(ctx context.Context, node string, id spokelog.Stream,
 		return nil
 	}
 	records, said := 0, time.Now()
-	err := c.askRecords(ctx, node, id, mine, func(list []spokelog.Record) error {
+	err := c.askRecords(ctx, node, id, mine, low, func(list []spokelog.Record) error {
 		list = slices.Concat(c.missing(ctx, id, split(list))...)
 		if len(list) == 0 {
 			return nil
