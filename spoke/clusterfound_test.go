@@ -75,6 +75,33 @@ func TestStartAloneWithAWrongClock(t *testing.T) {
 	})
 }
 
+// A node with a wrong clock that was called back, and whose only fellow on the list was not up yet, took its own clock for enough of those of the list: it is not on it. What it
+// answered to the change that let it in brought the others there, and nobody could write until that time had come.
+func TestReturnWithAWrongClock(t *testing.T) {
+	directed(t, 2, roster.Half, func(t *testing.T, w *simWorld) {
+		stays, n := w.nodes[0], w.nodes[1]
+		w.until("it may leave", func() bool { return stays.node.Leave(t.Context(), n.name) == nil })
+		w.until("it has left", func() bool { r := w.list(); return r.Left(n.name) && r.Next == nil })
+		n.end("stop")
+		if err := stays.node.Return(t.Context(), n.name); err != nil {
+			t.Fatal(err)
+		}
+		stays.end("kill")
+		n.setSkew(10 * time.Minute)
+		n.start()
+		time.Sleep(3 * time.Second)
+		stays.start()
+		time.Sleep(5 * time.Second)
+		n.setSkew(0)
+		began := time.Now()
+		w.whole()
+		n.past(stays.write("a", "when it is right again"))
+		if took := time.Since(began); took > 20*time.Second {
+			t.Errorf("a node that was called back with a wrong clock kept the hub waiting for %v", took)
+		}
+	})
+}
+
 // A node that joins with a wrong clock neither joins nor stands in the way.
 func TestJoinWithAWrongClock(t *testing.T) {
 	directed(t, 1, roster.Half, func(t *testing.T, w *simWorld) {

@@ -69,16 +69,37 @@ func (c *cluster) meetClocks(ctx context.Context, rec roster.Roster) {
 	if sure {
 		return
 	}
-	enough := func() bool { // so many are needed to write anything anyhow
+	enough := func() bool {
 		c.n.mu.Lock()
 		defer c.n.mu.Unlock()
-		return 1+len(c.clocks) >= rec.Rule.Write(len(rec.Disks))
+		return c.enoughClocks(rec)
 	}
 	c.askClocks(ctx, listed(rec), enough)
 	known := enough()
 	c.n.mu.Lock()
 	c.sureOfClock = ctx.Err() == nil && known
 	c.n.mu.Unlock()
+}
+
+// enoughClocks reports whether the clocks of so many members are known, of both lists, as are needed to write anything anyhow. The own one counts for a list that this node is
+// on: to one who joins or comes back it says nothing. Under mu.
+func (c *cluster) enoughClocks(rec roster.Roster) bool {
+	lists := [][]roster.Disk{rec.Disks}
+	if rec.Next != nil {
+		lists = append(lists, rec.Next.Disks)
+	}
+	for _, list := range lists {
+		known := 0
+		for _, d := range list {
+			if _, heard := c.clocks[d.Node]; heard || d.Node == c.opt.Node {
+				known++
+			}
+		}
+		if len(list) > 0 && known < rec.Rule.Write(len(list)) {
+			return false
+		}
+	}
+	return true
 }
 
 // standing says why clock, bound and low stand still; nil: they do not (ENGINE §4). Under mu.
