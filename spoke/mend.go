@@ -17,7 +17,7 @@ const flightMended = 2 * time.Second // for a record in flight to come to the ot
 
 // keepMending mends what was found damaged.
 func (c *cluster) keepMending(ctx context.Context) error {
-	for poked(ctx, c.damage) {
+	for c.waitForDamage(ctx) {
 		c.refill(ctx)
 		silent := map[string]bool{}
 		for _, b := range c.n.store.Broken() {
@@ -28,6 +28,19 @@ func (c *cluster) keepMending(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// waitForDamage waits until something is to be mended, and between two rounds; false: ctx is done.
+func (c *cluster) waitForDamage(ctx context.Context) bool {
+	if len(c.n.store.Broken()) > 0 || len(c.n.store.Hollow()) > 0 {
+		return poked(ctx, c.damage)
+	}
+	select {
+	case <-ctx.Done():
+		return false
+	case <-c.damage:
+		return true
+	}
 }
 
 // mend gets one record from whoever has it. Nodes that do not answer are asked once a round.
@@ -62,7 +75,7 @@ func (c *cluster) mend(ctx context.Context, b spokelog.Broken, silent map[string
 
 // askCopy asks one node for a record, whether it was given up there or not.
 func (c *cluster) askCopy(ctx context.Context, node string, b spokelog.Broken, none *census) (*spokelog.Record, error) {
-	return c.askRecord(ctx, node, b.Channel, b.Key, true, none, peerTime)
+	return c.askRecord(ctx, node, b.Channel, b.Key, true, none, callTime)
 }
 
 // mintedIn finds the incarnation that minted a key: those of one disk begin above each other's clocks. Under mu.

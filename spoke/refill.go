@@ -28,12 +28,12 @@ func (c *cluster) refill(ctx context.Context) {
 				states[node] = state
 			}
 		}
-		whole := true
+		whole, speed := true, &pace{rate: c.opt.RepairRate}
 		if len(c.nodes()) <= 1 {
 			c.n.log.Error("acknowledged items are lost: there is no other node that could have them", "holes", len(h.Holes))
 		}
 		for _, i := range c.concerned(h) {
-			if err := c.refillFrom(ctx, states, i, h); err != nil {
+			if err := c.refillFrom(ctx, states, i, h, speed); err != nil {
 				c.n.log.Debug("what a hole of the log has held of a stream could not be copied", "stream", i.Stream, "err", err)
 				whole = false
 			}
@@ -67,7 +67,7 @@ func (c *cluster) concerned(h spokelog.Hollow) []roster.Incarnation {
 }
 
 // refillFrom copies one stream from a disk on which all of it is decided that may have been lost. Of a closed one, that is what lies below its base; what lies above is its set.
-func (c *cluster) refillFrom(ctx context.Context, states map[string]peerState, i roster.Incarnation, h spokelog.Hollow) error {
+func (c *cluster) refillFrom(ctx context.Context, states map[string]peerState, i roster.Incarnation, h spokelog.Hollow, speed *pace) error {
 	id := streamOf(i.Stream)
 	need := h.To
 	if i.Closed != nil {
@@ -78,7 +78,7 @@ func (c *cluster) refillFrom(ctx context.Context, states map[string]peerState, i
 		if state.Lows[i.Stream.String()] < need {
 			continue
 		}
-		if err = c.askRecords(ctx, node, id, h.From, 0, func(list []spokelog.Record) error { return c.putBack(ctx, id, list, h) }); err == nil {
+		if err = c.askRecords(ctx, node, id, h.From, 0, func(list []spokelog.Record) error { return c.putBack(ctx, id, list, h, speed) }); err == nil {
 			break
 		}
 	}
@@ -103,10 +103,10 @@ func (c *cluster) refillFrom(ctx context.Context, states map[string]peerState, i
 }
 
 // putBack stores what may have been lost.
-func (c *cluster) putBack(ctx context.Context, id spokelog.Stream, list []spokelog.Record, h spokelog.Hollow) error {
+func (c *cluster) putBack(ctx context.Context, id spokelog.Stream, list []spokelog.Record, h spokelog.Hollow, speed *pace) error {
 	requests := slices.DeleteFunc(c.missing(ctx, id, split(list)), func(records []spokelog.Record) bool {
 		m, minted := hub.MarkOf(records[0].Key)
-		return minted && records[0].Flags&spokelog.Replicated == 0 && m > h.To
+		return minted && records[0].Flags&(spokelog.Replicated|spokelog.Complete) == 0 && m > h.To
 	})
 	records := slices.Concat(requests...)
 	if len(records) == 0 {
@@ -115,6 +115,14 @@ func (c *cluster) putBack(ctx context.Context, id spokelog.Stream, list []spokel
 	if err := c.storeBatch(ctx, &spokelog.Batch{Records: records, Several: true}); err != nil {
 		return err
 	}
+	size := 0
+	for i := range records {
+		size += len(records[i].Data)
+	}
 	c.meters.repaired.Add(int64(len(records)))
+	c.meters.bytes.Add(int64(size))
+	if !speed.wait(ctx, size) {
+		return context.Cause(ctx)
+	}
 	return nil
 }
