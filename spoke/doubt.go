@@ -53,16 +53,20 @@ func (c *cluster) raised(ctx context.Context, node string, s spokelog.Stream, fl
 // eachDoubt visits what this disk holds of a stream between two marks and below a floor, and knows no name of.
 func (c *cluster) eachDoubt(ctx context.Context, s spokelog.Stream, above, upTo hub.Mark, floor hub.Key, visit func(named) error) error {
 	held := map[named]bool{} // true: there is no name of it
-	for r, err := range c.n.store.Stream(ctx, s, spokelog.From{Above: max(above, 1), Lenient: true}) {
+	note := func(channel string, key hub.Key, flags spokelog.Flags) {
+		if m, ok := hub.MarkOf(key); !ok || m <= above || m > upTo || !key.Less(floor) || flags&(spokelog.Replicated|spokelog.Complete) != 0 {
+			return
+		}
+		k := named{channel, key.String()}
+		other, known := held[k]
+		held[k] = flags&spokelog.GivenUp == 0 && (other || !known)
+	}
+	from := spokelog.From{Above: max(above, 1), Lenient: true, Lost: func(channel string, key hub.Key) { note(channel, key, 0) }} // what cannot be read is shown all the same
+	for r, err := range c.n.store.Stream(ctx, s, from) {
 		if err != nil {
 			return err
 		}
-		if m, ok := hub.MarkOf(r.Key); !ok || m <= above || m > upTo || !r.Key.Less(floor) || r.Flags&(spokelog.Replicated|spokelog.Complete) != 0 {
-			continue
-		}
-		k := named{r.Channel, r.Key.String()}
-		other, known := held[k]
-		held[k] = r.Flags&spokelog.GivenUp == 0 && (other || !known)
+		note(r.Channel, r.Key, r.Flags)
 	}
 	for k, unnamed := range held {
 		if !unnamed {

@@ -102,7 +102,7 @@ func (c *cluster) streamOf(key hub.Key) (spokelog.Stream, bool) {
 }
 
 // hopeless reports whether it is known that a record is nowhere. If it is decided here, or replicated, or this disk was its writer's and writes that incarnation no more, all who have
-// it can be asked: the disks on the lists; those that cannot read it either are as good as those that lack it. If it is not decided here, it may still be on its way to those who lack it – unless its writer's disk lacks it and its incarnation has ended:
+// it can be asked: the disks on the lists; those that cannot read it either are as good as those that lack it. If it is not decided here, it may still be on its way to those who lack it – as what is replicated may for some time –, unless its writer's disk lacks it and its incarnation has ended:
 // nothing is committed that the own disk has not.
 func (c *cluster) hopeless(b spokelog.Broken, none census) bool {
 	c.n.mu.Lock()
@@ -114,8 +114,8 @@ func (c *cluster) hopeless(b spokelog.Broken, none census) bool {
 	}
 	all := c.known && !slices.ContainsFunc(disks, func(d roster.Disk) bool { return d.ID != own && !none.disks[d.ID] && !none.damaged[d.ID] })
 	i, minted := c.mintedIn(b.Key)
-	if b.Flags&spokelog.Replicated != 0 || !minted {
-		return all
+	if b.Flags&spokelog.Replicated != 0 || !minted { // nobody knows which stream brought it: whoever waits for it is answered by then, and sends it again
+		return all && time.Since(b.Since) > 2*c.n.opt.WriteTimeout
 	}
 	m, _ := hub.MarkOf(b.Key)
 	if i.Disk == own {

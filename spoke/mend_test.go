@@ -344,3 +344,40 @@ func TestHollowIsRefilled(t *testing.T) {
 		})
 	}
 }
+
+// What is replicated belongs to a stream that its key does not tell, and is never given up: not either when its record cannot be read while a stream is completed.
+func TestDamagedReplicaIsNotGivenUp(t *testing.T) {
+	directed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		a, b, c := w.nodes[0], w.nodes[1], w.nodes[2]
+		var keys []hub.Key
+		for i := range 3 {
+			k := hub.NewKey(time.Now(), fmt.Sprintf("zzz00%d", i)) // above what is minted now
+			if err := a.node.WriteKeyed(t.Context(), "r", hub.Sealed{Key: k, Data: fmt.Appendf(nil, "replicated item %d%s", i, strings.Repeat(".", 40))}); err != nil {
+				t.Fatal(err)
+			}
+			keys = append(keys, k)
+		}
+		time.Sleep(time.Second)
+		for _, n := range w.nodes { // nobody can mend it
+			if !n.spoil("replicated item 1") {
+				t.Fatal("it is not there")
+			}
+		}
+		for _, n := range w.nodes {
+			if _, err := n.node.Read(t.Context(), "r", keys[1]); !errors.Is(err, spokelog.ErrDamaged) {
+				t.Error(err)
+			}
+		}
+		w.until("it is known to be lost", func() bool {
+			return !slices.ContainsFunc(w.nodes, func(n *simNode) bool { return len(n.node.store.Broken()) > 0 })
+		})
+		c.end("power")
+		for _, n := range []*simNode{a, b} {
+			n.past(n.write("x", "more"))
+			shown, _, err := n.node.store.Keys(t.Context(), "r", hub.MinKey, hub.MaxKey, 0, false)
+			if err != nil || !slices.Equal(shown, keys) {
+				t.Errorf("%s shows %v, %v", n.name, shown, err)
+			}
+		}
+	})
+}

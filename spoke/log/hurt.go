@@ -143,7 +143,7 @@ func (l *Log) rescue(v *visit, s *segment, off, length int64) (list []Record, er
 			list = append(list, r)
 		case err == nil || !l.concerns(v, p):
 		case v.from.Lenient:
-			if v.from.Lost != nil {
+			if v.from.Lost != nil && minted(p.entry.Flags) && l.opt.StreamOf != nil {
 				v.from.Lost(p.channel, p.key)
 			}
 		case !errors.Is(err, errGone):
