@@ -137,11 +137,11 @@ func inFlight(t *testing.T, w *simWorld, away func()) hub.Sealed {
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	n.end("power")
-	w.between(n, next, true)
 	if third.holdsItem(item.Key) {
 		t.Fatal("the third one has it already: the test shows nothing")
 	}
+	n.end("power") // its stream may be closed, and all have the item, before this returns
+	w.between(n, next, true)
 	return item
 }
 
