@@ -501,7 +501,8 @@ func (w *simWorld) follow(n *simNode, node *Node, life int, ch string, cursor hu
 func (w *simWorld) source(rng *rand.Rand) {
 	var n *simNode
 	var node *Node
-	life, at := 0, hub.MinKey // complete up to
+	life := 0
+	var at hub.Key // complete up to
 	var all []hub.Sealed
 	first := hub.KeyAt(time.Now().UnixMilli(), "") // before anything else
 	for {
