@@ -1,6 +1,7 @@
 package spoke
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"time"
@@ -100,6 +101,17 @@ func (c *cluster) preload(ctx context.Context, data [][]byte) (*cargo, error) {
 		return nil, err
 	}
 	return g, nil
+}
+
+// offer offers a tail that was not live before what is being brought to the others: it would else begin with it when the frame is due, and hold its horizon for as
+// long as all of it takes. Under mu.
+func (c *cluster) offer(t *tail) {
+	for g := range c.loads {
+		if _, there := t.there[g]; !there && t.load != g && !slices.Contains(t.offers, g) {
+			t.offers = append(t.offers, g)
+		}
+	}
+	slices.SortFunc(t.offers, func(a, b *cargo) int { return cmp.Compare(a.id, b.id) })
 }
 
 // loaded waits until a cargo is at enough disks.

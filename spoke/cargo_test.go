@@ -91,6 +91,35 @@ func TestLargeItemHoldsUpNobody(t *testing.T) {
 	}
 }
 
+// A node that comes back while a large item is on its way to the others gets it at once, and not when its key is there: else its horizon would wait for all of it.
+func TestLargeItemForOneThatComesBack(t *testing.T) {
+	directed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		a, late := w.nodes[0], w.nodes[1]
+		a.past(a.write("small", "x"))
+		w.setLink(a, late, false, 0)
+		time.Sleep(streamQuiet + 5*time.Second)
+		for _, m := range w.nodes[2:] {
+			w.setLink(a, m, true, 20*time.Millisecond)
+		}
+		done := make(chan hub.Key, 1)
+		go func() {
+			k, err := a.node.Write(t.Context(), "large", bytes.Repeat([]byte("large"), 8<<20/5))
+			if err != nil {
+				t.Error(err)
+			}
+			done <- k
+		}()
+		time.Sleep(200 * time.Millisecond)
+		w.setLink(a, late, true, 20*time.Millisecond)
+		key := <-done
+		began := time.Now()
+		late.past(key)
+		if took := time.Since(began); took > 3*time.Second {
+			t.Errorf("its horizon passed the item %v later", took)
+		}
+	})
+}
+
 // Large and small items, from all nodes, with lines that break: everything arrives whole, and nothing stays with the peers.
 func TestLargeItemsOverBrokenLines(t *testing.T) {
 	directed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {

@@ -287,6 +287,9 @@ func (c *cluster) enter(t *tail) (pos uint64, ok bool) {
 func (c *cluster) goLive(t *tail) bool {
 	c.n.mu.Lock()
 	defer c.n.mu.Unlock()
+	if !t.live && !t.broken { // what is being brought to the others meanwhile
+		c.offer(t)
+	}
 	t.live = !t.broken
 	return t.live
 }
