@@ -278,6 +278,16 @@ func (h *bubbleHub) becomes(name string, want map[string]string) {
 	}
 	defer s.Body.Close()
 	text, _ := io.ReadAll(s.Body)
+	for k, v := range want {
+		if got[k] != v {
+			h.t.Errorf("%s is %.60q, want %.60q", k, got[k], v)
+		}
+	}
+	for k, v := range got {
+		if _, ok := want[k]; !ok {
+			h.t.Errorf("%s is %.60q, and nobody sent it", k, v)
+		}
+	}
 	h.t.Fatalf("%s of %s has %d items, want %d: %s", name, h.addr, len(got), len(want), text)
 }
 
@@ -820,6 +830,7 @@ func (c *replicaChaos) write(name string, n int) {
 	if name == "" {
 		h, channel = c.target, "dst"
 	}
+	time.Sleep(time.Millisecond) // two hubs that mint in the same instant give the same key now and then
 	for range n {
 		body := fmt.Sprintf("%s %d", name, len(c.written[name]))
 		k, err := h.Insert(c.t.Context(), channel, hubclient.Upload{ContentType: "text/plain", Body: strings.NewReader(body), Size: int64(len(body))})
