@@ -164,9 +164,19 @@ func (c *cluster) store(ctx context.Context, records []spokelog.Record) error {
 	return c.storeBatch(ctx, &spokelog.Batch{Records: records})
 }
 
+// storeBatch lets the horizon tell who follows the channels, also of what is stored after nobody has waited for it any more.
 func (c *cluster) storeBatch(ctx context.Context, b *spokelog.Batch) error {
 	done := make(chan error, 1)
-	b.Done = func(err error) { done <- err }
+	b.Done = func(err error) {
+		if err == nil {
+			c.n.mu.Lock()
+			for i := range b.Records {
+				c.await(&b.Records[i], false)
+			}
+			c.n.mu.Unlock()
+		}
+		done <- err
+	}
 	if err := c.n.store.Enqueue(b); err != nil {
 		return err
 	}
@@ -280,18 +290,10 @@ func (c *cluster) archived(channel string, key hub.Key) bool {
 	return !known || !upTo.Less(key)
 }
 
-// storeOf writes records of others, if there are any, and lets the horizon tell who follows their channels.
+// storeOf writes records of others, if there are any.
 func (c *cluster) storeOf(ctx context.Context, records []spokelog.Record) error {
 	if len(records) == 0 {
 		return nil
 	}
-	if err := c.store(ctx, records); err != nil {
-		return err
-	}
-	c.n.mu.Lock()
-	for i := range records {
-		c.await(&records[i], false)
-	}
-	c.n.mu.Unlock()
-	return nil
+	return c.store(ctx, records)
 }

@@ -102,11 +102,6 @@ func (c *cluster) flagLate(ctx context.Context, s spokelog.Stream, keys []named,
 		if err := c.store(ctx, batch); err != nil {
 			return err
 		}
-		c.n.mu.Lock()
-		for i := range batch {
-			c.await(&batch[i], false)
-		}
-		c.n.mu.Unlock()
 		batch, size = nil, 0
 		return nil
 	}

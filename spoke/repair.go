@@ -149,11 +149,6 @@ func (c *cluster) copyFrom(ctx context.Context, node string, id spokelog.Stream,
 		if err := c.storeBatch(ctx, &spokelog.Batch{Records: list, Several: true}); err != nil { // a sync for each request would take hours
 			return err
 		}
-		c.n.mu.Lock()
-		for i := range list {
-			c.await(&list[i], false)
-		}
-		c.n.mu.Unlock()
 		records += len(list)
 		size := 0
 		for i := range list {
