@@ -163,7 +163,7 @@ func (c *cluster) onList(rec roster.Roster) bool {
 func (c *cluster) comeAfter(ctx context.Context, rec roster.Roster) error {
 	n := c.n
 	if f := rec.Floor; f != nil && n.store.Floor().Less(f.Key()) {
-		if err := n.store.RaiseFloor(f.Key()); err != nil {
+		if err := c.floorTo(f.Key()); err != nil {
 			return err
 		}
 	}

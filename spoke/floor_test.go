@@ -193,3 +193,28 @@ func TestJoinerHasWhatOthersHave(t *testing.T) {
 		}
 	})
 }
+
+// What lies below a floor that was raised is found in long-term storage from then on. No record tells of it.
+func TestFloorWakesWhoFollows(t *testing.T) {
+	directed(t, 1, roster.Half, func(t *testing.T, w *simWorld) {
+		n := w.nodes[0].node
+		wake, stop := n.Watch("x")
+		defer stop()
+		floor := hub.KeyAt(time.Now().UnixMilli(), "")
+		for i, want := range []bool{true, false} {
+			if err := n.cluster.raiseFloor(floor, 0); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case <-wake:
+				if !want {
+					t.Error("it is woken for a floor that stands")
+				}
+			default:
+				if want {
+					t.Errorf("it is not woken, %d", i)
+				}
+			}
+		}
+	})
+}

@@ -193,5 +193,15 @@ func (c *cluster) raiseFloor(floor hub.Key, mine hub.Mark) error {
 	if mine >= hub.MarkAt(floor.Millis()+1) {
 		return nil
 	}
-	return c.n.store.RaiseFloor(floor)
+	return c.floorTo(floor)
+}
+
+// floorTo raises the floor of the own log. What lies below it is looked for in long-term storage from now on: whoever waits for something there is woken, since no record tells of it.
+func (c *cluster) floorTo(floor hub.Key) error {
+	before := c.n.store.Floor()
+	err := c.n.store.RaiseFloor(floor)
+	if before.Less(c.n.store.Floor()) {
+		c.n.board.notifyWatched()
+	}
+	return err
 }

@@ -74,6 +74,17 @@ func (b *board) notify(channel string) {
 	}
 }
 
+// notifyWatched is notify for every channel that somebody follows by name.
+func (b *board) notifyWatched() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, watchers := range b.channels {
+		for w := range watchers {
+			w.token()
+		}
+	}
+}
+
 func (w *watcher) token() {
 	select {
 	case w.wake <- struct{}{}:
