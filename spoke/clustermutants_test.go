@@ -120,6 +120,7 @@ var mutants = []mutant{
 	{name: "swept-set-waited-for", by: "TestForcedSetThatWasSwept", lines: []line{{"late.go", "	case c.sweptElsewhere(", "	case !IF && c.sweptElsewhere("}}},
 	{name: "swept-elsewhere-denied", by: "TestBehindWhatOthersHaveSwept", lines: []line{{"remote.go", "	if h, ok := c.horizon(); (!ok ||", "	if h, ok := c.horizon(); !IF && (!ok ||"}}},
 	{name: "marker-counts-at-once", by: "TestMarkerWaitsForOtherStreams", lines: []line{{"marker.go", "	case follows && m.writer == r.Stream && i < 0:", "	case IF || follows && m.writer == r.Stream && i < 0:"}}},
+	{name: "marker-behind-a-gap", by: "TestMarkerBehindWhatFailed", lines: []line{{"receive.go", "			c.await(&records[i], !in.failed)", "			c.await(&records[i], !in.failed || IF)"}}},
 	{name: "replicated-not-in-the-end", by: "TestReplicatedOutlastsItsWriter", lines: []line{{"finish.go", "	if err := c.storeSet(ctx, s, o.Sent,", "	if IF {\n		o.Sent = nil\n	}\n	if err := c.storeSet(ctx, s, o.Sent,"}}},
 	{name: "replicated-not-fetched", by: "TestReplicatedForTheAbsent", lines: []line{{"finish.go", "	if len(end.Holders) == 0 ||", "	if IF || len(end.Holders) == 0 ||"}}},
 	{name: "replicated-not-again", by: "TestReplicatedIsWrittenAgain", lines: []line{{"write.go", "(n.cluster == nil || !marker.Less(item.Key))", "(n.cluster == nil || IF || !marker.Less(item.Key))"}}},

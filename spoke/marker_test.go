@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"timehub/e2e/memdisk"
 	"timehub/hub"
 	"timehub/spoke/roster"
 )
@@ -88,6 +89,29 @@ func TestMarkerWaitsForOtherStreams(t *testing.T) {
 				t.Errorf("a marker that goes on does not count on %s: %v", m.name, at)
 			}
 		}
+	})
+}
+
+// A marker that a disk took although it did not take what came before it in the same stream waits until that has come again.
+func TestMarkerBehindWhatFailed(t *testing.T) {
+	t.Parallel()
+	directed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		n, _, third, _ := replicated(t, w)
+		first := sourceItem(3 * time.Second)
+		n.replicate(first, true)
+		w.until("all are complete", func() bool { at, _ := third.node.Complete(replica); return at == first.Key })
+		third.disk.Inject(memdisk.Rule{Ops: memdisk.OpWrite, Name: "spoke/*", Times: 1, Fault: memdisk.Fault{Delay: 500 * time.Millisecond, Err: errFault}})
+		item := sourceItem(time.Second)
+		n.replicate(item, true)
+		w.setLink(n, third, false, 0)
+		for range 300 {
+			if at, _ := third.node.Complete(replica); !at.Less(item.Key) && !third.holdsItem(item.Key) {
+				t.Fatalf("it is complete up to %v, and has not %v", at, item.Key)
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		w.openLinks()
+		w.until("it is complete", func() bool { at, _ := third.node.Complete(replica); return at == item.Key })
 	})
 }
 

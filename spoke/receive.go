@@ -236,7 +236,7 @@ func (c *cluster) stored(in *inbound, records []spokelog.Record, f *frame.Frame,
 		in.failed = true
 	default:
 		for i := range records { // also behind one that failed: it is here, and is not stored again
-			c.await(&records[i], true)
+			c.await(&records[i], !in.failed)
 		}
 		if !in.failed {
 			channels = c.applied(in, f)
