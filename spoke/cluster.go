@@ -116,7 +116,8 @@ type peerStream struct {
 	complete    bool     // closed, and all of it is here: its low is dropped
 	settled     bool     // and that is durable
 	outstanding int      // batches of it that were enqueued and are not synced
-	sets        int      // sets of it that are being stored for somebody who closes it
+	sentAsked   time.Time
+	sets        int // sets of it that are being stored for somebody who closes it
 	in          *inbound
 }
 

@@ -86,6 +86,9 @@ func (c *cluster) takeSent(ctx context.Context, i roster.Incarnation, end ending
 	if len(end.Holders) == 0 || slices.Contains(end.Holders, mine) {
 		return nil
 	}
+	if !c.mayAskSent(streamOf(i.Stream)) {
+		return errors.New("what it has replicated was asked for a moment ago")
+	}
 	s, sure := streamOf(i.Stream), !slices.ContainsFunc(end.Holders, func(disk string) bool { return member[disk] })
 	have, keys := map[string][]string{}, []named(nil)
 	for _, node := range c.nodes() {
@@ -112,6 +115,18 @@ func (c *cluster) takeSent(ctx context.Context, i roster.Incarnation, end ending
 		return errors.New("nobody who answers is known to have what it has replicated")
 	}
 	return c.storeSet(ctx, s, keys, have, spokelog.Replicated, false)
+}
+
+// mayAskSent says yes once in a while: being asked wakes a member, and what it does then may wake this one.
+func (c *cluster) mayAskSent(s spokelog.Stream) bool {
+	c.n.mu.Lock()
+	defer c.n.mu.Unlock()
+	st := c.streams[s]
+	if st == nil || time.Since(st.sentAsked) < settlePause {
+		return false
+	}
+	st.sentAsked = time.Now()
+	return true
 }
 
 // giveUpBut gives up what this disk holds of a stream, but for what is in its set.

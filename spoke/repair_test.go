@@ -14,6 +14,10 @@ func TestRepairSyncs(t *testing.T) {
 	w := newClusterWorld(t, 3, roster.Half)
 	want := map[hub.Key]string{}
 	away, writer := w.nodes[2], w.nodes[1]
+	for _, n := range w.nodes { // who is not on the list yet cannot come there while its first member is away
+		want[n.write("x", n.address)] = n.address
+	}
+	away.waitFor("x", want)
 	away.kill()
 	for i := range 400 {
 		data := fmt.Sprint("item ", i)
