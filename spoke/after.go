@@ -16,8 +16,8 @@ func (n *Node) Ahead() time.Duration {
 }
 
 // After implements channel.Sequel: it moves the clock to a key that was minted elsewhere, so that whatever is minted here later lies above it (ENGINE §5). A
-// key that lies further ahead of the clocks than app.clock_guard is Invalid; while this node has not heard enough clocks, any is Unavailable; for one that lies more than half of it ahead, After waits: the bound in the clock file
-// runs no further ahead, or a node that restarts quickly would be out of the guard.
+// key that lies further ahead of the clocks than app.clock_guard is Invalid; while this node has not heard enough clocks, any is Unavailable; for one that lies more than half
+// of it ahead, After waits: the bound in the clock file runs no further ahead, or a node that restarts quickly would be out of the guard.
 func (n *Node) After(ctx context.Context, key hub.Key) error {
 	guard := n.opt.ClockGuard.Milliseconds()
 	for {

@@ -110,14 +110,14 @@ type cluster struct {
 type peerStream struct {
 	low         hub.Mark // applied
 	refused     bool
-	promised    bool     // the refusal is durable
-	kept        hub.Mark // the low of a refused stream that is durable
-	holed       bool     // something of it may have lain in a hole of the log, and is not here again
-	complete    bool     // closed, and all of it is here: its low is dropped
-	settled     bool     // and that is durable
-	outstanding int      // batches of it that were enqueued and are not synced
-	sentAsked   time.Time
-	sets        int // sets of it that are being stored for somebody who closes it
+	promised    bool      // the refusal is durable
+	kept        hub.Mark  // the low of a refused stream that is durable
+	holed       bool      // something of it may have lain in a hole of the log, and is not here again
+	complete    bool      // closed, and all of it is here: its low is dropped
+	settled     bool      // and that is durable
+	outstanding int       // batches of it that were enqueued and are not synced
+	sentAsked   time.Time // when others were asked what it has replicated
+	sets        int       // sets of it that are being stored for somebody who closes it
 	in          *inbound
 }
 

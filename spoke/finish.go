@@ -74,47 +74,49 @@ func (c *cluster) finish(ctx context.Context, i roster.Incarnation) error {
 	return c.completed(ctx, s)
 }
 
-// takeSent makes sure that what a closed stream has replicated is here, as far as it was acknowledged. A disk that stored the set has it. Another one asks all, and one of them
-// must be a disk that has it, or has completed the stream, which is the same; unless none of these is a member any more.
+// takeSent makes sure that what a closed stream has replicated is here, as far as it was acknowledged. A disk that stored the set has it. Another one asks those that have, or
+// have completed the stream, which is the same, until one of them answers; unless none of these is a member any more: then all are asked for what there is.
 func (c *cluster) takeSent(ctx context.Context, i roster.Incarnation, end ending) error {
 	c.n.mu.Lock()
-	mine, member := c.n.identity.ID, map[string]bool{}
+	mine, nodes, lost := c.n.identity.ID, []string(nil), true
 	for _, d := range c.rec.Disks {
-		member[d.ID] = true
+		switch {
+		case d.Node == c.opt.Node || !c.members[d.Node]: // each question to a machine that is gone takes seconds
+		case slices.Contains(end.Holders, d.ID):
+			nodes = slices.Insert(nodes, 0, d.Node)
+		default:
+			nodes = append(nodes, d.Node)
+		}
+		lost = lost && !slices.Contains(end.Holders, d.ID)
 	}
 	c.n.mu.Unlock()
 	if len(end.Holders) == 0 || slices.Contains(end.Holders, mine) {
 		return nil
 	}
-	if !c.mayAskSent(streamOf(i.Stream)) {
+	s := streamOf(i.Stream)
+	if !c.mayAskSent(s) {
 		return errors.New("what it has replicated was asked for a moment ago")
 	}
-	s, sure := streamOf(i.Stream), !slices.ContainsFunc(end.Holders, func(disk string) bool { return member[disk] })
-	have, keys := map[string][]string{}, []named(nil)
-	for _, node := range c.nodes() {
-		if node == c.opt.Node {
-			continue
-		}
+	for _, node := range nodes {
 		h, err := c.askHeld(ctx, node, i.Stream, end.Base)
-		if err != nil {
+		if err != nil || !lost && !h.Done && !slices.Contains(end.Holders, h.Disk) {
 			continue
 		}
 		if err := c.raiseFloor(keyOf(h.Floor), end.Base); err != nil {
 			return err
 		}
-		sure = sure || h.Done || slices.Contains(end.Holders, h.Disk)
+		have := map[string][]string{}
 		for _, k := range h.Sent {
-			at := k.Channel + "/" + k.Key
-			if have[at] == nil {
-				keys = append(keys, k)
-			}
-			have[at] = append(have[at], node)
+			have[k.Channel+"/"+k.Key] = []string{node}
+		}
+		if err := c.storeSet(ctx, s, h.Sent, have, spokelog.Replicated, false); err != nil || !lost {
+			return err
 		}
 	}
-	if !sure {
+	if !lost {
 		return errors.New("nobody who answers is known to have what it has replicated")
 	}
-	return c.storeSet(ctx, s, keys, have, spokelog.Replicated, false)
+	return nil
 }
 
 // mayAskSent says yes once in a while: being asked wakes a member, and what it does then may wake this one.
