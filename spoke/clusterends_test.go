@@ -32,6 +32,37 @@ func TestRuleEmptyDiskIsAnother(t *testing.T) {
 	})
 }
 
+// A member may lose its disk after it has refused a stream, and before it tells what it holds of it: its new disk does not answer for the old one.
+func TestRuleWhoRefusedTells(t *testing.T) {
+	t.Parallel()
+	directed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		n, loses, leads := w.nodes[0], w.nodes[1], w.nodes[2]
+		for _, g := range w.gates() { // nobody else closes it
+			g.shut(false, "acquire")
+		}
+		w.between(n, leads, false)
+		k := n.write("a", "on two disks")
+		s := recordOf(n.node.stream)
+		n.end("power")
+		l := &leader{c: leads.node.cluster, s: s, answers: map[string]held{}}
+		l.askAll(t.Context())
+		l.state = l.refused()
+		l.span()
+		if m, _ := hub.MarkOf(k); l.base >= m || !leads.node.cluster.rec.Enough(l.state) {
+			t.Fatalf("base %v: this test shows nothing", l.base)
+		}
+		w.lost(loses)
+		loses.start()
+		w.until("the new disk answers", func() bool {
+			_, err := leads.node.cluster.askHeld(t.Context(), loses.name, s, l.base)
+			return err == nil
+		})
+		if err := l.collect(t.Context()); err == nil {
+			t.Fatalf("a set of %d is made without %v, which was acknowledged", len(l.set), k)
+		}
+	})
+}
+
 // joining announces a change of three disks to four and holds it there: undecided, or, if it is to be decided, not yet in force. Only the one that joins has what the first one
 // writes then.
 func joining(t *testing.T, w *simWorld, decided bool) (n, leads *simNode, gates []*gate) {

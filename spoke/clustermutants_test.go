@@ -59,6 +59,7 @@ var mutants = []mutant{
 	{name: "unknown-epoch-applied", by: "TestRuleFramesOfAnUnknownEpoch", lines: []line{{"receive.go", "		if known {\n			return nil", "		if known || IF {\n			return nil"}, {"receive.go", "|| h.Epoch > c.epoch():", "|| h.Epoch > c.epoch() && !IF:"}}},
 	{name: "unknown-epoch-repaired", by: "TestRuleRepairFromAnUnknownEpoch", lines: []line{{"repair.go", "		if !known { ", "		if !known && !IF { "}}},
 	{name: "lost-disk-counts", by: "TestRuleEmptyDiskIsAnother"},
+	{name: "new-disk-answers-for-old", by: "TestRuleWhoRefusedTells", lines: []line{{"settle.go", "h.Disk != a.Disk {", "h.Disk != a.Disk && !IF {"}}},
 	{name: "new-list-at-once", by: "TestRuleBothListsCount", lines: []line{{"cluster.go", "		if c.rec.Next.Decided {", "		if c.rec.Next.Decided || IF {"}}},
 	{name: "settle-by-old-list", by: "TestRuleBothListsCount", lines: []line{{"roster/settle.go", "	return r.Next == nil || !r.Next.Decided ||", "	return r.Next == nil || IF || !r.Next.Decided ||"}, {"roster/settle.go", "	if r.Next != nil && r.Next.Decided && !r.held(", "	if r.Next != nil && !IF && r.Next.Decided && !r.held("}}},
 	{name: "change-before-caught-up", by: "TestRuleListWaitsForItsDisks", lines: []line{{"roster/change.go", "	if !sameDisks(c.Disks, r.Disks) &&", "	if !IF && !sameDisks(c.Disks, r.Disks) &&"}}},

@@ -216,8 +216,11 @@ func (l *leader) collect(ctx context.Context) error {
 func (l *leader) ask(ctx context.Context) (string, error) {
 	l.have, l.sentBy, l.floor = map[named][]string{}, map[named][]string{}, hub.Key{}
 	given := map[named]bool{}
-	for node := range l.answers {
+	for node, a := range l.answers {
 		h, err := l.c.askHeld(ctx, node, l.s, l.base)
+		if err == nil && h.Disk != a.Disk {
+			err = fmt.Errorf("disk %s refused it, and that node runs on disk %s now", a.Disk, h.Disk)
+		}
 		if err != nil {
 			return node, err
 		}
