@@ -364,7 +364,9 @@ func (c *cluster) passedBy(step int64) (channels []string) {
 	if !ok {
 		return nil
 	}
-	return append(c.waiting.passed(h, step), c.settleMarkers(h)...)
+	channels = c.waiting.passed(h, step)
+	c.waiting.told(channels, h, c.n.minter.Last())
+	return append(channels, c.settleMarkers(h)...)
 }
 
 // decide finds out what enough disks have, and decides what was waiting for it. Under mu.

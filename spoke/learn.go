@@ -267,7 +267,9 @@ func (c *cluster) install(rec roster.Roster) {
 		}
 		s := &peerStream{}
 		if c.known { // it mints above the clocks of those who answered; what is shown here came from them
-			s.low = min(h, c.n.minter.Last())
+			if s.low = min(h, c.n.minter.Last()); s.low < h {
+				c.waiting.again()
+			}
 		}
 		c.streams[id] = s
 	}

@@ -19,6 +19,7 @@ type waiting struct {
 	far   map[string]hub.Mark // the highest mark of channels that are not, or not whole, in the heap
 	farAt hub.Mark            // the horizon when they were told last
 	due   map[string]bool     // channels to be told of whatever the horizon: of replicated records, and of markers, which are their horizon
+	ahead map[string]hub.Mark // channels that were told, with the horizon then, if it has not been shown so high: it may fall back
 }
 
 type waitingKey struct {
@@ -52,6 +53,28 @@ func (w *waiting) addFar(m hub.Mark, channel string) {
 		w.far = map[string]hub.Mark{}
 	}
 	w.far[channel] = max(w.far[channel], m)
+}
+
+// told notes which channels were told of a horizon. Nobody need have been shown it: up to where that was, the horizon does not fall back.
+func (w *waiting) told(channels []string, h, shown hub.Mark) {
+	if h <= shown {
+		w.ahead = nil
+		return
+	}
+	for _, channel := range channels {
+		if w.ahead == nil {
+			w.ahead = map[string]hub.Mark{}
+		}
+		w.ahead[channel] = h
+	}
+}
+
+// again takes back what was told ahead of what was shown: the horizon has fallen back.
+func (w *waiting) again() {
+	for channel, m := range w.ahead {
+		w.addFar(m, channel)
+	}
+	w.ahead = nil
 }
 
 // has reports whether passed has something to tell; of channels with forgotten marks only after a whole step.

@@ -228,6 +228,65 @@ func TestWokenWhateverMovesTheHorizon(t *testing.T) {
 	}
 }
 
+// TestWokenAgainWhenTheHorizonFallsBack: a node whose clock is wrong joins in no write, its horizon runs ahead of that clock, and nobody is shown it. A stream that comes onto the
+// list then begins at the clock, and the horizon with it: who was told before, and looked after, saw nothing and was not told again.
+func TestWokenAgainWhenTheHorizonFallsBack(t *testing.T) {
+	directed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		n, stays, returns := w.nodes[0], w.nodes[1], w.nodes[2]
+		old := recordOf(n.node.stream)
+		n.end("stop")
+		n.setSkew(10 * time.Minute)
+		w.until("its stream is closed", func() bool { i, ok := w.list().Find(old); return !ok || i.Closed != nil })
+		n.start()
+		time.Sleep(5 * time.Second)
+		wake, stop := n.node.Watch("a")
+		defer stop()
+		_, drain, stop2 := n.node.Changes()
+		defer stop2()
+		k := stays.write("a", "nobody looks at it")
+		time.Sleep(2 * time.Second)
+		n.node.mu.Lock()
+		h, ok := n.node.cluster.lowest()
+		last := n.node.minter.Last()
+		n.node.mu.Unlock()
+		if !ok || h.Key().Less(k) || !last.Key().Less(k) {
+			t.Fatalf("horizon %v, %v, clock %v: this test shows nothing", h.Key(), ok, last.Key())
+		}
+		gone := returns.node.stream
+		returns.end("stop")
+		w.until("its stream is complete here", func() bool {
+			n.node.mu.Lock()
+			defer n.node.mu.Unlock()
+			return n.node.cluster.streams[gone].complete
+		})
+		w.between(n, returns, false)
+		w.between(n, stays, false)
+		returns.start()
+		w.until("its new stream is on the list", func() bool {
+			n.node.mu.Lock()
+			defer n.node.mu.Unlock()
+			h, ok := n.node.cluster.lowest()
+			return ok && h.Key().Less(k)
+		})
+		<-wake
+		drain()
+		if page := n.stable("a"); page == nil || slices.Contains(page.Keys, k) {
+			t.Fatalf("its horizon has not fallen back: %v", page)
+		}
+		w.openLinks()
+		w.until("the item is shown", func() bool { page := n.stable("a"); return page != nil && slices.Contains(page.Keys, k) })
+		time.Sleep(2 * time.Second)
+		select {
+		case <-wake:
+		default:
+			t.Errorf("who follows was not woken for %v, which is shown", k)
+		}
+		if !slices.Contains(drain(), "a") {
+			t.Error("who follows all channels was not told")
+		}
+	})
+}
+
 // TestWokenForAMarkerThatNobodyWaitsFor: a marker shows when it is on the own disk, however long that takes. Who follows was told before, when it was on its way there.
 func TestWokenForAMarkerThatNobodyWaitsFor(t *testing.T) {
 	directed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
