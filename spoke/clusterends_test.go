@@ -63,6 +63,53 @@ func TestRuleWhoRefusedTells(t *testing.T) {
 	})
 }
 
+// What a disk has said that it has is not on the one that its node runs on after it: nothing is copied from that for what was said, and what it has never heard of was not given up.
+func TestRuleWhoSaidItHasItGivesIt(t *testing.T) {
+	t.Parallel()
+	directed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		n, loses, lags := w.nodes[0], w.nodes[1], w.nodes[2]
+		w.between(lags, n, false)
+		w.between(lags, loses, false)
+		k := n.write("a", "on two disks")
+		s := n.node.stream
+		mark, _ := hub.MarkOf(k)
+		w.until("it is counted", func() bool { return loses.node.cluster.state().Lows[recordOf(s).String()] >= mark })
+		state := loses.node.cluster.state()
+		n.end("power")
+		w.lost(loses)
+		loses.start()
+		w.openLinks()
+		of := source{loses.name, state.Disk}
+		c := lags.node.cluster
+		w.until("the new disk answers", func() bool { a, err := c.askState(t.Context(), loses.name); return err == nil && a.Disk != of.disk })
+		if err := c.copyFrom(t.Context(), of, s, state.Lows[recordOf(s).String()], &pace{}); !hub.Is(err, hub.Conflict) {
+			t.Errorf("copied from a disk that has nothing: %v", err)
+		}
+		lags.node.mu.Lock()
+		defer lags.node.mu.Unlock()
+		if low := c.streams[s].low; low >= mark {
+			t.Errorf("its low is %v, and it lacks %v", low.Key(), k)
+		}
+	})
+	directed(t, 2, roster.Half, func(t *testing.T, w *simWorld) {
+		n, loses := w.nodes[0], w.nodes[1]
+		k := n.write("a", "on two disks")
+		w.until("it has come", func() bool { _, err := loses.node.store.Get(t.Context(), "a", k); return err == nil })
+		of := source{loses.name, loses.node.Identity().ID}
+		w.lost(loses)
+		loses.start()
+		c := n.node.cluster
+		w.until("the new disk answers", func() bool { a, err := c.askState(t.Context(), loses.name); return err == nil && a.Disk != of.disk })
+		q := questions{Ordinal: n.node.stream.Ordinal, Incarnation: n.node.stream.Incarnation, Keys: []named{{"a", k.String()}}}
+		if err := c.hideUnknown(t.Context(), of, q); !hub.Is(err, hub.Conflict) {
+			t.Errorf("a disk that has nothing has told what was given up: %v", err)
+		}
+		if _, err := n.node.store.Get(t.Context(), "a", k); err != nil {
+			t.Errorf("%v is hidden: %v", k, err)
+		}
+	})
+}
+
 // joining announces a change of three disks to four and holds it there: undecided, or, if it is to be decided, not yet in force. Only the one that joins has what the first one
 // writes then.
 func joining(t *testing.T, w *simWorld, decided bool) (n, leads *simNode, gates []*gate) {

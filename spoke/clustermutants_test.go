@@ -51,6 +51,7 @@ var mutants = []mutant{
 	{name: "returner-keeps-unsettled", by: "TestRuleEndKeepsWhatIsInFlight", lines: []line{{"finish.go", "	if err := c.giveUpBut(ctx, s, h, end.Keys); err != nil {", "	if IF && i.Disk == c.n.Identity().ID {\n		h.Keys = nil\n	}\n	if err := c.giveUpBut(ctx, s, h, end.Keys); err != nil {"}}},
 	{name: "low-at-undecided", lines: []line{{"flight.go", "	return f.queue[f.head].mark - 1, true", "	if IF {\n		return f.queue[f.head].mark, true\n	}\n	return f.queue[f.head].mark - 1, true"}}},
 	{name: "starts-at-own-clock", by: "TestRuleMintAboveTheAnswers", lines: []line{{"learn.go", "	n.minter.Raise(i.Above)\n", "	if !IF {\n		n.minter.Raise(i.Above)\n	}\n"}}},
+	{name: "new-disk-copied-for-old", by: "TestRuleWhoSaidItHasItGivesIt", lines: []line{{"peers.go", `disk != "" && disk != own {`, `disk != "" && disk != own && !IF {`}}},
 	{name: "told-once", by: "TestWokenAgainWhenTheHorizonFallsBack", lines: []line{{"learn.go", "s.low < h {", "s.low < h && !IF {"}}},
 	{name: "damage-not-mended", by: "TestDamageIsMendedWhileItRuns", lines: []line{{"mend.go", "	for c.waitForDamage(ctx) {", "	for !IF && c.waitForDamage(ctx) {"}}},
 	{name: "hollow-not-copied", by: "TestHollowIsRefilled", lines: []line{{"refill.go", "		for _, i := range c.concerned(h) {\n", "		for _, i := range c.concerned(h) {\n			if IF {\n				break\n			}\n"}}},

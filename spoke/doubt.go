@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/url"
 
 	"timehub/hub"
 	"timehub/hub/web"
@@ -26,9 +27,9 @@ type questions struct {
 	Keys        []named `json:"keys"`
 }
 
-// raised takes in the floor of a node that a stream is to be copied from, where low is how far this disk has it and upTo how far that one has: the floor here follows, and what
+// raised takes in the floor of whoever a stream is to be copied from, where low is how far this disk has it and upTo how far that one has: the floor here follows, and what
 // is in doubt and not there at all is hidden, durably.
-func (c *cluster) raised(ctx context.Context, node string, s spokelog.Stream, floor hub.Key, low, upTo hub.Mark) error {
+func (c *cluster) raised(ctx context.Context, of source, s spokelog.Stream, floor hub.Key, low, upTo hub.Mark) error {
 	if low >= hub.MarkAt(floor.Millis()+1) {
 		return nil
 	}
@@ -40,14 +41,14 @@ func (c *cluster) raised(ctx context.Context, node string, s spokelog.Stream, fl
 		if q.Keys = append(q.Keys, k); len(q.Keys) < setChunk {
 			return nil
 		}
-		err := c.hideUnknown(ctx, node, q)
+		err := c.hideUnknown(ctx, of, q)
 		q.Keys = nil
 		return err
 	})
 	if err != nil || len(q.Keys) == 0 {
 		return err
 	}
-	return c.hideUnknown(ctx, node, q)
+	return c.hideUnknown(ctx, of, q)
 }
 
 // eachDoubt visits what this disk holds of a stream between two marks and below a floor, and knows no name of.
@@ -79,9 +80,9 @@ func (c *cluster) eachDoubt(ctx context.Context, s spokelog.Stream, above, upTo 
 	return nil
 }
 
-func (c *cluster) hideUnknown(ctx context.Context, node string, q questions) error {
+func (c *cluster) hideUnknown(ctx context.Context, of source, q questions) error {
 	var a questions
-	if err := c.ask(ctx, http.MethodPost, node, unknownPath, nil, q, &a); err != nil || len(a.Keys) == 0 {
+	if err := c.ask(ctx, http.MethodPost, of.node, unknownPath, of.query(url.Values{}), q, &a); err != nil || len(a.Keys) == 0 {
 		return err
 	}
 	s := spokelog.Stream{Ordinal: q.Ordinal, Incarnation: q.Incarnation}
@@ -96,7 +97,7 @@ func (c *cluster) hideUnknown(ctx context.Context, node string, q questions) err
 	if err := c.store(ctx, names); err != nil {
 		return err
 	}
-	c.n.log.Info("records that were given up, or went to long-term storage, while this node was away are hidden", "peer", node, "stream", recordOf(s), "records", len(names))
+	c.n.log.Info("records that were given up, or went to long-term storage, while this node was away are hidden", "peer", of.node, "stream", recordOf(s), "records", len(names))
 	return nil
 }
 
@@ -150,6 +151,8 @@ func (c *cluster) doubtFloor(ctx context.Context, in *inbound, f frame.Floor) er
 		return errRefused
 	}
 	low := in.s.low
+	i, _ := c.rec.Find(recordOf(in.id))
+	writer := source{in.node, i.Disk}
 	in.s.outstanding++ // a leader who closes the stream waits for what is hidden
 	n.mu.Unlock()
 	defer func() {
@@ -157,5 +160,5 @@ func (c *cluster) doubtFloor(ctx context.Context, in *inbound, f frame.Floor) er
 		in.s.outstanding--
 		n.mu.Unlock()
 	}()
-	return c.raised(ctx, in.node, in.id, keyOf(f), low, hub.Mark(1<<63-1))
+	return c.raised(ctx, writer, in.id, keyOf(f), low, hub.Mark(1<<63-1))
 }

@@ -99,7 +99,7 @@ func (n *Node) Add(rt *web.Router) {
 	rt.Handle(http.MethodPost, setPath, c.serveSet)
 	rt.Handle(http.MethodGet, itemPath, c.serveItem)
 	rt.Handle(http.MethodGet, statePath, func(w http.ResponseWriter, r *http.Request) error { return web.JSON(w, http.StatusOK, c.state()) })
-	rt.Handle(http.MethodGet, recordsPath, c.serveRecords)
+	rt.Handle(http.MethodGet, recordsPath, c.onDisk(c.serveRecords))
 	rt.Handle(http.MethodGet, readPath, c.serveRead)
 	rt.Handle(http.MethodGet, keysPath, c.serveKeys)
 	rt.Handle(http.MethodGet, clockPath, c.serveClock)
@@ -107,7 +107,26 @@ func (n *Node) Add(rt *web.Router) {
 	rt.Handle(http.MethodGet, minutePath, c.serveMinute)
 	rt.Handle(http.MethodPost, minutePath, c.serveMinute)
 	rt.Handle(http.MethodGet, spentPath, c.serveSpent)
-	rt.Handle(http.MethodPost, unknownPath, c.serveUnknown)
+	rt.Handle(http.MethodPost, unknownPath, c.onDisk(c.serveUnknown))
+}
+
+// source is a node with the disk that it had when it said what it has. When it has lost that disk, and runs on an empty one, what it then has not got means nothing.
+type source struct{ node, disk string }
+
+func (of source) query(q url.Values) url.Values {
+	q.Set("disk", of.disk)
+	return q
+}
+
+// onDisk answers only who asks this disk.
+func (c *cluster) onDisk(h web.Handler) web.Handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		own := c.n.Identity().ID
+		if disk := r.URL.Query().Get("disk"); disk != "" && disk != own { // older programs do not say
+			return hub.E(hub.Conflict, "this node runs on disk %s now, not on %s", own, disk)
+		}
+		return h(w, r)
+	}
 }
 
 func streamIn(r *http.Request) (spokelog.Stream, error) {
@@ -353,14 +372,14 @@ func (c *cluster) askItem(ctx context.Context, node string, k named) ([]byte, er
 }
 
 // askRecords reads what another disk has of a stream above a mark, and takes in its floor first; upTo is how far it has the stream.
-func (c *cluster) askRecords(ctx context.Context, node string, s spokelog.Stream, above, upTo hub.Mark, take func([]spokelog.Record) error) error {
+func (c *cluster) askRecords(ctx context.Context, of source, s spokelog.Stream, above, upTo hub.Mark, take func([]spokelog.Record) error) error {
 	q := streamQuery(recordOf(s))
 	q.Set("above", strconv.FormatInt(int64(above), 10))
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	quiet := time.AfterFunc(callTime, cancel) // it may take long as long as something comes
 	defer quiet.Stop()
-	resp, err := c.call(ctx, http.MethodGet, node, recordsPath, q, nil)
+	resp, err := c.call(ctx, http.MethodGet, of.node, recordsPath, of.query(q), nil)
 	if err != nil {
 		return err
 	}
@@ -379,7 +398,7 @@ func (c *cluster) askRecords(ctx context.Context, node string, s spokelog.Stream
 			if err := frame.ParseJSON(payload, &f); err != nil {
 				return err
 			}
-			if err := c.raised(ctx, node, s, keyOf(f), above, upTo); err != nil {
+			if err := c.raised(ctx, of, s, keyOf(f), above, upTo); err != nil {
 				return err
 			}
 			quiet.Reset(callTime)

@@ -78,7 +78,7 @@ func (c *cluster) refillFrom(ctx context.Context, states map[string]peerState, i
 		if state.Lows[i.Stream.String()] < need {
 			continue
 		}
-		if err = c.askRecords(ctx, node, id, h.From, 0, func(list []spokelog.Record) error { return c.putBack(ctx, id, list, h, speed) }); err == nil {
+		if err = c.askRecords(ctx, source{node, state.Disk}, id, h.From, 0, func(list []spokelog.Record) error { return c.putBack(ctx, id, list, h, speed) }); err == nil {
 			break
 		}
 	}

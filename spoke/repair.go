@@ -122,13 +122,13 @@ func (c *cluster) repairFrom(ctx context.Context, node string, state peerState, 
 			return
 		}
 	}
-	if err := c.copyFrom(ctx, node, id, state.Lows[recordOf(id).String()], speed); err != nil && ctx.Err() == nil {
+	if err := c.copyFrom(ctx, source{node, state.Disk}, id, state.Lows[recordOf(id).String()], speed); err != nil && ctx.Err() == nil {
 		c.n.log.Debug("a stream could not be repaired", "peer", node, "stream", recordOf(id), "err", err)
 	}
 }
 
 // copyFrom brings a stream up to the low that another member has applied.
-func (c *cluster) copyFrom(ctx context.Context, node string, id spokelog.Stream, low hub.Mark, speed *pace) error {
+func (c *cluster) copyFrom(ctx context.Context, of source, id spokelog.Stream, low hub.Mark, speed *pace) error {
 	c.n.mu.Lock()
 	s := c.streams[id]
 	if s == nil { // its change was withdrawn
@@ -141,7 +141,7 @@ func (c *cluster) copyFrom(ctx context.Context, node string, id spokelog.Stream,
 		return nil
 	}
 	records, said := 0, time.Now()
-	err := c.askRecords(ctx, node, id, mine, low, func(list []spokelog.Record) error {
+	err := c.askRecords(ctx, of, id, mine, low, func(list []spokelog.Record) error {
 		list = slices.Concat(c.missing(ctx, id, split(list))...)
 		if len(list) == 0 {
 			return nil
@@ -158,7 +158,7 @@ func (c *cluster) copyFrom(ctx context.Context, node string, id spokelog.Stream,
 		c.meters.bytes.Add(int64(size))
 		if time.Since(said) >= repairSays {
 			said = time.Now()
-			c.n.log.Info("a stream is being repaired", "peer", node, "stream", recordOf(id), "records", records, "at", list[len(list)-1].Key, "up to", low.Key())
+			c.n.log.Info("a stream is being repaired", "peer", of.node, "stream", recordOf(id), "records", records, "at", list[len(list)-1].Key, "up to", low.Key())
 		}
 		if !speed.wait(ctx, size) {
 			return context.Cause(ctx)
@@ -177,7 +177,7 @@ func (c *cluster) copyFrom(ctx context.Context, node string, id spokelog.Stream,
 	c.n.minter.Raise(min(low, c.n.limit-1))
 	c.n.mu.Unlock()
 	if records > 0 {
-		c.n.log.Info("a stream was repaired", "peer", node, "stream", recordOf(id), "records", records, "up to", low.Key())
+		c.n.log.Info("a stream was repaired", "peer", of.node, "stream", recordOf(id), "records", records, "up to", low.Key())
 	}
 	c.moved()
 	return nil
