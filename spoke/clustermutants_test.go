@@ -55,6 +55,7 @@ var mutants = []mutant{
 	{name: "told-once", by: "TestWokenAgainWhenTheHorizonFallsBack", lines: []line{{"learn.go", "s.low < h {", "s.low < h && !IF {"}}},
 	{name: "damage-not-mended", by: "TestDamageIsMendedWhileItRuns", lines: []line{{"mend.go", "	for c.waitForDamage(ctx) {", "	for !IF && c.waitForDamage(ctx) {"}}},
 	{name: "hollow-not-copied", by: "TestHollowIsRefilled", lines: []line{{"refill.go", "		for _, i := range c.concerned(h) {\n", "		for _, i := range c.concerned(h) {\n			if IF {\n				break\n			}\n"}}},
+	{name: "hollow-needs-a-low", by: "TestHollowIsRefilled", lines: []line{{"finish.go", "	if c.isComplete(s) {", "	if c.isComplete(s) && !IF {"}}},
 	{name: "damage-lost-at-once", by: "TestDamageWaitsForWhoMayHaveIt", lines: []line{{"mend.go", "	all := c.known &&", "	if IF {\n		return true\n	}\n	all := c.known &&"}}},
 	{name: "damaged-flight-goes-on", by: "TestDamageInFlight", lines: []line{{"mend.go", "	if hit == nil {", "	if hit == nil || IF {"}}},
 	{name: "damaged-and-shown", by: "TestDamagedOutsideTheSet", lines: []line{{"settle.go", "	from.Lost = func", "	lost := &from.Lost\n	if IF {\n		lost = new(func(string, hub.Key))\n	}\n	*lost = func"}}},

@@ -37,6 +37,9 @@ func (c *cluster) finish(ctx context.Context, i roster.Incarnation) error {
 	if err != nil {
 		return err
 	}
+	if c.isComplete(s) { // it was whole here once: of such a stream no low is kept, and a hole of the log is refilled
+		low = max(low, i.Closed.Base)
+	}
 	if low < i.Closed.Base {
 		return errors.New("what lies below the base is missing")
 	}
@@ -72,6 +75,13 @@ func (c *cluster) finish(ctx context.Context, i roster.Incarnation) error {
 		return err
 	}
 	return c.completed(ctx, s)
+}
+
+func (c *cluster) isComplete(s spokelog.Stream) bool {
+	c.n.mu.Lock()
+	defer c.n.mu.Unlock()
+	st := c.streams[s]
+	return st != nil && st.complete
 }
 
 // takeSent makes sure that what a closed stream has replicated is here, as far as it was acknowledged. A disk that stored the set has it. Another one asks those that have, or

@@ -293,7 +293,7 @@ func (n *simNode) hollow(data string) {
 
 // A node that loses an index and records while it runs knows no more what it had. It answers nothing of that time until it has copied all of it, and counts for nobody.
 func TestHollowIsRefilled(t *testing.T) {
-	for _, restarts := range []bool{false, true} {
+	for restarts := range 3 {
 		directed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
 			b := w.nodes[1]
 			w.tune = func(o *Options) { o.Segments.SegmentRecords = 12 }
@@ -311,10 +311,19 @@ func TestHollowIsRefilled(t *testing.T) {
 			}
 			b.past(last)
 			time.Sleep(2 * time.Second) // footers are written
-			if restarts {               // and some streams are closed
+			if restarts > 0 {           // and some streams are closed
+				gone := w.nodes[0].node.stream
 				w.nodes[0].end("power")
+				if restarts > 1 { // the log knows of no low that reaches up to the base
+					w.until("it is complete", func() bool { return b.node.cluster.isComplete(gone) })
+				}
 				w.nodes[2].past(w.nodes[2].write("x", "meanwhile"))
 				w.nodes[0].start()
+				w.whole()
+			}
+			if restarts > 1 {
+				b.end("stop")
+				b.start()
 				w.whole()
 			}
 			b.hollow("item number 015")

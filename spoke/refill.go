@@ -92,11 +92,7 @@ func (c *cluster) refillFrom(ctx context.Context, states map[string]peerState, i
 		}
 		return err
 	}
-	c.n.mu.Lock()
-	st := c.streams[id]
-	complete := st != nil && st.complete
-	c.n.mu.Unlock()
-	if i.Closed == nil || !complete { // it will be
+	if i.Closed == nil || !c.isComplete(id) { // it will be
 		return nil
 	}
 	return c.finish(ctx, i)
