@@ -141,6 +141,17 @@ func TestTooFewStreams(t *testing.T) {
 	directed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
 		a := w.nodes[0]
 		a.past(a.write("x", "before"))
+		w.until("it has two streams", func() bool { // one is enough to be whole
+			a.node.mu.Lock()
+			defer a.node.mu.Unlock()
+			live := 0
+			for t := range a.node.cluster.tails {
+				if t.live {
+					live++
+				}
+			}
+			return live == 2
+		})
 		w.nodes[1].end("kill")
 		a.past(a.write("x", "two of three"))
 		w.nodes[2].end("kill")
