@@ -11,6 +11,7 @@ import (
 	"timehub/hub"
 	"timehub/hub/disk"
 	spokelog "timehub/spoke/log"
+	"timehub/spoke/roster"
 )
 
 // A hole is damage to acknowledged data that was found when the log was opened. Nobody knows which records lay in it, so this disk vouches for no stream that may have had some
@@ -41,11 +42,13 @@ func mendedHoles(d disk.Disk) (func(spokelog.Hole) bool, error) {
 // hurt takes back what this disk said of streams that may have had something in a hole. Nothing runs yet.
 func (c *cluster) hurt() {
 	h, hurt := c.n.store.Hurt()
-	if !hurt || !c.known {
+	if !hurt {
 		return
 	}
-	if len(c.rec.Disks) <= 1 && c.rec.Next == nil {
+	if !c.others() { // what was lost is lost; without the rest, nothing could ever be closed or sent
 		c.n.log.Error("acknowledged items are lost: there is no other node that could have them", "holes", len(h.Holes))
+		c.noteMended(h.Holes)
+		c.n.store.Mended(h.Holes)
 		return
 	}
 	for id, s := range c.streams {
@@ -56,6 +59,15 @@ func (c *cluster) hurt() {
 	}
 	c.healedAt = c.floor + hub.MarkAt(c.n.opt.ClockGuard.Milliseconds())
 	c.n.log.Warn("the log has holes: this node gives no stable answers until it has copied what may have lain there from the others", "holes", len(h.Holes))
+}
+
+// others reports whether another disk than this one is, or is to be, on the list.
+func (c *cluster) others() bool {
+	disks := c.rec.Disks
+	if c.rec.Next != nil {
+		disks = slices.Concat(disks, c.rec.Next.Disks)
+	}
+	return slices.ContainsFunc(disks, func(d roster.Disk) bool { return d.ID != c.n.identity.ID })
 }
 
 // errHole is the answer for who counts on this disk.
@@ -91,22 +103,18 @@ func (c *cluster) counts() bool {
 // heal finds out which streams are copied beyond everything that can have lain in a hole, and remembers when that is so of all.
 func (c *cluster) heal(ctx context.Context) error {
 	n := c.n
+	h, hurt := n.store.Hurt()
 	n.mu.Lock()
-	was := c.noHole()
 	for _, s := range c.streams {
 		if s.holed && (s.complete || s.low >= c.healedAt) {
 			s.holed = false
 		}
 	}
-	is := c.noHole()
-	if was || !is {
+	if !hurt || !c.noHole() { // the log is told last: what fails before is tried again
 		n.mu.Unlock()
 		return nil
 	}
-	h, _ := n.store.Hurt()
-	for _, hole := range h.Holes {
-		c.mended = append(c.mended, markOf(hole))
-	}
+	c.noteMended(h.Holes)
 	n.mu.Unlock()
 	if err := c.save(ctx, nil, nil); err != nil {
 		return err
@@ -114,6 +122,15 @@ func (c *cluster) heal(ctx context.Context) error {
 	n.store.Mended(h.Holes)
 	n.log.Info("what lay in the holes of the log has been copied from the others")
 	return nil
+}
+
+// noteMended: there is nothing more to be had for these holes. Under mu; durable with the next save.
+func (c *cluster) noteMended(holes []spokelog.Hole) {
+	for _, hole := range holes {
+		if m := markOf(hole); !slices.Contains(c.mended, m) {
+			c.mended = append(c.mended, m)
+		}
+	}
 }
 
 // answerRefusal is refuse for a leader, who counts on this disk.
