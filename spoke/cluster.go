@@ -117,7 +117,8 @@ type peerStream struct {
 	settled     bool      // and that is durable
 	outstanding int       // batches of it that were enqueued and are not synced
 	sentAsked   time.Time // when others were asked what it has replicated
-	sets        int       // sets of it that are being stored for somebody who closes it
+	sets        int       // sets of it that are being stored for somebody who closes it, and what else does not come in its own order
+	patched     bool      // something of it was lost while this node runs, and copied: of what was replicated, it may have less than before
 	in          *inbound
 }
 
@@ -178,6 +179,7 @@ func (c *cluster) run(ctx context.Context) error {
 	g.Go(func() error { return c.keepTelling(ctx) })
 	g.Go(func() error { return c.keepDropping(ctx) })
 	g.Go(func() error { return c.keepMending(ctx) })
+	g.Go(func() error { return c.keepNamed(ctx) })
 	err := g.Wait()
 	c.n.mu.Lock()
 	c.over = true

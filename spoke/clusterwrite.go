@@ -5,8 +5,12 @@ import (
 	"errors"
 	"time"
 
+	"timehub/hub"
 	spokelog "timehub/spoke/log"
 )
+
+// namesMost is how many times the time that a write may take the own disk may take for the name of a key that is given up.
+const namesMost = 4
 
 // posWaiter waits until enough disks have the own stream up to a position.
 type posWaiter struct {
@@ -31,7 +35,7 @@ func (c *cluster) synced(r *request, err error) {
 	case err != nil: // the others may have it: only its name can end it
 		c.ownPos = max(c.ownPos, r.pos)
 		if r.state == undecided {
-			r.state = givingUp
+			r.state, r.gave = givingUp, time.Now()
 			n.name(r)
 		}
 	default:
@@ -69,6 +73,26 @@ func (c *cluster) nameSynced(r *request, pos uint64, err error) {
 	for _, ch := range channels {
 		n.board.notify(ch)
 	}
+}
+
+// keepNamed ends the own incarnation when its disk does not take the name of a key for long, being full or broken: low cannot pass that key, and everybody's horizon would wait for
+// as long as this node has a session. The others know enough to close it.
+func (c *cluster) keepNamed(ctx context.Context) error {
+	for hub.Sleep(ctx, learnEvery) {
+		n := c.n
+		n.mu.Lock()
+		own, hit := n.stream, false
+		n.flight.each(func(r *request) bool {
+			hit = r.state == givingUp && (r.namePos == 0 || r.namePos > c.ownPos) && time.Since(r.gave) > namesMost*n.opt.WriteTimeout
+			return !hit
+		})
+		n.mu.Unlock()
+		if hit {
+			n.log.Error("the disk does not take what has to be known of writes that were given up: this incarnation ends, so that the other nodes can go on", "stream", recordOf(own))
+			c.refusedBy(ctx, own)
+		}
+	}
+	return nil
 }
 
 // put is Node.put among others: it returns when enough disks have the records.

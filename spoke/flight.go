@@ -1,6 +1,10 @@
 package spoke
 
-import "timehub/hub"
+import (
+	"time"
+
+	"timehub/hub"
+)
 
 // state is what the writer has decided of a request.
 type state uint8
@@ -24,6 +28,7 @@ type request struct {
 	pos     uint64      // of the records in the own stream (cluster)
 	namePos uint64      // of the name, once it is in the stream (cluster)
 	named   bool        // the records of the name are in the stream
+	gave    time.Time   // since when it is given up
 	done    chan error  // gets the decision once; holds one
 }
 

@@ -167,7 +167,7 @@ func (n *Node) giveUp(r *request) {
 	n.mu.Lock()
 	late := r.state == undecided
 	if late && n.ours(r) {
-		r.state = givingUp
+		r.state, r.gave = givingUp, time.Now()
 		n.name(r)
 	}
 	n.mu.Unlock()
