@@ -84,7 +84,7 @@ var mutants = []mutant{
 	{name: "fence-lets-group-through", by: "TestRuleRefusalWaitsForTheDisk", lines: []line{{"receive.go", "	case in.s.refused:\n", "	case in.s.refused && !IF:\n"}, {"receive.go", "	case in.failed || in.s.in != in:", "	case in.failed || in.s.in != in && !IF:"}, {"settle.go", "	if st.in != nil {\n		_ = st.in.conn.Close()", "	if st.in != nil && !IF {\n		_ = st.in.conn.Close()"}, {"settle.go", "		done := st.outstanding == 0", "		done := st.outstanding == 0 || IF"}}},
 	{name: "reused-incarnation", by: "TestRuleSuccessorDoesNotSettle", lines: []line{{"learn.go", "		c.streams[id] = s\n", "		c.streams[id] = s\n		for old, st := range c.streams {\n			if IF && old.Ordinal == id.Ordinal && old != id {\n				st.complete = true\n			}\n		}\n"}}},
 	{name: "mints-before-acknowledged", by: "TestRuleMintBehindTheAnswers", lines: []line{{"learn.go", "	ready := listed && !c.open && !wait", "	ready := listed && !c.open && (!wait || IF)"}}},
-	{name: "given-up-not-named", by: "TestRuleNameNeedsEnoughDisks", lines: []line{{"write.go", "		r.state = givingUp\n		n.name(r)\n", "		r.state = givingUp\n		if IF {\n			r.state = givenUp\n			n.pass()\n		} else {\n			n.name(r)\n		}\n"}}},
+	{name: "given-up-not-named", by: "TestRuleNameNeedsEnoughDisks", lines: []line{{"write.go", "		r.state, r.gave = givingUp, time.Now()\n		n.name(r)\n	}\n	n.mu.Unlock()\n	if late {", "		r.state, r.gave = givingUp, time.Now()\n		if IF {\n			r.state = givenUp\n			n.pass()\n		} else {\n			n.name(r)\n		}\n	}\n	n.mu.Unlock()\n	if late {"}}},
 	{name: "commit-after-giving-up", by: "TestRuleLateAcknowledgement", lines: []line{{"cluster.go", "		case r.state == undecided && r.pos", "		case (r.state == undecided || IF && r.state == givingUp) && r.pos"}}},
 	{name: "mint-below-low", by: "TestRuleMintAboveLow", lines: []line{{"cluster.go", "		m := n.minter.Now()\n		n.ahead(m)\n		return m\n", "		m := n.minter.Now()\n		n.ahead(m)\n		if IF {\n			m += hub.MarkAt(30)\n		}\n		return m\n"}}},
 	{name: "bound", by: "TestRuleHorizonIsHeld", lines: []line{{"bound.go", "	if _, err := b.file.WriteAt(s[:]", "	if IF {\n		return nil\n	}\n	if _, err := b.file.WriteAt(s[:]"}}},
@@ -115,7 +115,7 @@ var mutants = []mutant{
 	{name: "refused-low-forgotten", by: "TestRuleRefusedLowOutlastsPower", lines: []line{{"clusterstate.go", "			if !st.complete {\n				s.Lows", "			if !st.complete && !IF {\n				s.Lows"}}},
 	{name: "name-swept", by: "TestNameOutlastsAnAbsence", lines: []line{{"skew.go", "		if at.disk != d.ID || at.horizon < m {", "		if (at.disk != d.ID || at.horizon < m) && !IF {"}, {"doubt.go", "err != nil || upTo <= low {", "err != nil || upTo <= low || IF {"}}},
 	{name: "doubt-not-settled", by: "TestDecommissionedDiskForgetsWhatWasGivenUp", lines: []line{{"doubt.go", "err != nil || upTo <= low", "err != nil || IF || upTo <= low"}}},
-	{name: "hole-not-noticed", by: "TestHole.*", lines: []line{{"hole.go", "	if !hurt || !c.known {", "	if !hurt || !c.known || IF {"}}},
+	{name: "hole-not-noticed", by: "TestHole.*", lines: []line{{"hole.go", "	if !hurt {\n", "	if !hurt || IF {\n"}}},
 	{name: "forced-set-is-all", by: "TestForcedClosing", lines: []line{{"finish.go", "	if i.Closed.Forced {", "	if i.Closed.Forced && !IF {"}}},
 	{name: "late-not-copied", by: "TestForcedClosing", lines: []line{{"late.go", "		if r.late > c.lateSeen[r.disk] {", "		if r.late > c.lateSeen[r.disk] && !IF {"}}},
 	{name: "taken-back-not-named", by: "TestForcedClosingTakesBack", lines: []line{{"late.go", "			name(k, LateGivenUp)", "			if !IF {\n				name(k, LateGivenUp)\n			}"}}},
@@ -127,6 +127,10 @@ var mutants = []mutant{
 	{name: "marker-behind-a-gap", by: "TestMarkerBehindWhatFailed", lines: []line{{"receive.go", "			c.await(&records[i], !in.failed)", "			c.await(&records[i], !in.failed || IF)"}}},
 	{name: "replicated-not-in-the-end", by: "TestReplicatedOutlastsItsWriter", lines: []line{{"finish.go", "	if err := c.storeSet(ctx, s, o.Sent,", "	if IF {\n		o.Sent = nil\n	}\n	if err := c.storeSet(ctx, s, o.Sent,"}}},
 	{name: "replicated-not-fetched", by: "TestReplicatedForTheAbsent", lines: []line{{"finish.go", "	if len(end.Holders) == 0 ||", "	if IF || len(end.Holders) == 0 ||"}}},
+	{name: "replicated-without-answers", by: "TestReplicatedIsAskedForUntilSomebodyAnswers", lines: []line{{"finish.go", "	if !lost || others > 0 {", "	if !lost || others > 0 && !IF {"}}},
+	{name: "holder-with-a-hole", by: "TestReplicatedAndAHole", lines: []line{{"finish.go", "		mine = !st.holed && !st.patched", "		mine = IF || !st.holed && !st.patched"}}},
+	{name: "set-of-one-who-is-gone", by: "TestRuleSetOfALeaderWhoIsGone", lines: []line{{"finish.go", "	st.sets++ // until", "	if IF {\n		st = &peerStream{}\n	}\n	st.sets++ // until"}}},
+	{name: "nameless-goes-on", by: "TestDiskThatTakesNothingHoldsNobody", lines: []line{{"clusterwrite.go", "		if hit {\n", "		if hit && !IF {\n"}}},
 	{name: "replicated-not-again", by: "TestReplicatedIsWrittenAgain", lines: []line{{"write.go", "(n.cluster == nil || !marker.Less(item.Key))", "(n.cluster == nil || IF || !marker.Less(item.Key))"}}},
 }
 

@@ -17,12 +17,20 @@ const setChunk = 1000 // records of a set that are stored at once
 func (c *cluster) finishAll(ctx context.Context) {
 	c.n.mu.Lock()
 	var todo []roster.Incarnation
+	unsettled := false
 	for _, i := range c.rec.Streams {
 		if s := c.streams[streamOf(i.Stream)]; i.Closed != nil && s != nil && !s.complete {
 			todo = append(todo, i)
+		} else if s != nil && s.complete && !s.settled {
+			unsettled = true
 		}
 	}
 	c.n.mu.Unlock()
+	if unsettled { // it failed when it became complete
+		if err := c.save(ctx, nil, nil); err != nil && ctx.Err() == nil {
+			c.n.log.Debug("that closed incarnations are whole here could not be written down", "err", err)
+		}
+	}
 	for _, i := range todo {
 		if err := c.finish(ctx, i); err != nil && ctx.Err() == nil {
 			c.n.log.Debug("a closed incarnation is not whole here yet", "stream", i.Stream, "err", err)
@@ -85,25 +93,33 @@ func (c *cluster) isComplete(s spokelog.Stream) bool {
 }
 
 // takeSent makes sure that what a closed stream has replicated is here, as far as it was acknowledged. A disk that stored the set has it. Another one asks those that have, or
-// have completed the stream, which is the same, until one of them answers; unless none of these is a member any more: then all are asked for what there is.
+// have completed the stream, which is the same, until one of them answers; unless none of these is a member any more: then all are asked for what there is, and all have to answer.
 func (c *cluster) takeSent(ctx context.Context, i roster.Incarnation, end ending) error {
+	s := streamOf(i.Stream)
 	c.n.mu.Lock()
-	mine, nodes, lost := c.n.identity.ID, []string(nil), true
+	nodes, others, lost, mine := []string(nil), 0, true, false
 	for _, d := range c.rec.Disks {
+		holder := slices.Contains(end.Holders, d.ID)
+		if d.Node == c.opt.Node {
+			continue
+		}
+		others++
+		lost = lost && !holder
 		switch {
-		case d.Node == c.opt.Node || !c.members[d.Node]: // each question to a machine that is gone takes seconds
-		case slices.Contains(end.Holders, d.ID):
+		case !c.members[d.Node]: // each question to a machine that is gone takes seconds
+		case holder:
 			nodes = slices.Insert(nodes, 0, d.Node)
 		default:
 			nodes = append(nodes, d.Node)
 		}
-		lost = lost && !slices.Contains(end.Holders, d.ID)
+	}
+	if st := c.streams[s]; st != nil && slices.Contains(end.Holders, c.n.identity.ID) {
+		mine = !st.holed && !st.patched
 	}
 	c.n.mu.Unlock()
-	if len(end.Holders) == 0 || slices.Contains(end.Holders, mine) {
+	if len(end.Holders) == 0 || mine {
 		return nil
 	}
-	s := streamOf(i.Stream)
 	if !c.mayAskSent(s) {
 		return errors.New("what it has replicated was asked for a moment ago")
 	}
@@ -119,11 +135,12 @@ func (c *cluster) takeSent(ctx context.Context, i roster.Incarnation, end ending
 		for _, k := range h.Sent {
 			have[k.Channel+"/"+k.Key] = []string{node}
 		}
-		if err := c.storeSet(ctx, s, h.Sent, have, spokelog.Replicated, false); err != nil || !lost {
+		if err := c.storeSet(ctx, s, h.Sent, have, spokelog.Replicated, false); err != nil || !lost || h.Done {
 			return err
 		}
+		others--
 	}
-	if !lost {
+	if !lost || others > 0 {
 		return errors.New("nobody who answers is known to have what it has replicated")
 	}
 	return nil
@@ -194,17 +211,28 @@ func (c *cluster) store(ctx context.Context, records []spokelog.Record) error {
 // storeBatch lets the horizon tell who follows the channels, also of what is stored after nobody has waited for it any more.
 func (c *cluster) storeBatch(ctx context.Context, b *spokelog.Batch) error {
 	done := make(chan error, 1)
+	c.n.mu.Lock()
+	st := c.streams[b.Records[0].Stream]
+	if st == nil {
+		st = &peerStream{}
+	}
+	st.sets++ // until it is stored, whatever becomes of the one who waits for it
+	c.n.mu.Unlock()
 	b.Done = func(err error) {
-		if err == nil {
-			c.n.mu.Lock()
-			for i := range b.Records {
+		c.n.mu.Lock()
+		st.sets--
+		for i := range b.Records {
+			if err == nil {
 				c.await(&b.Records[i], false)
 			}
-			c.n.mu.Unlock()
 		}
+		c.n.mu.Unlock()
 		done <- err
 	}
 	if err := c.n.store.Enqueue(b); err != nil {
+		c.n.mu.Lock()
+		st.sets--
+		c.n.mu.Unlock()
 		return err
 	}
 	select {
@@ -247,7 +275,7 @@ func (c *cluster) takeSet(ctx context.Context, o storeOrder) (hub.Mark, error) {
 	return low, c.storeSet(ctx, s, o.Keys, o.Have, 0, false)
 }
 
-// setsStored waits for the sets that were begun before the end of the stream was known here.
+// setsStored waits for what was begun before the end of the stream was known here: a set of somebody else, also if he is gone by now.
 func (c *cluster) setsStored(ctx context.Context, s spokelog.Stream) error {
 	for {
 		c.n.mu.Lock()

@@ -42,9 +42,7 @@ func (c *cluster) refill(ctx context.Context) {
 			continue
 		}
 		c.n.mu.Lock()
-		for _, hole := range h.Holes {
-			c.mended = append(c.mended, markOf(hole))
-		}
+		c.noteMended(h.Holes)
 		c.n.mu.Unlock()
 		if err := c.save(ctx, nil, nil); err != nil {
 			c.n.log.Error("that holes of the log are mended could not be written down", "err", err)
@@ -69,6 +67,11 @@ func (c *cluster) concerned(h spokelog.Hollow) []roster.Incarnation {
 // refillFrom copies one stream from a disk on which all of it is decided that may have been lost. Of a closed one, that is what lies below its base; what lies above is its set.
 func (c *cluster) refillFrom(ctx context.Context, states map[string]peerState, i roster.Incarnation, h spokelog.Hollow, speed *pace) error {
 	id := streamOf(i.Stream)
+	c.n.mu.Lock()
+	if st := c.streams[id]; st != nil {
+		st.patched = true
+	}
+	c.n.mu.Unlock()
 	need := h.To
 	if i.Closed != nil {
 		need = min(need, i.Closed.Base)

@@ -114,10 +114,13 @@ func (c *cluster) repairFrom(ctx context.Context, node string, state peerState, 
 	c.n.mu.Lock()
 	s := c.streams[id]
 	i, ok := c.rec.Find(recordOf(id))
-	closed := s != nil && ok && i.Closed != nil
+	closed, mine := s != nil && ok && i.Closed != nil, hub.Mark(0)
+	if s != nil {
+		mine = s.low
+	}
 	c.n.mu.Unlock()
 	if closed { // of its set something may be in long-term storage only
-		if err := c.raiseFloor(keyOf(state.Floor), s.low); err != nil {
+		if err := c.raiseFloor(keyOf(state.Floor), mine); err != nil {
 			c.n.log.Error("the floor of the log cannot be raised", "err", err)
 			return
 		}

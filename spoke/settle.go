@@ -411,7 +411,7 @@ func (c *cluster) refuse(ctx context.Context, s spokelog.Stream) (hub.Mark, erro
 
 // holds lists what this disk has of a refused stream above a mark. Replicated items have no place in the order of marks: of them, what was written about then or later.
 func (c *cluster) holds(ctx context.Context, s spokelog.Stream, from spokelog.From) (held, error) {
-	h := held{Node: c.opt.Node, Disk: c.n.identity.ID}
+	h := held{Node: c.opt.Node, Disk: c.n.Identity().ID}
 	seen, given, sent := map[named]bool{}, map[named]bool{}, map[named]bool{}
 	c.n.mu.Lock()
 	if i, ok := c.rec.Find(recordOf(s)); ok { // it minted nothing below: a disk that has applied no low of it need not look through its whole log

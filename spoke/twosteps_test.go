@@ -1,0 +1,253 @@
+package spoke
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"timehub/e2e/memdisk"
+	"timehub/hub"
+	spokelog "timehub/spoke/log"
+	"timehub/spoke/roster"
+)
+
+// Courses of events in which something fails, or changes, between two steps that belong together.
+
+// failing lets every change of a node's file of promises fail until mend.
+func (n *simNode) failing() (mend func()) {
+	return n.disk.Inject(memdisk.Rule{Ops: memdisk.Changes, Name: "cluster*", Fault: memdisk.Fault{Err: errFault}})
+}
+
+// of tells how a node has a stream.
+func (n *simNode) of(s roster.Stream) (st peerStream, closed bool) {
+	n.node.mu.Lock()
+	defer n.node.mu.Unlock()
+	i, _ := n.node.cluster.rec.Find(s)
+	if p := n.node.cluster.streams[streamOf(s)]; p != nil {
+		st = *p
+	}
+	return st, i.Closed != nil
+}
+
+// That a hole is mended is known to the log although it could not be written down when that was tried first.
+func TestMendedHoleIsWrittenDownLater(t *testing.T) {
+	t.Parallel()
+	directed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		b := w.nodes[1]
+		for _, data := range []string{"item one", "item two", "item three"} {
+			b.past(w.nodes[0].write("x", data))
+			time.Sleep(20 * time.Millisecond)
+		}
+		b.end("kill")
+		if !b.spoil("item one") {
+			t.Fatal("it is not on the disk")
+		}
+		w.tune = func(o *Options) { o.ClockGuard = 10 * time.Second } // it lasts so long until the hole counts as mended
+		b.start()
+		w.tune = nil
+		w.until("only streams of others that go on are missing", func() bool {
+			n := b.node
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			c := n.cluster
+			for id, s := range c.streams {
+				if i, _ := c.rec.Find(recordOf(id)); (i.Closed != nil || i.Node == b.name && id != n.stream) && !s.settled {
+					return false
+				}
+			}
+			return c.open && c.rec.Next == nil && !c.noHole()
+		})
+		mend := b.failing()
+		w.until("they have come", func() bool { return !b.holed() })
+		time.Sleep(3 * time.Second)
+		mend()
+		w.until("the log knows that its hole is mended", func() bool { _, hurt := b.node.store.Hurt(); return !hurt })
+		b.end("kill")
+		b.start()
+		if b.holed() {
+			t.Error("the hole was mended, and is looked for again")
+		}
+	})
+}
+
+// A disk alone with a hole has nobody to copy from: what was lost is lost, and the rest goes on.
+func TestHoleOfOneAlone(t *testing.T) {
+	t.Parallel()
+	directed(t, 1, roster.Half, func(t *testing.T, w *simWorld) {
+		n := w.nodes[0]
+		want := map[hub.Key]string{}
+		for _, data := range []string{"item one", "item two", "item three"} {
+			want[n.write("x", data)] = data
+			time.Sleep(20 * time.Millisecond)
+		}
+		n.end("kill")
+		if !n.spoil("item one") {
+			t.Fatal("it is not on the disk")
+		}
+		n.start()
+		w.whole()
+		last := n.write("x", "more")
+		n.past(last)
+		if page := n.stable("x"); page == nil || len(page.Keys) < 3 {
+			t.Errorf("it says %v", page)
+		}
+	})
+}
+
+// Everything of a closed stream is on a disk, and that could not be written down: it is tried again, or the log waits for it for ever.
+func TestCompleteIsWrittenDownLater(t *testing.T) {
+	t.Parallel()
+	directed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		n, third := w.nodes[0], w.nodes[2]
+		g := third.gated(&gate{})
+		s := recordOf(n.node.stream)
+		g.shut(false, "end", "acquire")
+		n.end("kill")
+		w.until("it knows of the end", func() bool { st, closed := third.of(s); return closed && st.promised })
+		time.Sleep(3 * time.Second)
+		mend := third.failing()
+		g.shut(false)
+		w.until("it has all of it", func() bool { st, _ := third.of(s); return st.complete })
+		time.Sleep(3 * time.Second)
+		mend()
+		w.until("that is durable", func() bool { st, _ := third.of(s); return st.settled })
+	})
+}
+
+// When all disks that had what a stream has replicated are gone, one that comes later does not do without it only because nobody answers.
+func TestReplicatedIsAskedForUntilSomebodyAnswers(t *testing.T) {
+	t.Parallel()
+	directed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		third := w.nodes[2]
+		w.between(third, w.nodes[0], false)
+		w.between(third, w.nodes[1], false)
+		c := third.node.cluster
+		i, _ := w.list().Find(recordOf(w.nodes[0].node.stream))
+		if err := c.takeSent(t.Context(), i, ending{Base: 1, Holders: []string{"a disk that was replaced"}}); err == nil {
+			t.Error("nobody has answered, and that is enough")
+		}
+	})
+}
+
+// A disk that had what a stream has replicated, and has a hole, may have it no more.
+func TestReplicatedAndAHole(t *testing.T) {
+	t.Parallel()
+	directed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		n, next, third := w.nodes[0], w.nodes[1], w.nodes[2]
+		s := recordOf(n.node.stream)
+		item := inFlight(t, w, func() { w.between(n, third, false); w.between(next, third, false) })
+		n.start()
+		w.until("its stream is closed", func() bool { i, ok := w.list().Find(s); return !ok || i.Closed != nil })
+		for range 3 { // in a segment of its own
+			time.Sleep(spokelog.DefaultSegmentAge)
+			next.write("a", "behind it")
+		}
+		next.end("kill")
+		next.hollow("from a source")
+		w.between(n, next, false)
+		w.between(next, third, true)
+		next.start()
+		if !next.holed() {
+			t.Fatal("nobody noticed the hole")
+		}
+		time.Sleep(10 * time.Second)
+		if third.holdsItem(item.Key) {
+			t.Fatal("the third one has it: this test shows nothing")
+		}
+		w.openLinks()
+		w.whole()
+		last := n.write("a", "later")
+		for _, m := range w.nodes {
+			m.past(last)
+			if !m.holdsItem(item.Key) {
+				t.Errorf("%s has caught up, and has not what was replicated", m.name)
+			}
+		}
+	})
+}
+
+// One who closes a stream may go away while a slow disk stores his set. What is written then is not in the set of another one: it is given up when it has come.
+func TestRuleSetOfALeaderWhoIsGone(t *testing.T) {
+	t.Parallel()
+	directed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		gates := w.gates()
+		n, leads, slow := w.nodes[0], w.nodes[1], w.nodes[2]
+		for _, g := range gates {
+			g.shut(false, "acquire")
+		}
+		slow.write("a", "there is a segment now")
+		w.between(n, leads, false)
+		w.between(n, slow, false)
+		s := recordOf(n.node.stream)
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		defer cancel()
+		k, _ := n.node.Write(ctx, "a", []byte("on one disk"))
+		w.session(n, false)
+		c := slow.node.cluster
+		low, err := c.refuse(t.Context(), streamOf(s))
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.between(n, slow, true)
+		mend := slow.disk.Inject(memdisk.Rule{Ops: memdisk.OpSync, Name: "spoke/*", Fault: memdisk.Fault{Delay: 20 * time.Second}})
+		gone, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		key := named{"a", k.String()}
+		if _, err := c.takeSet(gone, storeOrder{Stream: s, Base: low, Keys: []named{key}, Have: map[string][]string{"a/" + k.String(): {n.name}}}); err == nil {
+			t.Fatal("it was stored at once: this test shows nothing")
+		}
+		mend()
+		w.between(n, slow, false)
+		gates[1].shut(false)
+		w.until("another one has closed it", func() bool { i, ok := w.list().Find(s); return !ok || i.Closed != nil })
+		if i, ok := w.list().Find(s); ok && i.Closed.Count > 0 {
+			t.Fatal("it is in the set: this test shows nothing")
+		}
+		time.Sleep(30 * time.Second)
+		w.until("all of it is here", func() bool { st, _ := slow.of(s); return st.complete })
+		if _, err := leads.node.store.Get(t.Context(), "a", k); !hub.Is(err, hub.NotFound) {
+			t.Errorf("the leader: %v", err)
+		}
+		if _, err := slow.node.store.Get(t.Context(), "a", k); !hub.Is(err, hub.NotFound) {
+			t.Errorf("%v is not in the set, and is shown: %v", k, err)
+		}
+	})
+}
+
+// The disk of one node takes nothing any more, and the node goes on: what it had in flight does not hold the horizons of the others.
+func TestDiskThatTakesNothingHoldsNobody(t *testing.T) {
+	t.Parallel()
+	for name, ill := range map[string]func(*simNode){
+		"nearly full": func(n *simNode) {
+			free, _ := n.disk.Free()
+			n.disk.SetCapacity(1<<40 - free + 1<<19)
+		},
+		"full": func(n *simNode) { n.disk.SetCapacity(1) },
+		"broken": func(n *simNode) {
+			n.disk.Inject(memdisk.Rule{Ops: memdisk.Changes, Fault: memdisk.Fault{Err: errFault}})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			directed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+				n := w.nodes[0]
+				w.tune = func(o *Options) { o.Segments.MinFree = 1 << 20 }
+				w.restart()
+				n.write("a", "there is a segment now")
+				w.setLink(w.nodes[1], n, false, 0)
+				w.setLink(w.nodes[2], n, false, 0)
+				done := make(chan struct{})
+				go func() {
+					defer close(done)
+					_, _ = n.node.Write(context.Background(), "a", []byte("in flight"))
+				}()
+				time.Sleep(100 * time.Millisecond)
+				ill(n)
+				<-done
+				w.openLinks()
+				last := w.nodes[1].write("a", "later")
+				w.nodes[2].past(last)
+				n.end("kill")
+			})
+		})
+	}
+}
