@@ -116,6 +116,9 @@ func (c *cluster) save(ctx context.Context, list *roster.Roster, done func()) er
 	if err != nil {
 		return err
 	}
+	if err := c.logSynced(ctx); err != nil {
+		return err
+	}
 	if err := replaceFile(c.n.opt.Disk, stateFile, text); err != nil {
 		return err
 	}
@@ -131,4 +134,11 @@ func (c *cluster) save(ctx context.Context, list *roster.Roster, done func()) er
 		done()
 	}
 	return nil
+}
+
+// logSynced makes durable what the state relies on: what lies below the lows of refused streams, and in complete ones.
+func (c *cluster) logSynced(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	return c.n.store.Sync(ctx)
 }

@@ -2,6 +2,8 @@ package spoke
 
 import (
 	"context"
+	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -249,5 +251,37 @@ func TestDiskThatTakesNothingHoldsNobody(t *testing.T) {
 				n.end("kill")
 			})
 		})
+	}
+}
+
+// What a disk promises of a closed stream outlasts a power cut, also where what is acknowledged need not.
+func TestPromisesOutlastPowerWithoutSync(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(8) {
+		directed(t, 3, roster.Half, func(t *testing.T, w *simWorld) { promises(t, w, seed) })
+	}
+}
+
+func promises(t *testing.T, w *simWorld, seed uint64) {
+	w.rng = rand.New(rand.NewPCG(seed, 3)) // of what was written and not synced, some is lost
+	w.tune = func(o *Options) { o.Segments.Sync = spokelog.Interval }
+	w.restart()
+	n, other, third := w.nodes[0], w.nodes[1], w.nodes[2]
+	third.write("a", "there is a segment now")
+	time.Sleep(time.Second)
+	w.between(n, third, false)
+	w.between(other, third, false)
+	s := recordOf(n.node.stream)
+	k := n.write("a", "on two disks")
+	time.Sleep(time.Second)
+	w.session(n, false)
+	w.until("it is closed", func() bool { i, ok := w.list().Find(s); return !ok || i.Closed != nil })
+	w.between(other, third, true)
+	w.until("it has all of it", func() bool { st, _ := third.of(s); return st.settled })
+	third.end("power")
+	third.start()
+	w.until("it answers", func() bool { page := third.stable("a"); return page != nil && !page.Horizon.Less(k) })
+	if page := third.stable("a"); !slices.Contains(page.Keys, k) {
+		t.Errorf("it promises everything up to %v and lacks %v", page.Horizon, k)
 	}
 }

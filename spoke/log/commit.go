@@ -57,6 +57,7 @@ func (c *committer) run(ctx context.Context) {
 			c.commit(ctx, list)
 		}
 		c.housekeeping()
+		c.syncNow()
 		if ended {
 			c.finish()
 			return

@@ -37,6 +37,7 @@ type Log struct {
 	open        int        // files of segments
 	nextSeq     uint64
 	queue       []*Batch
+	syncs       []chan error // of those who wait in Sync; each holds one
 	toSeal      []*segment
 	voids       []uint64 // segments that hold nothing acknowledged and must go before the one whose link says so
 	dead        []uint64 // segments that were removed and may come back after a crash
