@@ -114,8 +114,8 @@ func New(opt Options) (*Coordinator, error) {
 // Run keeps a session until ctx ends; then it closes it, so that leases and memberships end at once. It returns nil.
 func (c *Coordinator) Run(ctx context.Context) error {
 	known := make(chan struct{}) // closed when c.conn is set: events may come before Connect returns
-	conn, events, err := zk.Connect(c.opt.Servers, c.opt.Session, zk.WithDialer(c.dial), zk.WithLogger(listener{c}), zk.WithLogInfo(true),
-		zk.WithEventCallback(func(e zk.Event) {
+	conn, events, err := zk.Connect(c.opt.Servers, c.opt.Session, zk.WithHostProvider(&hosts{}), zk.WithDialer(c.dial), zk.WithLogger(listener{c}),
+		zk.WithLogInfo(true), zk.WithEventCallback(func(e zk.Event) {
 			<-known
 			c.event(e)
 		}))
