@@ -77,6 +77,14 @@ func (c Config) trusted() ([]netip.Prefix, error) {
 	return all, nil
 }
 
+// deaf is how often a node looks for changed configurations while it cannot be told of them; a single hub makes all changes itself.
+func (n *Node) deaf() time.Duration {
+	if !n.cfg.Cluster() {
+		return 0
+	}
+	return 2 * time.Second
+}
+
 // clusterAddress is where the other nodes reach this one. The listener is there.
 func (n *Node) clusterAddress() string {
 	if a := n.cfg.Text("cluster.address"); a != "" {

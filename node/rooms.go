@@ -49,7 +49,8 @@ func (n *Node) runLongTerm(ctx context.Context, ready func()) error {
 	}
 	err = n.untilStore(ctx, func(ctx context.Context) (err error) {
 		p.catalog, err = catalog.Open[channel.Document](ctx, catalog.Options{
-			Bucket: p.bucket, Prefix: catalogPrefix, Registers: p.coordinator, Register: "catalog/channels", Clock: n.env.Clock, Log: n.log.With("component", "catalog"),
+			Bucket: p.bucket, Prefix: catalogPrefix, Registers: p.coordinator, Register: "catalog/channels", Deaf: n.deaf(),
+			Clock: n.env.Clock, Log: n.log.With("component", "catalog"),
 		})
 		return err
 	})

@@ -50,7 +50,8 @@ func (n *Node) openWebhooks(ctx context.Context) error {
 	var err error
 	err = n.untilStore(ctx, func(ctx context.Context) (err error) {
 		h.catalog, err = catalog.Open[webhook.Webhook](ctx, catalog.Options{
-			Bucket: p.bucket, Prefix: hookPrefix, Registers: p.coordinator, Register: "catalog/webhooks", Clock: n.env.Clock, Log: n.log.With("component", "catalog"),
+			Bucket: p.bucket, Prefix: hookPrefix, Registers: p.coordinator, Register: "catalog/webhooks", Deaf: n.deaf(),
+			Clock: n.env.Clock, Log: n.log.With("component", "catalog"),
 		})
 		return err
 	})

@@ -1,6 +1,6 @@
 // Package catalog keeps small named JSON documents, such as the configurations of channels and webhooks, in a bucket, and all of them in the memory of
-// every node. Reading costs a look in a map; a change is one conditional put; the other nodes learn of it through a register of the coordinator, and
-// from a slow poll should that fail.
+// every node. Reading costs a look in a map; a change is one conditional put; the other nodes learn of it through a register of the coordinator. While that
+// cannot be read they look into the bucket every few seconds (Options.Deaf), and from time to time in any case.
 //
 // A document x lies under {prefix}x.json in an envelope with a version, a sequence number and the random ids of its last writes: a writer whose reply was
 // lost knows its own work by them. A deleted document stays as an empty envelope, because a bucket cannot delete on a condition: whoever creates
@@ -31,6 +31,7 @@ type Options struct {
 	Registers coord.Registers // nil: other nodes learn of changes from the poll only
 	Register  string          // the name of the register; required with Registers
 	Poll      time.Duration   // between two full looks; 0: 5 minutes. Varied by a quarter
+	Deaf      time.Duration   // between two looks at the register, and between two full looks while it cannot be read; 0: it is taken to be readable
 	Parallel  int             // documents read at the same time; 0: 32
 	Clock     hub.Clock       // nil: time.Now
 	Log       *slog.Logger
@@ -94,41 +95,52 @@ func Open[T any](ctx context.Context, o Options) (*Catalog[T], error) {
 // Run follows what other nodes change until ctx ends. It returns nil.
 func (c *Catalog[T]) Run(ctx context.Context) error {
 	var wake <-chan struct{}
+	var listen <-chan time.Time // the register wakes nobody when it can no longer be read
 	if c.news != nil {
 		w, stop := c.opt.Registers.Watch(c.opt.Register)
 		defer stop()
 		wake = w
+		if c.opt.Deaf > 0 {
+			ticker := time.NewTicker(c.opt.Deaf)
+			defer ticker.Stop()
+			listen = ticker.C
+		}
 		var telling sync.WaitGroup
 		defer telling.Wait()
 		telling.Go(func() { c.news.run(ctx) })
 	}
-	pause := c.opt.Poll
+	poll := time.NewTimer(around(c.opt.Poll))
+	defer poll.Stop()
 	for {
-		timer := time.NewTimer(pause*3/4 + rand.N(pause/2))
 		var err error
+		pause := c.opt.Poll
 		select {
 		case <-ctx.Done():
-			timer.Stop()
 			return nil
-		case <-timer.C:
+		case <-listen:
+			_ = c.catchUp(ctx) // said by the poll, if it fails too; tried again in any case
+			continue
+		case <-poll.C:
 			err = c.Refresh(ctx)
 		case <-wake:
-			timer.Stop()
 			err = c.catchUp(ctx)
 		}
-		pause = c.opt.Poll
 		if err != nil && ctx.Err() == nil {
 			c.opt.Log.Warn("catalog not brought up to date; trying again", "prefix", c.opt.Prefix, "err", err)
 			pause = min(pause, 10*time.Second)
 		}
+		poll.Reset(around(pause))
 	}
 }
 
-// catchUp reads what the register names, or everything if it names too little.
+// around varies a pause, so that nodes do not look all at once.
+func around(pause time.Duration) time.Duration { return pause*3/4 + rand.N(pause/2) }
+
+// catchUp reads what the register names, or everything if it names too little or cannot be read.
 func (c *Catalog[T]) catchUp(ctx context.Context) error {
 	changes, whole, err := c.news.read(ctx)
 	if err != nil {
-		return errors.Join(err, c.Refresh(ctx))
+		return c.Refresh(ctx)
 	}
 	if !whole {
 		if err := c.Refresh(ctx); err != nil {

@@ -485,6 +485,57 @@ func TestToldLater(t *testing.T) {
 	})
 }
 
+// TestDeaf: while nobody can reach the coordinator, what one node changes is known to the others within seconds, and made only once.
+func TestDeaf(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, f := newBucket()
+		store := local.NewMemory()
+		ctx, stop := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		defer func() { stop(); wg.Wait() }()
+		var all []*Catalog[thing]
+		var sessions []*local.Coordinator
+		for i := range 2 {
+			session := store.Session(fmt.Sprint(i))
+			c := open(t, b, func(o *Options) {
+				o.Registers, o.Register, o.Poll, o.Deaf = session, "catalog/things", 24*time.Hour, 2*time.Second
+			})
+			wg.Go(func() { _ = c.Run(ctx) })
+			all, sessions = append(all, c), append(sessions, session)
+		}
+		time.Sleep(time.Second)
+		for _, s := range sessions {
+			store.Cut(s)
+		}
+		if err := all[0].Create(t.Context(), "x", &thing{"x", 1}); err != nil {
+			t.Fatal(err)
+		}
+		if err := all[1].Create(t.Context(), "x", &thing{"x", 2}); !hub.Is(err, hub.Conflict) {
+			t.Error(err)
+		}
+		if err := all[0].Create(t.Context(), "y", &thing{"y", 1}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Second)
+		want(t, all[1], "y", 1)
+		if err := all[0].Delete(t.Context(), "y"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Second)
+		_, err := all[1].Get(t.Context(), "y")
+		none(t, err, "deleted elsewhere")
+		for _, s := range sessions {
+			store.Mend(s)
+		}
+		time.Sleep(10 * time.Second)
+		lists := f.count(mem.List)
+		time.Sleep(time.Hour)
+		if n := f.count(mem.List) - lists; n > 0 {
+			t.Errorf("%d listings in an hour in which the register could be read", n)
+		}
+	})
+}
+
 // TestMany: ten thousand documents are there in a moment, read several at a time.
 func TestMany(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
