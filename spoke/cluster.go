@@ -32,6 +32,7 @@ type Cluster struct {
 	RepairRate int64 // bytes a second that are copied from the others at most, by a node that lags behind; 0: no limit
 
 	given func(channel string, keys []hub.Key) // a test is told which keys are given up; under mu
+	room  int                                  // see inboundRoom; a test says less
 }
 
 const (
@@ -142,6 +143,7 @@ func newCluster(n *Node, opt Cluster, m meters) (*cluster, error) {
 	}
 	opt.Beat = cmp.Or(opt.Beat, defaultBeat)
 	opt.Rule = cmp.Or(opt.Rule, roster.Half)
+	opt.room = cmp.Or(opt.room, inboundRoom)
 	if opt.Dial == nil {
 		opt.Dial = (&net.Dialer{Timeout: 5 * time.Second}).DialContext
 	}

@@ -131,6 +131,7 @@ var mutants = []mutant{
 	{name: "holder-with-a-hole", by: "TestReplicatedAndAHole", lines: []line{{"finish.go", "		mine = !st.holed && !st.patched", "		mine = IF || !st.holed && !st.patched"}}},
 	{name: "set-of-one-who-is-gone", by: "TestRuleSetOfALeaderWhoIsGone", lines: []line{{"finish.go", "	st.sets++ // until", "	if IF {\n		st = &peerStream{}\n	}\n	st.sets++ // until"}}},
 	{name: "promise-before-records", by: "TestPromisesOutlastPowerWithoutSync", lines: []line{{"clusterstate.go", "	if err := c.logSynced(ctx); err != nil {", "	if IF {\n	} else if err := c.logSynced(ctx); err != nil {"}}},
+	{name: "line-never-waits", by: "TestSlowDiskHoldsTheLine", lines: []line{{"receive.go", "		room := in.bytes", "		room := IF || in.bytes"}}},
 	{name: "nameless-goes-on", by: "TestDiskThatTakesNothingHoldsNobody", lines: []line{{"clusterwrite.go", "		if hit {\n", "		if hit && !IF {\n"}}},
 	{name: "replicated-not-again", by: "TestReplicatedIsWrittenAgain", lines: []line{{"write.go", "(n.cluster == nil || !marker.Less(item.Key))", "(n.cluster == nil || IF || !marker.Less(item.Key))"}}},
 }

@@ -390,7 +390,7 @@ func (c *cluster) askRecords(ctx context.Context, of source, s spokelog.Stream, 
 		if err != nil {
 			return err
 		}
-		quiet.Reset(callTime)
+		quiet.Stop() // what is done with it may take its time
 		switch k {
 		case frame.KindFrame:
 		case frame.KindFloor:
@@ -413,5 +413,6 @@ func (c *cluster) askRecords(ctx context.Context, of source, s spokelog.Stream, 
 		if err := take(f.Records); err != nil {
 			return err
 		}
+		quiet.Reset(callTime)
 	}
 }

@@ -30,7 +30,12 @@ type inbound struct {
 	pos    uint64        // what may be acknowledged
 	parts  uint64        // bytes of parts that have come
 	wake   chan struct{} // one token: pos or parts has risen
+	bytes  int           // that wait for the own disk
+	freed  chan struct{} // one token: some of them do not any more
 }
+
+// inboundRoom is how many bytes of one stream may wait for the own disk. When it is slower than those of others, the line has to wait, and not the memory here to grow.
+const inboundRoom = 64 << 20
 
 // serveStream takes the stream of a peer (GET /internal/spoke/stream, upgraded).
 func (c *cluster) serveStream(w http.ResponseWriter, r *http.Request) error {
@@ -97,12 +102,29 @@ func (c *cluster) take(ctx context.Context, conn net.Conn, br *bufio.Reader) err
 	defer func() { _ = conn.Close(); poke(in.wake); <-ended }()
 	var hold frame.Hold
 	for {
+		c.waitForRoom(ctx, in)
 		k, payload, err := frame.Read(br, frame.MaxFrame)
 		if err != nil {
 			return err
 		}
 		if err := c.takeMessage(ctx, in, &hold, k, payload); err != nil {
 			return err
+		}
+	}
+}
+
+// waitForRoom waits until the disk has got on, or nothing more is taken on this connection.
+func (c *cluster) waitForRoom(ctx context.Context, in *inbound) {
+	for ctx.Err() == nil {
+		c.n.mu.Lock()
+		room := in.bytes <= c.opt.room || in.failed || in.s.refused || in.s.in != in
+		c.n.mu.Unlock()
+		if room {
+			return
+		}
+		select {
+		case <-in.freed:
+		case <-ctx.Done():
 		}
 	}
 }
@@ -161,7 +183,7 @@ func (c *cluster) greet(conn net.Conn, h *frame.Hello) (*inbound, []byte) {
 	if s.in != nil {
 		_ = s.in.conn.Close()
 	}
-	in := &inbound{conn: conn, node: h.Node, s: s, id: h.Stream, wake: make(chan struct{}, 1)}
+	in := &inbound{conn: conn, node: h.Node, s: s, id: h.Stream, wake: make(chan struct{}, 1), freed: make(chan struct{}, 1)}
 	s.in = in
 	return in, frame.AppendJSON(nil, frame.KindWelcome, frame.Welcome{Node: c.opt.Node, Disk: n.identity.ID, Low: s.low})
 }
@@ -217,19 +239,25 @@ func (c *cluster) takeFrame(ctx context.Context, in *inbound, f *frame.Frame) er
 
 // enqueue hands the requests of a frame to the log, as one batch: they are kept or lost together. Under mu.
 func (c *cluster) enqueue(in *inbound, records []spokelog.Record, f *frame.Frame) error {
-	in.s.outstanding++
-	err := c.n.store.Enqueue(&spokelog.Batch{Records: records, Several: true, Done: func(err error) { c.stored(in, records, f, err) }})
-	if err != nil {
-		in.s.outstanding--
+	size := 0
+	for i := range records {
+		size += sizeOf(&records[i])
+	}
+	err := c.n.store.Enqueue(&spokelog.Batch{Records: records, Several: true, Done: func(err error) { c.stored(in, records, size, f, err) }})
+	if err == nil { // stored waits for mu
+		in.s.outstanding++
+		in.bytes += size
 	}
 	return err
 }
 
 // stored: what was new of a frame is on the disk, or surely not. Called by the log, in the order of enqueue.
-func (c *cluster) stored(in *inbound, records []spokelog.Record, f *frame.Frame, err error) {
+func (c *cluster) stored(in *inbound, records []spokelog.Record, size int, f *frame.Frame, err error) {
 	n := c.n
 	n.mu.Lock()
 	in.s.outstanding--
+	in.bytes -= size
+	poke(in.freed)
 	var channels []string
 	switch {
 	case err != nil:

@@ -1,9 +1,13 @@
 package spoke
 
 import (
+	"bytes"
 	"context"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -285,3 +289,60 @@ func promises(t *testing.T, w *simWorld, seed uint64) {
 		t.Errorf("it promises everything up to %v and lacks %v", page.Horizon, k)
 	}
 }
+
+// While the disk of one node stands still, the others go on; what they send there waits with them, and does not fill its memory.
+func TestSlowDiskHoldsTheLine(t *testing.T) {
+	t.Parallel()
+	directed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		w.tune = func(o *Options) { o.Cluster.room = 1 << 20 }
+		w.restart()
+		n, slow := w.nodes[0], w.nodes[2]
+		slow.stuck(time.Minute)
+		data := strings.Repeat("x", 64<<10)
+		var last hub.Key
+		for i := range 200 {
+			last = n.write("a", data)
+			time.Sleep(10 * time.Millisecond)
+			if waiting := slow.node.store.Status().Waiting; waiting > 2<<20/len(data) {
+				t.Fatalf("after %d items of 64 KiB, %d batches are waiting for the disk", i, waiting)
+			}
+		}
+		slow.past(last)
+	})
+}
+
+// What is copied slowly on purpose is copied once: the time in which nothing is read does not break the line.
+func TestSlowRepairIsNotBrokenOff(t *testing.T) {
+	t.Parallel()
+	directed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		var broken atomic.Int32
+		w.tune = func(o *Options) {
+			o.Cluster.RepairRate = 100 << 10
+			o.Log = slog.New(slog.NewTextHandler(writerFunc(func(b []byte) (int, error) {
+				if bytes.Contains(b, []byte("could not be repaired")) && bytes.Contains(b, []byte(context.Canceled.Error())) {
+					broken.Add(1)
+				}
+				return len(b), nil
+			}), &slog.HandlerOptions{Level: slog.LevelDebug}))
+		}
+		w.restart()
+		n, other, third := w.nodes[0], w.nodes[1], w.nodes[2]
+		w.between(n, third, false)
+		w.between(other, third, false)
+		var last hub.Key
+		for range 24 {
+			last = n.write("a", strings.Repeat("x", 200<<10))
+		}
+		time.Sleep(time.Second)
+		n.end("power")
+		w.between(other, third, true)
+		third.past(last)
+		if broken.Load() > 0 {
+			t.Errorf("it was broken off %d times", broken.Load())
+		}
+	})
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
