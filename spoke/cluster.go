@@ -93,6 +93,7 @@ type cluster struct {
 	why         map[string]string // the last stream to a node ended by this; absent while one runs
 	members     roster.Sessions
 	unclosed    map[roster.Stream]string // why it could not be closed when that was tried last
+	ill         illness
 
 	swept     hub.Key // what others had swept, of the time above the horizon here, when they were asked for it
 	late      *lateBook
@@ -182,6 +183,7 @@ func (c *cluster) run(ctx context.Context) error {
 	g.Go(func() error { return c.keepDropping(ctx) })
 	g.Go(func() error { return c.keepMending(ctx) })
 	g.Go(func() error { return c.keepNamed(ctx) })
+	g.Go(func() error { return c.keepWell(ctx) })
 	err := g.Wait()
 	c.n.mu.Lock()
 	c.over = true

@@ -132,6 +132,7 @@ var mutants = []mutant{
 	{name: "set-of-one-who-is-gone", by: "TestRuleSetOfALeaderWhoIsGone", lines: []line{{"finish.go", "	st.sets++ // until", "	if IF {\n		st = &peerStream{}\n	}\n	st.sets++ // until"}}},
 	{name: "promise-before-records", by: "TestPromisesOutlastPowerWithoutSync", lines: []line{{"clusterstate.go", "	if err := c.logSynced(ctx); err != nil {", "	if IF {\n	} else if err := c.logSynced(ctx); err != nil {"}}},
 	{name: "line-never-waits", by: "TestSlowDiskHoldsTheLine", lines: []line{{"receive.go", "		room := in.bytes", "		room := IF || in.bytes"}}},
+	{name: "ill-disk-stays", by: "TestIllDiskHoldsNobody", lines: []line{{"ill.go", "		case is:\n", "		case IF:\n		case is:\n"}}},
 	{name: "nameless-goes-on", by: "TestDiskThatTakesNothingHoldsNobody", lines: []line{{"clusterwrite.go", "		if hit {\n", "		if hit && !IF {\n"}}},
 	{name: "replicated-not-again", by: "TestReplicatedIsWrittenAgain", lines: []line{{"write.go", "(n.cluster == nil || !marker.Less(item.Key))", "(n.cluster == nil || IF || !marker.Less(item.Key))"}}},
 }

@@ -81,6 +81,7 @@ func (c *cluster) save(ctx context.Context, list *roster.Roster, done func()) er
 	}
 	defer func() { c.saving <- struct{}{} }()
 	c.n.mu.Lock()
+	c.ill.unsaved = true
 	s := diskState{Version: 1, List: c.rec, Fresh: c.fresh, Mended: slices.Clone(c.mended), LateSeen: maps.Clone(c.lateSeen)}
 	if list != nil {
 		s.List = *list
@@ -124,6 +125,7 @@ func (c *cluster) save(ctx context.Context, list *roster.Roster, done func()) er
 	}
 	c.n.mu.Lock()
 	defer c.n.mu.Unlock()
+	c.ill.unsaved = false
 	for i, st := range promised {
 		st.promised, st.kept = true, lows[i]
 	}

@@ -17,20 +17,12 @@ const setChunk = 1000 // records of a set that are stored at once
 func (c *cluster) finishAll(ctx context.Context) {
 	c.n.mu.Lock()
 	var todo []roster.Incarnation
-	unsettled := false
 	for _, i := range c.rec.Streams {
 		if s := c.streams[streamOf(i.Stream)]; i.Closed != nil && s != nil && !s.complete {
 			todo = append(todo, i)
-		} else if s != nil && s.complete && !s.settled {
-			unsettled = true
 		}
 	}
 	c.n.mu.Unlock()
-	if unsettled { // it failed when it became complete
-		if err := c.save(ctx, nil, nil); err != nil && ctx.Err() == nil {
-			c.n.log.Debug("that closed incarnations are whole here could not be written down", "err", err)
-		}
-	}
 	for _, i := range todo {
 		if err := c.finish(ctx, i); err != nil && ctx.Err() == nil {
 			c.n.log.Debug("a closed incarnation is not whole here yet", "stream", i.Stream, "err", err)

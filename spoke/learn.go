@@ -132,6 +132,9 @@ func (c *cluster) announce(ctx context.Context, rec, next roster.Roster) error {
 	if i, ok := next.Find(*next.Next.Stream); !ok || i.Node != c.opt.Node {
 		return nil
 	}
+	if !c.mayJoin() {
+		return errors.New("the disk of this node is ill")
+	}
 	text, err := json.Marshal(member{Disk: c.n.Identity().ID, Stream: *next.Next.Stream})
 	if err != nil {
 		return err
@@ -168,7 +171,7 @@ func (c *cluster) join(ctx context.Context, rec roster.Roster) error {
 		return err
 	}
 	own := slices.IndexFunc(list, func(m coord.Member) bool { return m.Name == c.opt.Node })
-	if own < 0 || string(list[own].Value) != string(text) {
+	if c.mayJoin() && (own < 0 || string(list[own].Value) != string(text)) {
 		err := c.opt.Coordinator.Join(ctx, memberGroup, c.opt.Node, text)
 		if own >= 0 && hub.Is(err, hub.Conflict) && c.fromBefore(list[own].Value) {
 			err = c.opt.Coordinator.Replace(ctx, memberGroup, c.opt.Node, list[own].Value, text)

@@ -76,6 +76,7 @@ func (c *cluster) keepWorking(ctx context.Context) error {
 
 // complete completes what is here by now.
 func (c *cluster) complete(ctx context.Context) {
+	c.saveAgain(ctx)
 	c.finishAll(ctx)
 	if err := c.heal(ctx); err != nil && ctx.Err() == nil {
 		c.n.log.Error("that the holes of the log are mended could not be written down", "err", err)

@@ -290,6 +290,40 @@ func promises(t *testing.T, w *simWorld, seed uint64) {
 	}
 }
 
+// A node whose disk is ill, and whose session lives, holds neither the horizons of the others nor their lists; when the disk is well again, it is one of them again.
+func TestIllDiskHoldsNobody(t *testing.T) {
+	t.Parallel()
+	for name, ill := range map[string]func(*simNode) (heal func()){
+		"hangs": func(n *simNode) func() {
+			return n.disk.Inject(memdisk.Rule{Ops: memdisk.Changes, Fault: memdisk.Fault{Delay: time.Minute}})
+		},
+		"broken": func(n *simNode) func() {
+			return n.disk.Inject(memdisk.Rule{Ops: memdisk.Changes, Fault: memdisk.Fault{Err: errFault}})
+		},
+		"full": func(n *simNode) func() { n.disk.SetCapacity(1); return func() { n.disk.SetCapacity(0) } },
+	} {
+		t.Run(name, func(t *testing.T) {
+			directed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+				n, other, third := w.nodes[0], w.nodes[1], w.nodes[2]
+				n.write("a", "there is a segment now")
+				heal := ill(n)
+				defer heal()
+				time.Sleep(time.Second)
+				other.past(third.write("a", "later"))
+				other.end("kill")
+				other.start()
+				w.until("another one writes after a restart", func() bool { _, err := other.node.Write(t.Context(), "a", []byte("restarted")); return err == nil })
+				heal()
+				w.whole()
+				last := n.write("a", "well again")
+				for _, m := range w.nodes {
+					m.past(last)
+				}
+			})
+		})
+	}
+}
+
 // While the disk of one node stands still, the others go on; what they send there waits with them, and does not fill its memory.
 func TestSlowDiskHoldsTheLine(t *testing.T) {
 	t.Parallel()
