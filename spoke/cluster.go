@@ -92,6 +92,8 @@ type cluster struct {
 	sureOfClock bool
 	why         map[string]string // the last stream to a node ended by this; absent while one runs
 	members     roster.Sessions
+	isReached   bool                     // a member has found this disk at this node's address
+	notReached  string                   // why it is not to join before one has
 	unclosed    map[roster.Stream]string // why it could not be closed when that was tried last
 	ill         illness
 
@@ -322,7 +324,7 @@ func (c *cluster) writable() error {
 		return err
 	}
 	if !c.open {
-		return tryAgain("this node has not joined the others yet")
+		return tryAgain("this node does not write now: it has not been taken up among those that write, or is leaving them")
 	}
 	up := map[string]bool{c.n.identity.ID: true}
 	for t := range c.tails {
@@ -334,8 +336,11 @@ func (c *cluster) writable() error {
 	return nil
 }
 
+// retryHint ends what a client is told that may come again.
+const retryHint = ": try again, or ask another node"
+
 func tryAgain(why string) error {
-	e := hub.E(hub.Unavailable, "%s: try again, or ask another node", why)
+	e := hub.E(hub.Unavailable, "%s"+retryHint, why)
 	e.RetryAfter = time.Second
 	return e
 }

@@ -1,6 +1,7 @@
 package spoke
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -30,6 +31,7 @@ type clusterNode struct {
 	*Node
 	w       *clusterWorld
 	address string
+	listen  string // where it really is; "": there
 	disk    *memdisk.Disk
 	session *local.Coordinator
 	clock   hub.Clock // nil: time.Now
@@ -84,7 +86,7 @@ func (c *clusterNode) start() {
 	n.Add(rt)
 	var l net.Listener
 	for range 100 {
-		if l, err = net.Listen("tcp", c.address); err == nil {
+		if l, err = net.Listen("tcp", cmp.Or(c.listen, c.address)); err == nil {
 			break
 		}
 		time.Sleep(20 * time.Millisecond)

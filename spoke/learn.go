@@ -33,9 +33,9 @@ func (c *cluster) keepLearning(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return nil
 		case err != nil && !failing:
-			c.n.log.Warn("the list of members cannot be read; what is known of it stays in force", "err", err)
+			c.n.log.Warn("this node cannot follow the list of members; what is known of it stays in force", "err", err)
 		case err == nil && failing:
-			c.n.log.Info("the list of members can be read again")
+			c.n.log.Info("this node follows the list of members again")
 		}
 		failing = err != nil
 		c.n.mu.Lock()
@@ -360,7 +360,7 @@ func (c *cluster) steps(ctx context.Context, rec roster.Roster, clock hub.Mark) 
 	n.mu.Lock()
 	stands := n.stands()
 	n.mu.Unlock()
-	if !changed && next.Next == nil && !rec.Left(c.opt.Node) && !stands { // with a wrong clock it would only be in the way
+	if !changed && next.Next == nil && !rec.Left(c.opt.Node) && !stands && c.reached(ctx, rec) { // with a wrong clock it would only be in the way
 		var err error
 		if next, changed, err = c.propose(next, me); err != nil {
 			return nil, err

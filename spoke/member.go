@@ -30,7 +30,11 @@ func (n *Node) Join(ctx context.Context) error {
 			return nil
 		}
 		if !hub.Sleep(ctx, joinLook) {
-			return tryAgain(fmt.Sprintf("this node has not joined the others (%v; its horizon has caught up: %v%s)", wrong, caughtUp, why))
+			what := "it has not caught up with what it has shown before"
+			if wrong != nil {
+				what = strings.TrimSuffix(wrong.Error(), retryHint)
+			}
+			return tryAgain(fmt.Sprintf("this node has not joined the others: %s%s", what, why))
 		}
 	}
 }
@@ -38,8 +42,16 @@ func (n *Node) Join(ctx context.Context) error {
 // unreached names the nodes that take no stream of this one, and what cannot be closed, and why. Under mu.
 func (c *cluster) unreached() string {
 	var b strings.Builder
+	if c.notReached != "" {
+		fmt.Fprintf(&b, "; %s", c.notReached)
+	}
 	for _, node := range slices.Sorted(maps.Keys(c.why)) {
 		fmt.Fprintf(&b, "; %s: %s", node, c.why[node])
+	}
+	for _, node := range listed(c.rec) {
+		if _, heard := c.clocks[node]; !heard && c.why[node] == "" && node != c.opt.Node {
+			fmt.Fprintf(&b, "; %s has not answered yet", node)
+		}
 	}
 	told := map[string]bool{} // all fail for one reason, mostly
 	for _, why := range c.unclosed {

@@ -2,6 +2,7 @@ package spoke
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"sync"
@@ -118,7 +119,7 @@ func (c *cluster) look(ctx context.Context, d *DiskView, wall int64) {
 	switch {
 	case err != nil:
 		d.Error = "it does not answer"
-		if hub.KindOf(err) != hub.Internal {
+		if hub.KindOf(err) != hub.Internal && !errors.Is(err, context.DeadlineExceeded) {
 			d.Error = err.Error()
 		}
 	case state.Disk != d.ID:

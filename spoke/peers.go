@@ -99,6 +99,7 @@ func (n *Node) Add(rt *web.Router) {
 	rt.Handle(http.MethodPost, setPath, c.serveSet)
 	rt.Handle(http.MethodGet, itemPath, c.serveItem)
 	rt.Handle(http.MethodGet, statePath, func(w http.ResponseWriter, r *http.Request) error { return web.JSON(w, http.StatusOK, c.state()) })
+	rt.Handle(http.MethodGet, reachPath, c.serveReach)
 	rt.Handle(http.MethodGet, recordsPath, c.onDisk(c.serveRecords))
 	rt.Handle(http.MethodGet, readPath, c.serveRead)
 	rt.Handle(http.MethodGet, keysPath, c.serveKeys)
