@@ -39,7 +39,10 @@ func (c *Coordinator) connection(ctx context.Context) (driver, error) {
 		case <-ctx.Done():
 			return driver{}, context.Cause(ctx)
 		case <-t.C:
-			return driver{}, hub.E(hub.Unavailable, "there is no session with ZooKeeper at the moment")
+			c.mu.Lock()
+			why := c.wrong
+			c.mu.Unlock()
+			return driver{}, hub.E(hub.Unavailable, "there is no session with ZooKeeper at the moment").Because(why)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package zk
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -153,6 +154,8 @@ func TestStrangers(t *testing.T) {
 		n := launch(t, []string{c.address}, newRoot(), func(o *Options) { o.TLS = c.tls })
 		if _, err := n.Set(t.Context(), "x", nil, 0); !hub.Is(err, hub.Unavailable) {
 			t.Errorf("%s: %v", what, err)
+		} else if what == "another authority" && !strings.Contains(fmt.Sprint(errors.Unwrap(err)), "certificate") {
+			t.Errorf("%s: why is not told: %v", what, errors.Unwrap(err))
 		}
 	}
 	n := run(t, []string{secure.Address}, newRoot(), func(o *Options) { o.TLS = good })

@@ -65,6 +65,7 @@ type Coordinator struct {
 
 	mu        sync.Mutex    // guards what follows, for moments only
 	conn      *zk.Conn      // nil while Run does not run
+	wrong     error         // why the last server could not be reached; nil: it was
 	up        chan struct{} // closed while there is a connection with a session
 	isUp      bool
 	session   *session
@@ -143,7 +144,19 @@ func (c *Coordinator) Run(ctx context.Context) error {
 	return nil
 }
 
+// dial connects the driver to a server, and keeps what went wrong for those who wait for a session.
 func (c *Coordinator) dial(network, address string, timeout time.Duration) (net.Conn, error) {
+	conn, err := c.reach(network, address, timeout)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.wrong = nil
+	if err != nil {
+		c.wrong = errors.New(err.Error()) // its text only: it is not the end of the time of anybody who waits
+	}
+	return conn, err
+}
+
+func (c *Coordinator) reach(network, address string, timeout time.Duration) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	conn, err := c.opt.Dial(ctx, network, address)
