@@ -73,7 +73,7 @@ order of force; 'hub config' shows them all. SIGTERM and SIGINT stop the hub in 
 			stop()
 			wait.Wait()
 			if err != nil {
-				return fmt.Errorf("the hub has failed: %w", err)
+				return fmt.Errorf("the hub has stopped: %w", err)
 			}
 			return nil
 		},

@@ -10,6 +10,7 @@ package client
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -101,6 +102,7 @@ type request struct {
 	header http.Header
 	body   func() (io.Reader, int64) // made anew for each try; nil: none. A size of -1 is not announced
 	again  bool                      // may be repeated
+	host   string                    // the Host header; "": that of the address
 }
 
 // do makes a call and returns an answer of 2xx or 3xx, whose body the caller closes.
@@ -155,6 +157,7 @@ func (c *Client) once(ctx context.Context, r request) (*http.Response, error) {
 	if err != nil {
 		return nil, hub.E(hub.Invalid, "%q is no address", target).Because(err)
 	}
+	q.Host = cmp.Or(r.host, q.Host)
 	if r.body != nil {
 		q.ContentLength = size
 		if size == 0 {

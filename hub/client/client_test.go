@@ -8,6 +8,7 @@ import (
 	"io"
 	"mime"
 	"mime/multipart"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -427,16 +428,23 @@ func TestKeyOf(t *testing.T) {
 	}
 }
 
-// The nodes of a cluster, and that whoever changes them says localhost to a hub on the own machine.
+// The nodes of a cluster, and that whoever changes them says localhost to a hub on the own machine, also where that is not the address of localhost.
 func TestNodes(t *testing.T) {
 	var asked []string
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked = append(asked, r.Method+" "+r.Host[:strings.IndexByte(r.Host, ':')]+" "+r.RequestURI)
 		if r.Method == http.MethodGet {
 			fmt.Fprint(w, `{"spokeCluster": [{"server": "a:1"}], "decommissioned": {"withinSpokeTTL": [], "doNotStart": [{"server": "b:1"}]},
 				"detail": {"epoch": 3, "disks": [{"id": "d", "ordinal": 1, "node": "a:1", "session": true, "answers": true, "whole": true, "skew": -2, "lag": 20}]}}`)
 		}
 	}))
+	l, err := net.Listen("tcp", "127.0.0.2:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = s.Listener.Close()
+	s.Listener = l
+	s.Start()
 	defer s.Close()
 	c, err := New(Options{URL: s.URL})
 	if err != nil {
@@ -453,7 +461,7 @@ func TestNodes(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if want := []string{"GET 127.0.0.1 /internal/cluster", "POST localhost /internal/cluster/decommission?node=a%3A1", "POST localhost /internal/cluster/decommission",
+	if want := []string{"GET 127.0.0.2 /internal/cluster", "POST localhost /internal/cluster/decommission?node=a%3A1", "POST localhost /internal/cluster/decommission",
 		"POST localhost /internal/cluster/recommission/b:1", "POST localhost /internal/cluster/close/1.2", "POST localhost /internal/cluster/close/a:1?force=true"}; !slices.Equal(asked, want) {
 		t.Errorf("asked: %q", asked)
 	}

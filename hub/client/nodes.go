@@ -69,7 +69,7 @@ func (c *Client) Cluster(ctx context.Context) (Cluster, error) {
 
 // RemoveNode begins to decommission a node; "" is the one that is asked. A hub takes it from callers on its own machine only, and so do the next two.
 func (c *Client) RemoveNode(ctx context.Context, node string) error {
-	r := request{method: http.MethodPost, path: c.local(clusterPath + "/decommission")}
+	r := request{method: http.MethodPost, path: clusterPath + "/decommission", host: c.local()}
 	if node != "" {
 		r.query = url.Values{"node": {node}}
 	}
@@ -79,14 +79,14 @@ func (c *Client) RemoveNode(ctx context.Context, node string) error {
 
 // ReturnNode lets a node that was decommissioned be started again.
 func (c *Client) ReturnNode(ctx context.Context, node string) error {
-	_, err := c.document(ctx, request{method: http.MethodPost, path: c.local(clusterPath + "/recommission/" + url.PathEscape(node))}, nil)
+	_, err := c.document(ctx, request{method: http.MethodPost, path: clusterPath + "/recommission/" + url.PathEscape(node), host: c.local()}, nil)
 	return err
 }
 
 // CloseNode closes now what a node that is gone (host:port), or an incarnation (ordinal.number), has left open. With force, half of the nodes close it if no
 // more answer; what the others have then comes late.
 func (c *Client) CloseNode(ctx context.Context, what string, force bool) error {
-	r := request{method: http.MethodPost, path: c.local(clusterPath + "/close/" + url.PathEscape(what))}
+	r := request{method: http.MethodPost, path: clusterPath + "/close/" + url.PathEscape(what), host: c.local()}
 	if force {
 		r.query = url.Values{"force": {"true"}}
 	}
@@ -129,18 +129,17 @@ func (c *Client) LateItems(ctx context.Context) iter.Seq2[LateItem, error] {
 	}
 }
 
-// local is the URL of a path for a caller on the hub's machine, who has to say localhost.
-func (c *Client) local(path string) string {
+// local is how a caller on the hub's machine has to name the hub, wherever on the loopback network it listens; "": it is none.
+func (c *Client) local() string {
 	u, err := url.Parse(c.base)
 	if err != nil {
-		return path
+		return ""
 	}
 	if ip := net.ParseIP(u.Hostname()); ip == nil || !ip.IsLoopback() {
-		return path
+		return ""
 	}
-	port := u.Port()
-	if u.Host = "localhost"; port != "" {
-		u.Host = net.JoinHostPort(u.Host, port)
+	if u.Port() == "" {
+		return "localhost"
 	}
-	return u.String() + path
+	return net.JoinHostPort("localhost", u.Port())
 }
