@@ -107,6 +107,10 @@ func TestRuleWhoSaidItHasItGivesIt(t *testing.T) {
 		if _, err := n.node.store.Get(t.Context(), "a", k); err != nil {
 			t.Errorf("%v is hidden: %v", k, err)
 		}
+		late := hub.KeyAt(time.Now().UnixMilli(), "000000")
+		if _, err := c.lateData(t.Context(), named{"a", late.String()}, late, of); !hub.Is(err, hub.Conflict) {
+			t.Errorf("a disk that has nothing has told that a late item went to long-term storage: %v", err)
+		}
 	})
 }
 

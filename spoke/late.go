@@ -71,7 +71,7 @@ func (c *cluster) finishForced(ctx context.Context, i roster.Incarnation, end en
 	if err := c.nameLate(late); err != nil {
 		return err
 	}
-	return c.flagLate(ctx, s, keys, "")
+	return c.flagLate(ctx, s, keys, source{})
 }
 
 // nameLate puts items on the list.
@@ -92,7 +92,7 @@ func (c *cluster) nameLate(items []LateItem) error {
 
 // flagLate makes sure that records are here with the flag by which they are not evicted before long-term storage has each of them, wherever the archiver is. What
 // is not here is fetched, from a member if one is named; there, what has gone to long-term storage since is left out.
-func (c *cluster) flagLate(ctx context.Context, s spokelog.Stream, keys []named, from string) error {
+func (c *cluster) flagLate(ctx context.Context, s spokelog.Stream, keys []named, from source) error {
 	var batch []spokelog.Record
 	size := 0
 	flush := func() error {
@@ -135,20 +135,20 @@ func (c *cluster) flagLate(ctx context.Context, s spokelog.Stream, keys []named,
 }
 
 // lateData reads a record here, or at the others; nil: it cannot be had any more.
-func (c *cluster) lateData(ctx context.Context, k named, key hub.Key, from string) ([]byte, error) {
+func (c *cluster) lateData(ctx context.Context, k named, key hub.Key, from source) (data []byte, elsewhere error) {
 	mine, err := c.n.store.Held(ctx, k.Channel, key)
 	if err == nil {
 		return mine.Data, nil
 	}
-	var nodes []string
-	if from != "" {
-		nodes = []string{from}
+	if from.node != "" {
+		data, elsewhere = c.askItem(ctx, from, k)
+	} else {
+		data, elsewhere = c.fetch(ctx, k, nil, map[string]bool{})
 	}
-	data, elsewhere := c.fetch(ctx, k, nodes, map[string]bool{})
 	switch {
 	case elsewhere == nil:
 		return data, nil
-	case from != "" && hub.Is(elsewhere, hub.NotFound):
+	case from.node != "" && hub.Is(elsewhere, hub.NotFound):
 		return nil, nil
 	case c.sweptElsewhere(ctx, k, key):
 		return nil, nil
@@ -166,14 +166,15 @@ func (c *cluster) sweptElsewhere(ctx context.Context, k named, key hub.Key) bool
 		return false
 	}
 	c.n.mu.Lock()
-	half := c.rec.Rule.Write(len(c.rec.Disks))
+	disks := c.rec.Disks
+	half := c.rec.Rule.Write(len(disks))
 	c.n.mu.Unlock()
 	lacking := 1
-	for _, node := range c.nodes() {
-		if node == c.opt.Node {
+	for _, d := range disks {
+		if d.Node == c.opt.Node {
 			continue
 		}
-		if _, err := c.askItem(ctx, node, k); hub.Is(err, hub.NotFound) {
+		if _, err := c.askItem(ctx, source{d.Node, d.ID}, k); hub.Is(err, hub.NotFound) {
 			lacking++
 		}
 	}
@@ -182,15 +183,15 @@ func (c *cluster) sweptElsewhere(ctx context.Context, k named, key hub.Key) bool
 
 // copyLate takes over what the others have found to be late.
 func (c *cluster) copyLate(ctx context.Context) {
-	type source struct {
-		node, disk string
-		from       int64
+	type list struct {
+		source
+		from int64
 	}
-	var todo []source
+	var todo []list
 	c.n.mu.Lock()
 	for node, r := range c.notes {
 		if r.late > c.lateSeen[r.disk] {
-			todo = append(todo, source{node, r.disk, c.lateSeen[r.disk]})
+			todo = append(todo, list{source{node, r.disk}, c.lateSeen[r.disk]})
 		}
 	}
 	c.n.mu.Unlock()
@@ -223,7 +224,7 @@ func (c *cluster) copyLateFrom(ctx context.Context, node, disk string, from int6
 			if err != nil {
 				return err
 			}
-			if err := c.flagLate(ctx, streamOf(s), keys, node); err != nil {
+			if err := c.flagLate(ctx, streamOf(s), keys, source{node, disk}); err != nil {
 				return err
 			}
 		}

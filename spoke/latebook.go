@@ -41,11 +41,12 @@ const (
 	LateGivenUp = "given-up"
 )
 
-// lateBook is the file "late": a line of JSON for each late item, in the order in which this disk learned of them. It only grows. One goroutine adds; anybody
-// reads. Positions in it are offsets; what lies below size is durable.
+// lateBook is the file "late": a line of JSON for each late item, in the order in which this disk learned of them. It only grows. Anybody may add and
+// read. Positions in it are offsets; what lies below size is durable.
 type lateBook struct {
-	disk disk.Disk
-	seed maphash.Seed
+	disk   disk.Disk
+	seed   maphash.Seed
+	adding chan struct{} // holds a token while somebody adds
 
 	mu    sync.Mutex // guards what follows; never held while anybody waits
 	file  disk.File  // nil: nothing was ever late
@@ -55,7 +56,7 @@ type lateBook struct {
 
 // openLate reads the file, if there is one.
 func openLate(d disk.Disk) (*lateBook, error) {
-	b := &lateBook{disk: d, seed: maphash.MakeSeed(), known: map[uint64]struct{}{}}
+	b := &lateBook{disk: d, seed: maphash.MakeSeed(), adding: make(chan struct{}, 1), known: map[uint64]struct{}{}}
 	f, err := d.Open(lateFile, true)
 	if errors.Is(err, fs.ErrNotExist) {
 		return b, nil
@@ -110,8 +111,10 @@ func (b *lateBook) state() (size int64, count int) {
 	return b.size, len(b.known)
 }
 
-// add makes names durable and returns those that were new. One call at a time.
+// add makes names durable and returns those that were new.
 func (b *lateBook) add(items []LateItem) ([]LateItem, error) {
+	b.adding <- struct{}{}
+	defer func() { <-b.adding }()
 	var fresh []LateItem
 	var text []byte
 	sums := map[uint64]struct{}{}

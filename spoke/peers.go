@@ -97,7 +97,7 @@ func (n *Node) Add(rt *web.Router) {
 		return web.JSON(w, http.StatusOK, h)
 	})
 	rt.Handle(http.MethodPost, setPath, c.serveSet)
-	rt.Handle(http.MethodGet, itemPath, c.serveItem)
+	rt.Handle(http.MethodGet, itemPath, c.onDisk(c.serveItem))
 	rt.Handle(http.MethodGet, statePath, func(w http.ResponseWriter, r *http.Request) error { return web.JSON(w, http.StatusOK, c.state()) })
 	rt.Handle(http.MethodGet, reachPath, c.serveReach)
 	rt.Handle(http.MethodGet, recordsPath, c.onDisk(c.serveRecords))
@@ -351,7 +351,7 @@ func (c *cluster) fetch(ctx context.Context, k named, nodes []string, silent map
 			wrong = errors.Join(wrong, fmt.Errorf("%s does not answer", node))
 			continue
 		}
-		data, err := c.askItem(ctx, node, k)
+		data, err := c.askItem(ctx, source{node: node}, k)
 		if err == nil {
 			return data, nil
 		}
@@ -361,10 +361,10 @@ func (c *cluster) fetch(ctx context.Context, k named, nodes []string, silent map
 	return nil, fmt.Errorf("fetch %s of channel %s: %w", k.Key, k.Channel, errors.Join(wrong, errors.New("nobody who answers has it")))
 }
 
-func (c *cluster) askItem(ctx context.Context, node string, k named) ([]byte, error) {
+func (c *cluster) askItem(ctx context.Context, of source, k named) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
-	resp, err := c.call(ctx, http.MethodGet, node, itemPath, url.Values{"channel": {k.Channel}, "key": {k.Key}}, nil)
+	resp, err := c.call(ctx, http.MethodGet, of.node, itemPath, of.query(url.Values{"channel": {k.Channel}, "key": {k.Key}}), nil)
 	if err != nil {
 		return nil, err
 	}

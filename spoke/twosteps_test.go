@@ -7,8 +7,10 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"timehub/e2e/memdisk"
@@ -322,6 +324,34 @@ func TestIllDiskHoldsNobody(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A closing that is finished and a hole that is refilled may find late items at the same time.
+func TestLateItemsOfTwo(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		d := memdisk.New(memdisk.Options{})
+		d.Inject(memdisk.Rule{Ops: memdisk.OpWrite, Name: lateFile, Fault: memdisk.Fault{Delay: time.Second}})
+		b, err := openLate(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var both sync.WaitGroup
+		for _, key := range []string{"one", "two"} {
+			both.Go(func() {
+				if _, err := b.add([]LateItem{{Channel: "a", Key: key}}); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		both.Wait()
+		if items, _, err := b.page(0, 0); err != nil || len(items) != 2 {
+			t.Errorf("%v, %v", items, err)
+		}
+		if err := b.close(); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // While the disk of one node stands still, the others go on; what they send there waits with them, and does not fill its memory.
