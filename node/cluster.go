@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 	"time"
 
@@ -50,11 +51,19 @@ func (c Config) consistentCluster() error {
 	}
 	if a := c.settings["cluster.address"].Value; a != "" {
 		host, port, err := net.SplitHostPort(a)
-		if err != nil || host == "" || port == "" || coord.CheckName(a) != nil {
+		if err != nil || host == "" || !isPort(port) || coord.CheckName(a) != nil {
 			wrong = append(wrong, fmt.Errorf("cluster.address is %q: it must be host:port, with the name or the address of a host, an IPv6 address in brackets", a))
+		} else if ip, err := netip.ParseAddr(host); err == nil && ip.IsUnspecified() {
+			wrong = append(wrong, fmt.Errorf("cluster.address is %q: it must be the address at which the other nodes reach this one", a))
 		}
 	}
 	return errors.Join(wrong...)
+}
+
+// isPort reports whether somebody can be called at a port of TCP.
+func isPort(text string) bool {
+	n, err := strconv.ParseUint(text, 10, 16)
+	return err == nil && n > 0
 }
 
 // trusted reads cluster.trusted.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"strings"
 	"time"
 
@@ -66,6 +67,9 @@ func (n *Node) openS3(ctx context.Context) (bucket.Bucket, error) {
 	}
 	if !strings.Contains(opt.Endpoint, "://") {
 		opt.Endpoint = strings.ToLower(c.Text("aws.protocol")) + "://" + opt.Endpoint
+	}
+	if u, err := url.Parse(opt.Endpoint); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" {
+		return nil, hub.E(hub.Invalid, "s3.endpoint is %q: it must be a host, host:port, or a URL with http or https", c.Text("s3.endpoint"))
 	}
 	if file := c.Text("aws.credentials"); c.setting("aws.credentials").Explicit() {
 		p, err := properties.LoadFile(file, properties.UTF8)

@@ -33,7 +33,7 @@ func (c Config) zooKeeper() (servers []string, root string, err error) {
 	list, chroot, _ := strings.Cut(text, "/")
 	for s := range strings.SplitSeq(list, ",") {
 		s = strings.TrimSpace(s)
-		if host, port, err := net.SplitHostPort(s); err != nil || host == "" || port == "" {
+		if host, port, err := net.SplitHostPort(s); err != nil || host == "" || !isPort(port) {
 			return nil, "", fmt.Errorf("zookeeper.connection is %q: it must be a comma-separated list of host:port", text)
 		}
 		servers = append(servers, s)
