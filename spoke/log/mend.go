@@ -79,6 +79,7 @@ func (l *Log) unbreak(s *segment) {
 			delete(l.toMend, place)
 		}
 	}
+	l.hollow = slices.DeleteFunc(slices.Clone(l.hollow), func(h Hole) bool { return h.Segment == s.seq })
 	for place := range l.gone {
 		if place.seq == s.seq {
 			delete(l.gone, place)

@@ -5,9 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
+	"time"
 
+	"timehub/e2e/memdisk"
 	"timehub/hub"
+	"timehub/spoke/log/format"
 )
 
 // mending is a log of one sealed segment in which a record and a name are damaged; wakes counts the calls of Options.Damaged.
@@ -151,5 +155,52 @@ func TestSweepWaitsForMending(t *testing.T) {
 			t.Error("the name is not carried")
 		}
 		l.stop()
+	}
+}
+
+// A sweep may be the first to find that the index of a segment is damaged, and records with it. It leaves the segment until somebody has mended that; then the floor lies above
+// what was lost, too. Where nobody can mend it, it goes at once.
+func TestSweepFindsTheDamage(t *testing.T) {
+	for _, alone := range []bool{false, true} {
+		bubble(t, func(t *testing.T, d *memdisk.Disk) {
+			now := time.UnixMilli(t0)
+			opt := Options{Disk: d, MinFree: -1, TTL: time.Minute, Clock: func() time.Time { return now }, Archived: func(string) (hub.Key, bool) { return hub.MaxKey, true }}
+			if !alone {
+				opt.Damaged = func() {}
+			}
+			l := mem(t, opt)
+			last := rec("a", 19, strings.Repeat("data", 100))
+			for i := range 20 {
+				l.mustPut(rec("a", i, strings.Repeat("data", 100)))
+			}
+			l.stop()
+			l = mem(t, opt)
+			l.mustPut(rec("b", 0, "in another segment"))
+			infos, err := d.List(DefaultDir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := d.Damage(DefaultDir+"/"+infos[0].Name, format.PageSize, make([]byte, infos[0].Size-2*format.PageSize)); err != nil {
+				t.Fatal(err)
+			}
+			now = now.Add(time.Hour)
+			if err := l.Sweep(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			hollow := l.Hollow()
+			if alone != (len(hollow) == 0) || alone == l.Floor().Less(last.Key) {
+				t.Errorf("alone %v: %d segments have lost something, the floor is %v", alone, len(hollow), l.Floor())
+			}
+			if len(hollow) > 0 {
+				l.Mended(hollow[0].Holes)
+				if err := l.Sweep(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if !last.Key.Less(l.Floor()) || l.Status().Swept != 1 {
+				t.Errorf("alone %v: the floor is %v, the last item was %v; %+v", alone, l.Floor(), last.Key, l.Status())
+			}
+			l.stop()
+		})
 	}
 }

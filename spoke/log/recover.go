@@ -474,7 +474,7 @@ func (l *Log) rebuild(s *segment) error {
 	first := s.foot != nil
 	if first {
 		s.foot, s.mem, s.failed = nil, fresh.mem, true
-		s.records, s.last = fresh.records, fresh.last
+		s.records = fresh.records // last stays: the floor passes what was lost, too, when the segment goes
 		l.damageCount += int64(1 + len(res.Damage))
 		if !l.hollowed(s, slices.DeleteFunc(slices.Clone(fresh.mem.Holes), func(d format.Damage) bool { return slices.Contains(foot.Holes, d) })) {
 			s.minMs, s.maxMs = fresh.minMs, fresh.maxMs

@@ -104,6 +104,12 @@ func (l *Log) sweep(ctx context.Context, s *segment) (n int, err error) {
 	if err := l.carryMarkers(ctx, s); err != nil {
 		return 0, err
 	}
+	l.mu.Lock()
+	hollow := !s.hollow.IsZero()
+	l.mu.Unlock()
+	if hollow { // that was found while we looked: what it has lost may be needed
+		return 0, nil
+	}
 	return total - len(need), l.remove(s)
 }
 
