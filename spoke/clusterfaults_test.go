@@ -389,6 +389,13 @@ func (w *simWorld) leave(n, by *simNode) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	err := node.Leave(ctx, n.name)
+	if err == nil && len(w.list().Disks) <= 3 { // one of the two that stay, started again while the other one is out of reach, has nothing but its own clock to go by
+		for _, m := range w.nodes {
+			w.judge.mu.Lock()
+			w.judge.wildClock = w.judge.wildClock || abs(time.Duration(m.skew.Load())) > 150*time.Millisecond
+			w.judge.mu.Unlock()
+		}
+	}
 	w.note("%s is told by %s to leave: %v", n.name, by.name, err)
 }
 

@@ -62,7 +62,7 @@ type judge struct {
 	bulks     map[string]map[hub.Key][]hub.Key
 	counts    tally
 	lostDisks map[string]bool
-	wildClock bool // that of too many nodes was set: keys may be far from the time
+	wildClock bool // one was set of so few nodes that it counts: keys may be far from the time
 
 	// Where closings may be forced, answers may differ in what is named late in the end, and in nothing else.
 	forcible, settled bool                          // settled: everything is named; from now on nothing differs
