@@ -228,6 +228,9 @@ func (w *simWorld) lose(n *simNode) {
 	}
 	w.judge.lostDisks[id] = true
 	w.lost(n)
+	w.judge.mu.Lock()
+	delete(w.judge.shown, n.name+replica) // a marker that all logs have swept is not copied: that of the next moment is
+	w.judge.mu.Unlock()
 	w.note("%s lost its disk", n.name)
 }
 
