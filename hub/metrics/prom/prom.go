@@ -79,6 +79,9 @@ func (r *Registry) Counter(name, help string, tags ...string) metrics.Counter {
 	return take(r, metrics.Lookup(name, metrics.CounterType, help, tags), func(d metrics.Def) *counter {
 		vec := prometheus.NewCounterVec(prometheus.CounterOpts{Name: Name(d), Help: d.Help}, d.Tags)
 		r.prom.MustRegister(vec)
+		if len(d.Tags) == 0 {
+			vec.WithLabelValues() // shown as 0: an alert sees the first one only as a rise from there
+		}
 		return &counter{family: &family{tags: d.Tags}, vec: vec, known: len(d.Tags) == 0}
 	})
 }

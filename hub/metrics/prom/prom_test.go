@@ -36,8 +36,10 @@ func TestScrape(t *testing.T) {
 	r.Timing(metrics.Channel, "", "type", "channel").With("SINGLE", "tea").Observe(3 * time.Second)
 	r.Timing(metrics.Webhook, "", "name").With("printer").Observe(time.Second)
 	r.Timing(metrics.Webhook, "", "name").With("scanner").Observe(time.Second)
+	r.Counter(metrics.LogFailures, "")
 	body := scrape(t, r)
 	for _, want := range []string{
+		`hub_spoke_log_failures_total 0`,
 		`hub_channel_items_total{channel="beans",type="SINGLE"} 7`,
 		`hub_channel_items_total{channel="a?b",type="BULK"} 1`,
 		`hub_archive_lag_seconds 2.5`,
