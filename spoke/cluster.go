@@ -92,6 +92,8 @@ type cluster struct {
 	sureOfClock bool
 	why         map[string]string // the last stream to a node ended by this; absent while one runs
 	members     roster.Sessions
+	evenSince   time.Time // that the number of nodes is even; learning is held
+	evenSaid    bool
 	isReached   bool                     // a member has found this disk at this node's address
 	notReached  string                   // why it is not to join before one has
 	unclosed    map[roster.Stream]string // why it could not be closed when that was tried last

@@ -14,6 +14,9 @@ import (
 	"timehub/spoke/roster"
 )
 
+// evenPatience is how long the number of nodes may be even before the log says what that means.
+const evenPatience = 10 * time.Second
+
 // member is what a node's session says of it.
 type member struct {
 	Disk   string        `json:"disk"`
@@ -70,10 +73,28 @@ func (c *cluster) learn(ctx context.Context) error {
 	if err := c.begin(ctx); err != nil {
 		return err
 	}
+	c.warnOfEven()
 	poke(c.work)
 	poke(c.closing)
 	c.moved()
 	return nil
+}
+
+// warnOfEven says once that half of the nodes can be too few, when it has been so for a while: of three that are started together, two are there first. learning is held.
+func (c *cluster) warnOfEven() {
+	c.n.mu.Lock()
+	nodes, even := len(c.rec.Disks), c.open && c.rec.Next == nil && c.rec.Forcible() == nil
+	c.n.mu.Unlock()
+	switch now := time.Now(); {
+	case !even:
+		c.evenSince, c.evenSaid = time.Time{}, false
+	case c.evenSince.IsZero():
+		c.evenSince = now
+	case !c.evenSaid && now.Sub(c.evenSince) >= evenPatience:
+		c.evenSaid = true
+		c.n.log.Warn("the number of nodes is even and spoke.quorum=half: when half of them are gone, writes go on, and stable answers, callbacks and archiving wait until "+
+			"one is back or an operator forces a closing (hub node close --force); spoke.quorum=majority, or one node more, would not", "nodes", nodes)
+	}
 }
 
 func (c *cluster) learnOnce(ctx context.Context) (again bool, err error) {
@@ -435,10 +456,6 @@ func (c *cluster) begin(ctx context.Context) error {
 	}
 	n.mu.Unlock()
 	n.log.Info("this node writes", "stream", own, "epoch", c.rec.Epoch)
-	if rec.Forcible() == nil {
-		n.log.Warn("the number of nodes is even and spoke.quorum=half: when half of them are gone, writes go on, and stable answers, callbacks and archiving wait until "+
-			"one is back or an operator forces a closing (hub node close --force); spoke.quorum=majority, or one node more, would not", "nodes", len(rec.Disks))
-	}
 	if fresh {
 		return c.save(ctx, nil, nil)
 	}
