@@ -42,7 +42,7 @@ func (c *cluster) keepLearning(ctx context.Context) error {
 		}
 		failing = err != nil
 		c.n.mu.Lock()
-		c.current = !failing
+		c.current = !failing && !c.ill.gone
 		c.n.mu.Unlock()
 		if failing && !hub.Sleep(ctx, peerPause) { // what was done before it failed may wake this very watch: the session's word of an incarnation that the list does not take
 			return nil
@@ -154,7 +154,7 @@ func (c *cluster) announce(ctx context.Context, rec, next roster.Roster) error {
 		return nil
 	}
 	if !c.mayJoin() {
-		return errors.New("the disk of this node is ill")
+		return errors.New("this node is not to be one of the others now")
 	}
 	text, err := json.Marshal(member{Disk: c.n.Identity().ID, Stream: *next.Next.Stream})
 	if err != nil {
