@@ -50,3 +50,23 @@ func TestEven(t *testing.T) {
 		})
 	}
 }
+
+// TestOtherQuorum: a node that was given another rule than that of the list says that it does not count.
+func TestOtherQuorum(t *testing.T) {
+	directed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		out := &lines{}
+		w.tune = func(o *Options) {
+			o.Log, o.Cluster.Rule = slog.New(slog.NewTextHandler(out, nil)), roster.Majority
+		}
+		w.nodes[0].end("stop")
+		w.nodes[0].start()
+		w.tune = nil
+		w.whole()
+		if n := out.count("spoke.quorum is not what this cluster began with"); n != 1 {
+			t.Errorf("%d warnings", n)
+		}
+		if rule := w.list().Rule; rule != roster.Half {
+			t.Error(rule)
+		}
+	})
+}

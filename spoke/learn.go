@@ -29,13 +29,14 @@ func (c *cluster) keepLearning(ctx context.Context) error {
 	defer stop()
 	sessions, stop2 := c.opt.Coordinator.WatchMembers(memberGroup)
 	defer stop2()
-	failing := false
+	failing, kind := false, hub.Kind(0)
 	for {
 		err := c.learn(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case err != nil && !failing:
+		case err != nil && (!failing || hub.KindOf(err) != kind): // for another reason than before
+			kind = hub.KindOf(err)
 			c.n.log.Warn("this node cannot follow the list of members; what is known of it stays in force", "err", err)
 		case err == nil && failing:
 			c.n.log.Info("this node follows the list of members again")
@@ -456,6 +457,9 @@ func (c *cluster) begin(ctx context.Context) error {
 	}
 	n.mu.Unlock()
 	n.log.Info("this node writes", "stream", own, "epoch", c.rec.Epoch)
+	if rec.Rule != c.opt.Rule {
+		n.log.Warn("spoke.quorum is not what this cluster began with; that counts on all nodes", "here", c.opt.Rule, "cluster", rec.Rule)
+	}
 	if fresh {
 		return c.save(ctx, nil, nil)
 	}
