@@ -9,9 +9,6 @@ import (
 	spokelog "timehub/spoke/log"
 )
 
-// namesMost is how many times the time that a write may take the own disk may take for the name of a key that is given up.
-const namesMost = 4
-
 // posWaiter waits until enough disks have the own stream up to a position.
 type posWaiter struct {
 	pos  uint64
@@ -83,7 +80,7 @@ func (c *cluster) keepNamed(ctx context.Context) error {
 		n.mu.Lock()
 		own, hit := n.stream, false
 		n.flight.each(func(r *request) bool {
-			hit = r.state == givingUp && (r.namePos == 0 || r.namePos > c.ownPos) && time.Since(r.gave) > namesMost*n.opt.WriteTimeout
+			hit = r.state == givingUp && (r.namePos == 0 || r.namePos > c.ownPos) && time.Since(r.gave) > c.illTime()
 			return !hit
 		})
 		n.mu.Unlock()

@@ -11,8 +11,11 @@ import (
 // answer, which it cannot make durable. So it takes its name from the members, as if the session had ended, until the disk is well. The others close what it has left open. So does a
 // node that reaches too few others to write: nobody hears its low.
 
-// heardLately is how long ago a member that is reached has answered at most: it is asked every clockEvery.
-const heardLately = clockEvery + peerTime + time.Second
+// heardLately: a member that is reached has answered since then, as it is asked every clockEvery.
+const (
+	heardLately = clockEvery + peerTime + time.Second
+	illLeast    = 10 * time.Second
+)
 
 // illness is what is known of the own disk, and of the way to the others. Guarded by Node.mu. Looks are counted and no time, in which the process may have stood still.
 type illness struct {
@@ -22,6 +25,9 @@ type illness struct {
 	alone   int  // at which too few others had answered
 	gone    bool // this node is not among the members
 }
+
+// illTime is how long a disk may take that is only slow.
+func (c *cluster) illTime() time.Duration { return max(illLeast, 4*c.n.opt.WriteTimeout) }
 
 // keepWell looks at the own disk, and at the way to the others.
 func (c *cluster) keepWell(ctx context.Context) error {
@@ -58,7 +64,7 @@ func (c *cluster) examine() (was, is bool) {
 	}
 	i := &c.ill
 	i.unsafe, i.behind, i.alone = count(i.unsafe, i.unsaved), count(i.behind, behind), count(i.alone, c.isolated())
-	most := int(namesMost * n.opt.WriteTimeout / learnEvery)
+	most := int(c.illTime() / learnEvery)
 	was, i.gone = i.gone, max(i.unsafe, i.behind, i.alone) > most
 	c.current = c.current && !i.gone
 	return was, i.gone

@@ -113,8 +113,12 @@ func (n *Node) Floor(string) hub.Key {
 	if n.cluster != nil {
 		n.mu.Lock()
 		defer n.mu.Unlock()
-		if floor.Less(n.cluster.swept) {
-			floor = n.cluster.swept
+		c := n.cluster
+		if h, ok := c.lowest(); ok && !h.Key().Less(c.swept) { // it has caught up: what was swept then lies below the floor of the own log
+			c.swept = hub.Key{}
+		}
+		if floor.Less(c.swept) {
+			floor = c.swept
 		}
 	}
 	return floor

@@ -345,6 +345,27 @@ func TestIsolatedNodeHoldsNobody(t *testing.T) {
 	})
 }
 
+// What others had swept is read from long-term storage for as long as this disk lags behind, and no longer: a new disk has swept nothing, and says so of all that is older than itself.
+func TestFloorOfOthersIsForgotten(t *testing.T) {
+	t.Parallel()
+	directed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		n, other, third := w.nodes[0], w.nodes[1], w.nodes[2]
+		w.between(third, n, false)
+		w.between(third, other, false)
+		time.Sleep(time.Second)
+		floor := hub.KeyAt(time.Now().UnixMilli(), "")
+		third.node.cluster.hear(floor)
+		if at := third.node.Floor("a"); at != floor {
+			t.Fatalf("its floor is %v, and it has heard of %v", at, floor)
+		}
+		w.openLinks()
+		third.past(n.write("a", "later"))
+		if at := third.node.Floor("a"); at != third.node.store.Floor() {
+			t.Errorf("its floor is %v, and it has everything from %v on", at, third.node.store.Floor())
+		}
+	})
+}
+
 // A closing that is finished and a hole that is refilled may find late items at the same time.
 func TestLateItemsOfTwo(t *testing.T) {
 	t.Parallel()
