@@ -126,6 +126,7 @@ func (c *cluster) save(ctx context.Context, list *roster.Roster, done func()) er
 	c.n.mu.Lock()
 	defer c.n.mu.Unlock()
 	c.ill.unsaved = false
+	c.ill.saves++
 	for i, st := range promised {
 		st.promised, st.kept = true, lows[i]
 	}

@@ -75,12 +75,16 @@ func (c *cluster) nameSynced(r *request, pos uint64, err error) {
 // keepNamed ends the own incarnation when its disk does not take the name of a key for long, being full or broken: low cannot pass that key, and everybody's horizon would wait for
 // as long as this node has a session. The others know enough to close it.
 func (c *cluster) keepNamed(ctx context.Context) error {
+	at, since := uint64(0), time.Now() // how far the own disk is, and since when
 	for hub.Sleep(ctx, learnEvery) {
 		n := c.n
 		n.mu.Lock()
-		own, hit := n.stream, false
+		if c.ownPos != at {
+			at, since = c.ownPos, time.Now()
+		}
+		own, hit, stands := n.stream, false, time.Since(since) > c.illTime()
 		n.flight.each(func(r *request) bool {
-			hit = r.state == givingUp && (r.namePos == 0 || r.namePos > c.ownPos) && time.Since(r.gave) > c.illTime()
+			hit = r.state == givingUp && time.Since(r.gave) > c.illTime() && (r.namePos == 0 || r.namePos > c.ownPos && stands)
 			return !hit
 		})
 		n.mu.Unlock()

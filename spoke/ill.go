@@ -19,11 +19,14 @@ const (
 
 // illness is what is known of the own disk, and of the way to the others. Guarded by Node.mu. Looks are counted and no time, in which the process may have stood still.
 type illness struct {
-	unsaved bool // what the disk is to promise is not on it, or on its way
-	unsafe  int  // looks, one after the other, at which that was so
-	behind  int  // at which the bound was behind the clock
-	alone   int  // at which too few others had answered
-	gone    bool // this node is not among the members
+	unsaved bool     // what the disk is to promise is not on it, or on its way
+	saves   uint64   // how often it was
+	saw     uint64   // of these, at the last look
+	limit   hub.Mark // the bound then
+	unsafe  int      // looks, one after the other, at which something was unsaved, and nothing was saved before
+	behind  int      // at which the bound was behind the clock, and had not moved
+	alone   int      // at which too few others had answered
+	gone    bool     // this node is not among the members
 }
 
 // illTime is how long a disk may take that is only slow.
@@ -63,7 +66,8 @@ func (c *cluster) examine() (was, is bool) {
 		poke(n.kick)
 	}
 	i := &c.ill
-	i.unsafe, i.behind, i.alone = count(i.unsafe, i.unsaved), count(i.behind, behind), count(i.alone, c.isolated())
+	i.unsafe, i.behind, i.alone = count(i.unsafe, i.unsaved && i.saves == i.saw), count(i.behind, behind && n.limit == i.limit), count(i.alone, c.isolated())
+	i.saw, i.limit = i.saves, n.limit
 	most := int(c.illTime() / learnEvery)
 	was, i.gone = i.gone, max(i.unsafe, i.behind, i.alone) > most
 	c.current = c.current && !i.gone

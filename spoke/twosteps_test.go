@@ -326,6 +326,27 @@ func TestIllDiskHoldsNobody(t *testing.T) {
 	}
 }
 
+// A disk that is only slow is not ill.
+func TestSlowDiskIsNotIll(t *testing.T) {
+	t.Parallel()
+	directed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		n := w.nodes[0]
+		own := n.node.stream
+		heal := n.disk.Inject(memdisk.Rule{Ops: memdisk.OpSync, Fault: memdisk.Fault{Delay: 600 * time.Millisecond}})
+		defer heal()
+		for range 30 {
+			w.nodes[1].write("a", "beside it")
+			time.Sleep(2 * time.Second)
+			if !n.node.cluster.mayJoin() {
+				t.Fatal("it has left the others")
+			}
+		}
+		if now := n.node.stream; now != own {
+			t.Errorf("it has begun another incarnation: %v, it was %v", now, own)
+		}
+	})
+}
+
 // A node that reaches nobody, and whose session lives, holds nobody either.
 func TestIsolatedNodeHoldsNobody(t *testing.T) {
 	t.Parallel()
