@@ -163,6 +163,9 @@ func TestTooFewStreams(t *testing.T) {
 				t.Errorf("%d bytes: %v, %v after %v", size, key, err, took)
 			}
 		}
+		if err := a.node.Status().Refusing; !hub.Is(err, hub.Unavailable) {
+			t.Errorf("its status says of writes: %v", err)
+		}
 		a.node.mu.Lock()
 		if !a.node.flight.empty() {
 			t.Error("something is in flight")

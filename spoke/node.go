@@ -288,7 +288,7 @@ func (n *Node) Status() spokelog.Status {
 	s := n.store.Status()
 	if s.Refusing == nil && n.cluster != nil {
 		n.mu.Lock()
-		s.Refusing = n.cluster.standing()
+		s.Refusing = n.cluster.writable()
 		n.mu.Unlock()
 	}
 	return s
