@@ -133,7 +133,6 @@ var mutants = []mutant{
 	{name: "promise-before-records", by: "TestPromisesOutlastPowerWithoutSync", lines: []line{{"clusterstate.go", "	if err := c.logSynced(ctx); err != nil {", "	if IF {\n	} else if err := c.logSynced(ctx); err != nil {"}}},
 	{name: "line-never-waits", by: "TestSlowDiskHoldsTheLine", lines: []line{{"receive.go", "		room := in.bytes", "		room := IF || in.bytes"}}},
 	{name: "ill-disk-stays", by: "TestIllDiskHoldsNobody", lines: []line{{"ill.go", "		case is:\n", "		case IF:\n		case is:\n"}}},
-	{name: "isolated-stays", by: "TestIsolatedNodeHoldsNobody", lines: []line{{"ill.go", "count(i.alone, c.isolated())", "count(i.alone, c.isolated() && !IF)"}}},
 	{name: "nameless-goes-on", by: "TestDiskThatTakesNothingHoldsNobody", lines: []line{{"clusterwrite.go", "		if hit {\n", "		if hit && !IF {\n"}}},
 	{name: "replicated-not-again", by: "TestReplicatedIsWrittenAgain", lines: []line{{"write.go", "(n.cluster == nil || !marker.Less(item.Key))", "(n.cluster == nil || IF || !marker.Less(item.Key))"}}},
 }

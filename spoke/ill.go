@@ -8,16 +8,11 @@ import (
 )
 
 // A node whose disk is ill while its session lives would hold up all others: its low stands, as the clock does not pass the bound that is on the disk, and no list is changed without its
-// answer, which it cannot make durable. So it takes its name from the members, as if the session had ended, until the disk is well. The others close what it has left open. So does a
-// node that reaches too few others to write: nobody hears its low.
+// answer, which it cannot make durable. So it takes its name from the members, as if the session had ended, until the disk is well. The others close what it has left open.
 
-// heardLately: a member that is reached has answered since then, as it is asked every clockEvery.
-const (
-	heardLately = clockEvery + peerTime + time.Second
-	illLeast    = 10 * time.Second
-)
+const illLeast = 10 * time.Second
 
-// illness is what is known of the own disk, and of the way to the others. Guarded by Node.mu. Looks are counted and no time, in which the process may have stood still.
+// illness is what is known of the own disk. Guarded by Node.mu. Looks are counted and no time, in which the process may have stood still.
 type illness struct {
 	unsaved bool     // what the disk is to promise is not on it, or on its way
 	saves   uint64   // how often it was
@@ -25,25 +20,24 @@ type illness struct {
 	limit   hub.Mark // the bound then
 	unsafe  int      // looks, one after the other, at which something was unsaved, and nothing was saved before
 	behind  int      // at which the bound was behind the clock, and had not moved
-	alone   int      // at which too few others had answered
 	gone    bool     // this node is not among the members
 }
 
 // illTime is how long a disk may take that is only slow.
 func (c *cluster) illTime() time.Duration { return max(illLeast, 4*c.n.opt.WriteTimeout) }
 
-// keepWell looks at the own disk, and at the way to the others.
+// keepWell looks at the own disk.
 func (c *cluster) keepWell(ctx context.Context) error {
 	for hub.Sleep(ctx, learnEvery) {
 		was, is := c.examine()
 		switch {
 		case is:
 			if !was {
-				c.n.log.Error("the disk of this node does not take anything, or it reaches too few others: they go on without it until that is over")
+				c.n.log.Error("the disk of this node does not take anything: the other nodes go on without it until it does")
 			}
 			c.leaveMembers(ctx) // it may just have joined again
 		case was:
-			c.n.log.Info("this node is well again, and is one of the others")
+			c.n.log.Info("the disk of this node is well again")
 			poke(c.nudge)
 		}
 	}
@@ -66,23 +60,12 @@ func (c *cluster) examine() (was, is bool) {
 		poke(n.kick)
 	}
 	i := &c.ill
-	i.unsafe, i.behind, i.alone = count(i.unsafe, i.unsaved && i.saves == i.saw), count(i.behind, behind && n.limit == i.limit), count(i.alone, c.isolated())
+	i.unsafe, i.behind = count(i.unsafe, i.unsaved && i.saves == i.saw), count(i.behind, behind && n.limit == i.limit)
 	i.saw, i.limit = i.saves, n.limit
 	most := int(c.illTime() / learnEvery)
-	was, i.gone = i.gone, max(i.unsafe, i.behind, i.alone) > most
+	was, i.gone = i.gone, max(i.unsafe, i.behind) > most
 	c.current = c.current && !i.gone
 	return was, i.gone
-}
-
-// isolated reports whether fewer members of the list have answered lately than are needed to write anything. Under mu.
-func (c *cluster) isolated() bool {
-	heard := 0
-	for _, d := range c.rec.Disks {
-		if d.Node == c.opt.Node || time.Since(c.notes[d.Node].heard) < heardLately {
-			heard++
-		}
-	}
-	return len(c.rec.Disks) > 0 && heard < c.rec.Rule.Write(len(c.rec.Disks))
 }
 
 func (c *cluster) leaveMembers(ctx context.Context) {

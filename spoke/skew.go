@@ -30,7 +30,6 @@ type noted struct {
 	disk    string
 	late    int64
 	horizon hub.Mark // as applied
-	heard   time.Time
 }
 
 func (r reading) now() int64 { return r.millis + time.Since(r.at).Milliseconds() }
@@ -172,7 +171,7 @@ func (c *cluster) readClock(ctx context.Context, node string) {
 	if c.notes == nil {
 		c.notes = map[string]noted{}
 	}
-	c.notes[node] = noted{a.Disk, a.Late, a.Horizon, time.Now()}
+	c.notes[node] = noted{a.Disk, a.Late, a.Horizon}
 	if a.Late > c.lateSeen[a.Disk] {
 		poke(c.work)
 	}

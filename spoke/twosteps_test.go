@@ -347,25 +347,6 @@ func TestSlowDiskIsNotIll(t *testing.T) {
 	})
 }
 
-// A node that reaches nobody, and whose session lives, holds nobody either.
-func TestIsolatedNodeHoldsNobody(t *testing.T) {
-	t.Parallel()
-	directed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
-		n, other, third := w.nodes[0], w.nodes[1], w.nodes[2]
-		n.write("a", "before")
-		w.between(n, other, false)
-		w.between(n, third, false)
-		time.Sleep(time.Second)
-		other.past(third.write("a", "later"))
-		w.openLinks()
-		w.whole()
-		last := n.write("a", "back")
-		for _, m := range w.nodes {
-			m.past(last)
-		}
-	})
-}
-
 // What others had swept is read from long-term storage for as long as this disk lags behind, and no longer: a new disk has swept nothing, and says so of all that is older than itself.
 func TestFloorOfOthersIsForgotten(t *testing.T) {
 	t.Parallel()
