@@ -462,10 +462,12 @@ func TestConfiguration(t *testing.T) {
 	})
 	for _, bad := range []string{"ftp://x/channel/y", "http://x/y", "http://x/channel/", "not a URL", "http://x/channel/y?z=1"} {
 		g.put("odd", bad)
-		g.eventually("it is refused", func() bool { return g.status(r, "odd").State == Unusable })
-		if st := g.status(r, "odd"); st.LastError == "" {
-			t.Errorf("%s: %+v", bad, st)
-		}
+		g.eventually("it is refused: "+bad, func() bool {
+			st := g.status(r, "odd")
+			return st.State == Unusable && st.LastError != ""
+		})
+		g.put("odd", "") // or the next one would be met in the state of this one
+		g.eventually("it is forgotten", func() bool { _, ok := r.Status(t.Context(), g.channels["odd"]); return !ok })
 	}
 }
 
