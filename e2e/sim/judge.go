@@ -133,7 +133,8 @@ func (l *Ledger) form(r *reading) bool {
 		l.horizonShown(r.a.Horizon, r.horizon)
 		r.in.to = least(q.To, r.a.Horizon.After())
 	}
-	if q.Limit > 0 && n == q.Limit {
+	gone := r.Bodies && !r.Stable && n > 0 // items that are given up while they are read are left out, and nobody looks for others
+	if q.Limit > 0 && (n == q.Limit || gone) {
 		if last := r.a.Keys[n-1]; q.Reverse {
 			r.in.from = last
 		} else {
