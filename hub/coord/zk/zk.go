@@ -18,7 +18,6 @@
 package zk
 
 import (
-	"bufio"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -29,6 +28,7 @@ import (
 	"path"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-zookeeper/zk"
@@ -62,6 +62,7 @@ type Coordinator struct {
 	nudge chan struct{} // one token: there is a target to be watched, or something to be removed
 	tidy  chan struct{} // one token: there is something to be removed
 	held  chan struct{} // one token: it has changed until when leases hold
+	seen  atomic.Int64  // the zxid of the last answer: a server that is behind it is not talked to
 
 	mu        sync.Mutex    // guards what follows, for moments only
 	conn      *zk.Conn      // nil while Run does not run
@@ -163,9 +164,8 @@ func (c *Coordinator) reach(network, address string, timeout time.Duration) (net
 	if err != nil {
 		return nil, err
 	}
-	conn = &prompt{Conn: conn, limit: c.opt.Session, in: bufio.NewReader(conn)}
 	if c.opt.TLS == nil {
-		return conn, nil
+		return newPrompt(conn, c.opt.Session, &c.seen), nil
 	}
 	cfg := c.opt.TLS.Clone()
 	if cfg.ServerName == "" {
@@ -176,7 +176,7 @@ func (c *Coordinator) reach(network, address string, timeout time.Duration) (net
 		_ = conn.Close()
 		return nil, fmt.Errorf("TLS to ZooKeeper at %s: %w", address, err)
 	}
-	return secure, nil
+	return newPrompt(secure, c.opt.Session, &c.seen), nil
 }
 
 // event hears of the driver's states, in their order.
@@ -192,6 +192,7 @@ func (c *Coordinator) event(e zk.Event) {
 	case zk.StateHasSession:
 		c.began(e.Server, c.conn.SessionID())
 	case zk.StateExpired:
+		c.seen.Store(0) // as the driver does: the next session may be with an ensemble that began anew
 		c.down()
 		c.lose()
 		c.opt.Log.Warn("the session with ZooKeeper has expired", "server", e.Server)
@@ -242,26 +243,6 @@ func (c *Coordinator) lose() {
 		close(c.session.lost)
 	}
 }
-
-// prompt is a connection whose deadlines are never further away than a session's time-out: the driver waits ten times as long for a server that takes
-// connections and says nothing. What comes is buffered: the driver reads a length first, then the rest.
-type prompt struct {
-	net.Conn
-	limit time.Duration
-	in    *bufio.Reader
-}
-
-func (p *prompt) Read(b []byte) (int, error) { return p.in.Read(b) }
-
-func (p *prompt) clamp(t time.Time) time.Time {
-	if latest := time.Now().Add(p.limit); !t.IsZero() && t.After(latest) {
-		return latest
-	}
-	return t
-}
-
-func (p *prompt) SetReadDeadline(t time.Time) error  { return p.Conn.SetReadDeadline(p.clamp(t)) }
-func (p *prompt) SetWriteDeadline(t time.Time) error { return p.Conn.SetWriteDeadline(p.clamp(t)) }
 
 func poke(c chan struct{}) {
 	select {

@@ -1,0 +1,212 @@
+package zk
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"timehub/e2e/zkproc"
+)
+
+// packet is a length and fields of 4 or 8 bytes, or text.
+func packet(fields ...any) []byte {
+	var b bytes.Buffer
+	for _, f := range fields {
+		if s, ok := f.(string); ok {
+			b.WriteString(s)
+		} else if err := binary.Write(&b, binary.BigEndian, f); err != nil {
+			panic(err)
+		}
+	}
+	return append(binary.BigEndian.AppendUint32(nil, uint32(b.Len())), b.Bytes()...)
+}
+
+// TestPromptHidesZxids: the driver reads answers without zxids, and what it sends bears the zxid that it means.
+func TestPromptHidesZxids(t *testing.T) {
+	var seen atomic.Int64
+	seen.Store(7)
+	for _, chunk := range []int{1, 3, 4096} {
+		before := seen.Load()
+		near, far := net.Pipe()
+		p := newPrompt(near, time.Second, &seen)
+		sent := make(chan []byte, 1)
+		go func() {
+			b := make([]byte, 0, 256)
+			buf := make([]byte, 256)
+			for {
+				n, err := far.Read(buf)
+				if b = append(b, buf[:n]...); err != nil {
+					sent <- b
+					return
+				}
+			}
+		}()
+		watches := packet(int32(-8), int32(requestWatches), int64(0), "paths")
+		for i, b := range [][]byte{
+			packet(int32(0), int64(0), int32(2000), int64(5), "password"), // connect
+			packet(int32(1), int32(3), "/a path"),                         // exists
+			watches,
+			packet(int32(-2), int32(11)), // ping
+		} {
+			kept := bytes.Clone(b)
+			if n, err := p.Write(b); err != nil || n != len(b) || !bytes.Equal(b, kept) {
+				t.Fatalf("packet %d: %d of %d written, %v, changed %v", i, n, len(b), err, !bytes.Equal(b, kept))
+			}
+			seen.Store(before + 100) // answers have come already when watches are set
+		}
+		_ = near.Close()
+		want := bytes.Join([][]byte{
+			packet(int32(0), before, int32(2000), int64(5), "password"), packet(int32(1), int32(3), "/a path"),
+			packet(int32(-8), int32(requestWatches), before, "paths"), packet(int32(-2), int32(11)),
+		}, nil)
+		if got := <-sent; !bytes.Equal(got, want) {
+			t.Errorf("the server heard\n%x, want\n%x", got, want)
+		}
+		seen.Store(before)
+		reads(t, chunk, &seen)
+	}
+}
+
+// reads has a prompt read answers in pieces.
+func reads(t *testing.T, chunk int, seen *atomic.Int64) {
+	t.Helper()
+	near, far := net.Pipe()
+	p := newPrompt(near, time.Second, seen)
+	base := seen.Load()
+	go func() {
+		_, _ = far.Write(bytes.Join([][]byte{
+			packet(int32(0), int32(2000), int64(base+50), "password"), // of the connection: no zxid in it
+			packet(int32(1), int64(base+1), int32(0), "body"),
+			packet(int32(-1), int64(-1), int32(0), "event"),
+			packet(int32(-2), int64(base+9), int32(0)), // a ping: the driver does not take its zxid either
+			packet(int32(2), int64(base+2), int32(-101)),
+			packet(int32(3), int64(0), int32(0)),
+		}, nil))
+		_ = far.Close()
+	}()
+	want := bytes.Join([][]byte{
+		packet(int32(0), int32(2000), int64(base+50), "password"), packet(int32(1), int64(0), int32(0), "body"),
+		packet(int32(-1), int64(-1), int32(0), "event"), packet(int32(-2), int64(base+9), int32(0)),
+		packet(int32(2), int64(0), int32(-101)), packet(int32(3), int64(0), int32(0)),
+	}, nil)
+	var got []byte
+	b := make([]byte, chunk)
+	for {
+		n, err := p.Read(b)
+		if got = append(got, b[:n]...); err == io.EOF {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("in pieces of %d the driver reads\n%x, want\n%x", chunk, got, want)
+	}
+	if seen.Load() != base+2 {
+		t.Errorf("the last zxid is %d, want %d", seen.Load(), base+2)
+	}
+}
+
+// TestPromptRefuses: what cannot be an answer ends the connection.
+func TestPromptRefuses(t *testing.T) {
+	for _, b := range [][]byte{
+		packet()[:2], binary.BigEndian.AppendUint32(nil, 1<<31),
+		append(packet("hello"), binary.BigEndian.AppendUint32(nil, 15)...), append(packet("hello"), append(binary.BigEndian.AppendUint32(nil, 15), make([]byte, 16)...)...),
+	} {
+		near, far := net.Pipe()
+		go func() { _, _ = far.Write(b); _ = far.Close() }()
+		var seen atomic.Int64
+		if got, err := io.ReadAll(newPrompt(near, time.Second, &seen)); err == nil {
+			t.Errorf("%x was read as %q", b, got)
+		}
+	}
+}
+
+// TestManyReconnections: connections that break while many ask and many watch lose no change; the race detector sees nothing.
+func TestManyReconnections(t *testing.T) {
+	server := zkproc.Start(t, zkproc.Options{Tick: time.Second})[0]
+	n := run(t, []string{server.Address}, newRoot(), func(o *Options) { o.Session = 20 * time.Second })
+	ctx, cancel := context.WithCancel(t.Context())
+	var askers sync.WaitGroup
+	defer askers.Wait()
+	defer cancel()
+	for i := range 12 {
+		group := fmt.Sprint("group-", i)
+		if err := n.Join(ctx, group, "me", nil); err != nil {
+			t.Fatal(err)
+		}
+		_, stop := n.WatchMembers(group)
+		defer stop()
+		askers.Go(func() {
+			for ctx.Err() == nil {
+				_, _, _ = n.List(ctx, group)
+			}
+		})
+	}
+	conn, err := n.connection(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 4000 { // it takes the driver a while to set so many again
+		if _, _, _, err := conn.ExistsW(fmt.Sprint("/none-", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wake, stop := n.Watch("a")
+	defer stop()
+	writer := run(t, []string{server.Address}, n.root, func(o *Options) { o.Session = 20 * time.Second })
+	for i := range 3 {
+		n.link.set(true)
+		for len(wake) > 0 {
+			<-wake
+		}
+		name := "a/" + strings.Repeat("x", i%3+1)
+		_, version, _ := writer.Get(ctx, name)
+		if _, err := writer.Set(ctx, name, []byte{byte(i)}, version); err != nil {
+			t.Fatal(err)
+		}
+		n.link.set(false)
+		select {
+		case <-wake:
+		case <-time.After(20 * time.Second):
+			t.Fatalf("a change while the connection was away was missed, at %d", i)
+		}
+	}
+}
+
+// FuzzPrompt: whatever a server says, the driver reads as much of it as is whole, in the same places.
+func FuzzPrompt(f *testing.F) {
+	f.Add(append(packet("hello"), packet(int32(1), int64(5), int32(0), "body")...), 3)
+	f.Add(packet(int32(0))[:3], 1)
+	f.Fuzz(func(t *testing.T, said []byte, chunk int) {
+		near, far := net.Pipe()
+		go func() { _, _ = far.Write(said); _ = far.Close() }()
+		defer func() { _ = near.Close() }()
+		var seen atomic.Int64
+		p := newPrompt(near, time.Second, &seen)
+		b := make([]byte, min(max(chunk, 1), 4096))
+		var got []byte
+		for {
+			n, err := p.Read(b)
+			if got = append(got, b[:n]...); err != nil {
+				break
+			}
+		}
+		if len(got) > len(said) {
+			t.Fatalf("%d bytes of %d", len(got), len(said))
+		}
+		for i := range got {
+			if got[i] != said[i] && got[i] != 0 {
+				t.Fatalf("byte %d is %x of %x", i, got[i], said[i])
+			}
+		}
+	})
+}
