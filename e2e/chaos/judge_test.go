@@ -263,3 +263,27 @@ func TestBody(t *testing.T) {
 		t.Errorf("%.80s", a)
 	}
 }
+
+// TestNarrow: what an answer with a limit claims to be whole about.
+func TestNarrow(t *testing.T) {
+	items := []Item{{Key: "b"}, {Key: "c"}, {Key: "d"}}
+	for what, c := range map[string]struct {
+		op        Op
+		n         int
+		backwards bool
+		lo, hi    string
+	}{
+		"as many as asked for, the last":      {Op{Path: "latest/3", Items: items}, 3, true, "b", "z"},
+		"as many as asked for, the first":     {Op{Path: "earliest/3", Items: items}, 3, false, "a", after("d")},
+		"fewer":                               {Op{Path: "latest/4?stable=false", Items: items}, 4, true, "a", "z"},
+		"fewer bodies, stable":                {Op{Path: "latest/4?bulk=true", Stable: true, Items: items}, 4, true, "a", "z"},
+		"fewer bodies, unstable":              {Op{Path: "latest/4?stable=false&bulk=true", Items: items}, 4, true, "b", "z"},
+		"fewer bodies, unstable, the first":   {Op{Path: "earliest/4?stable=false&bulk=true", Items: items}, 4, false, "a", after("d")},
+		"no body, unstable, claims all there": {Op{Path: "latest/4?stable=false&bulk=true"}, 4, true, "a", "z"},
+	} {
+		c.op.Lo, c.op.Hi = "a", "z"
+		if narrow(&c.op, c.n, c.backwards); c.op.Lo != c.lo || c.op.Hi != c.hi {
+			t.Errorf("%s: from %q to %q, want %q to %q", what, c.op.Lo, c.op.Hi, c.lo, c.hi)
+		}
+	}
+}

@@ -130,14 +130,16 @@ func (r *reader) edge(ctx context.Context, op Op, which string, n int) {
 	r.note(ctx, op)
 }
 
-// narrow: an answer with as many items as were asked for says nothing about what lies behind the last of them.
+// narrow: an answer with as many items as were asked for says nothing about what lies behind the last of them. Neither do the bodies of unstable items, however few: what has no
+// quorum when it is its turn is left out, and no others are looked for.
 func narrow(op *Op, n int, backwards bool) {
-	if op.Hi == "" || len(op.Items) < n {
+	left := !op.Stable && len(op.Items) > 0 && strings.HasSuffix(op.Path, "bulk=true")
+	if op.Hi == "" || len(op.Items) < n && !left {
 		return
 	}
 	if backwards {
 		op.Lo = op.Items[0].Key
 	} else {
-		op.Hi = min(op.Hi, after(op.Items[n-1].Key))
+		op.Hi = min(op.Hi, after(op.Items[len(op.Items)-1].Key))
 	}
 }
