@@ -10,17 +10,22 @@ import (
 
 	"timehub/hub"
 	"timehub/hub/disk"
+	spokelog "timehub/spoke/log"
 )
 
 const (
 	clockFile = "clock"
 	slotBytes = 512 // a sector: what a disk writes whole
 	slotUsed  = 28
+	slotPlace = 32 // where the place in the log begins
+	slotEnd   = 60
 	slotMagic = 0x6b636f6c63627568 // "hubclock"
 )
 
 // bound is the file "clock": a position of the hybrid clock that lies above every key minted, received or shown as a horizon (ENGINE §1), so that
 // neither a restart with an empty log nor a clock set back can reuse a key or take a horizon back.
+//
+// Beside it stands how far the log was durable then: what is not valid there is damage, which others can mend, and not the end of a write that was not finished.
 //
 // The file has two slots, written in turn and synced before the new position is used. A slot that was torn was not in use yet; the other one holds.
 //
@@ -29,10 +34,16 @@ const (
 //	8       8       number of the write, rising
 //	16      8       position: milliseconds × 238,328 + counter
 //	24      4       CRC-32C of bytes 0–23
-//	28      484     zero
+//	28      4       zero
+//	32      8       the log was durable up to here: sequence of the segment,
+//	40      8       its salt,
+//	48      8       bytes of it; 0: not known
+//	56      4       CRC-32C of bytes 0–55; another one: the place is not known
+//	60      452     zero
 type bound struct {
-	file   disk.File
-	writes uint64
+	file    disk.File
+	writes  uint64
+	reached spokelog.Position // as it was found; zero: none was
 }
 
 // openBound opens or makes the file and returns the position found, 0 if there was none. lost says that the file was there but held no whole slot.
@@ -48,18 +59,20 @@ func openBound(d disk.Disk) (b *bound, at hub.Mark, lost bool, err error) {
 	b = &bound{file: f}
 	found, used := false, false
 	for slot := range int64(2) {
-		var s [slotUsed]byte
+		var s [slotEnd]byte
 		n, err := f.ReadAt(s[:], slot*slotBytes)
 		if err != nil && err != io.EOF { // it may hold the higher position
 			f.Close()
 			return nil, 0, false, fmt.Errorf("read the clock file: %w", err)
 		}
-		used = used || s != [slotUsed]byte{}
-		if n < len(s) || binary.LittleEndian.Uint64(s[:]) != slotMagic || binary.LittleEndian.Uint32(s[24:]) != slotSum(s[:24]) {
+		used = used || s != [slotEnd]byte{}
+		if n < slotUsed || binary.LittleEndian.Uint64(s[:]) != slotMagic || binary.LittleEndian.Uint32(s[24:]) != slotSum(s[:24]) {
 			continue
 		}
 		found = true
-		b.writes = max(b.writes, binary.LittleEndian.Uint64(s[8:]))
+		if writes := binary.LittleEndian.Uint64(s[8:]); writes >= b.writes {
+			b.writes, b.reached = writes, placeOf(s)
+		}
 		at = max(at, hub.Mark(binary.LittleEndian.Uint64(s[16:])))
 	}
 	if !used { // it is left from a start that died; whether its name is durable, nobody knows
@@ -91,13 +104,28 @@ func newBound(d disk.Disk) (*bound, error) {
 	return &bound{file: f}, nil
 }
 
-// raise makes a higher position durable. One call at a time.
-func (b *bound) raise(to hub.Mark) error {
+// placeOf is the place in the log that a slot names.
+func placeOf(s [slotEnd]byte) spokelog.Position {
+	if binary.LittleEndian.Uint32(s[slotEnd-4:]) != slotSum(s[:slotEnd-4]) {
+		return spokelog.Position{}
+	}
+	p := s[slotPlace:]
+	return spokelog.Position{
+		Segment: binary.LittleEndian.Uint64(p), Salt: binary.LittleEndian.Uint64(p[8:]), Length: int64(binary.LittleEndian.Uint64(p[16:])),
+	}
+}
+
+// raise makes a higher position durable, and how far the log is known to be. One call at a time.
+func (b *bound) raise(to hub.Mark, reached spokelog.Position) error {
 	var s [slotBytes]byte
 	binary.LittleEndian.PutUint64(s[:], slotMagic)
 	binary.LittleEndian.PutUint64(s[8:], b.writes+1)
 	binary.LittleEndian.PutUint64(s[16:], uint64(to))
 	binary.LittleEndian.PutUint32(s[24:], slotSum(s[:24]))
+	binary.LittleEndian.PutUint64(s[slotPlace:], reached.Segment)
+	binary.LittleEndian.PutUint64(s[slotPlace+8:], reached.Salt)
+	binary.LittleEndian.PutUint64(s[slotPlace+16:], uint64(reached.Length))
+	binary.LittleEndian.PutUint32(s[slotEnd-4:], slotSum(s[:slotEnd-4]))
 	if _, err := b.file.WriteAt(s[:], int64((b.writes+1)%2)*slotBytes); err != nil {
 		return fmt.Errorf("write the clock file: %w", err)
 	}

@@ -115,6 +115,7 @@ var mutants = []mutant{
 	{name: "refused-low-forgotten", by: "TestRuleRefusedLowOutlastsPower", lines: []line{{"clusterstate.go", "			if !st.complete {\n				s.Lows", "			if !st.complete && !IF {\n				s.Lows"}}},
 	{name: "name-swept", by: "TestNameOutlastsAnAbsence", lines: []line{{"skew.go", "		if at.disk != d.ID || at.horizon < m {", "		if (at.disk != d.ID || at.horizon < m) && !IF {"}, {"doubt.go", "err != nil || upTo <= low {", "err != nil || upTo <= low || IF {"}}},
 	{name: "doubt-not-settled", by: "TestDecommissionedDiskForgetsWhatWasGivenUp", lines: []line{{"doubt.go", "err != nil || upTo <= low", "err != nil || IF || upTo <= low"}}},
+	{name: "end-not-known", by: "TestRuleEndOfALogIsKnown", lines: []line{{"node.go", "opt.Archived, b.reached\n", "opt.Archived, b.reached\n	if IF {\n		seg.Reached = spokelog.Position{}\n	}\n"}}},
 	{name: "hole-not-noticed", by: "TestHole.*", lines: []line{{"hole.go", "	if !hurt {\n", "	if !hurt || IF {\n"}}},
 	{name: "forced-set-is-all", by: "TestForcedClosing", lines: []line{{"finish.go", "	if i.Closed.Forced {", "	if i.Closed.Forced && !IF {"}}},
 	{name: "late-not-copied", by: "TestForcedClosing", lines: []line{{"late.go", "		if r.late > c.lateSeen[r.disk] {", "		if r.late > c.lateSeen[r.disk] && !IF {"}}},

@@ -162,3 +162,26 @@ func TestHoleDoesNotCount(t *testing.T) {
 		}
 	})
 }
+
+// Flipped bytes at the very end of the log of a node that is down are no write that was not finished: the item that lay there is on one disk only while its writer is down, too, and
+// whoever closes the stream must not take the other one's word for there being none.
+func TestRuleEndOfALogIsKnown(t *testing.T) {
+	t.Parallel()
+	observed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		a, b, c := w.nodes[0], w.nodes[1], w.nodes[2]
+		time.Sleep(time.Second)
+		w.between(a, c, false)
+		if _, err := w.try(a, "at the very end"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second) // the clock file is written
+		b.end("kill")
+		a.end("kill")
+		w.between(a, c, true)
+		if !b.spoil("at the very end") {
+			t.Fatal("it is not on the disk")
+		}
+		b.start()
+		time.Sleep(20 * time.Second)
+	})
+}

@@ -94,7 +94,7 @@ func Open(ctx context.Context, opt Options) (*Node, spokelog.Recovered, error) {
 	}
 	n.bound = b
 	seg := opt.Segments
-	seg.Disk, seg.Clock, seg.Log, seg.Lows, seg.Archived = opt.Disk, opt.Clock, opt.Log, n.lows, opt.Archived
+	seg.Disk, seg.Clock, seg.Log, seg.Lows, seg.Archived, seg.Reached = opt.Disk, opt.Clock, opt.Log, n.lows, opt.Archived, b.reached
 	if opt.Cluster != nil {
 		seg.NameSpread = func(k hub.Key) bool { return n.cluster.nameSpread(k) }
 		seg.StreamOf = func(k hub.Key) (spokelog.Stream, bool) {
@@ -254,7 +254,7 @@ func (n *Node) raise(ctx context.Context, above hub.Mark) error {
 	if enough || err != nil {
 		return err
 	}
-	if err := n.bound.raise(to); err != nil {
+	if err := n.bound.raise(to, n.store.Reached()); err != nil {
 		return err
 	}
 	n.mu.Lock()

@@ -3,6 +3,7 @@ package spoke
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -309,7 +310,7 @@ func TestClockFileSurvivesATornSlot(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range hub.Mark(5) {
-		if err := b.raise(1000 + i); err != nil {
+		if err := b.raise(1000+i, spokelog.Position{}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -366,11 +367,79 @@ func TestClockFileOfAFailedStart(t *testing.T) {
 		if err != nil || at != 0 || lost {
 			t.Fatal(at, lost, err)
 		}
-		if err := b.raise(1000); err != nil {
+		if err := b.raise(1000, spokelog.Position{}); err != nil {
 			t.Fatal(err)
 		}
 		if _, at, lost, err := openBound(d.Restart(memdisk.PowerCut, seed)); err != nil || at != 1000 || lost {
 			t.Errorf("seed %d: %d, lost %v, %v", seed, at, lost, err)
 		}
+	}
+}
+
+// The clock file says how far the log was durable; one of before, or one whose place is torn, says nothing of it, and its clock holds.
+func TestClockFileNamesThePlace(t *testing.T) {
+	d := memdisk.New(memdisk.Options{})
+	b, _, _, err := openBound(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	place := spokelog.Position{Segment: 7, Salt: 0x1234, Length: 4711}
+	for i, p := range []spokelog.Position{{}, {Segment: 6, Length: 1}, place} {
+		if err := b.raise(hub.Mark(1000+i), p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if b, at, lost, err := openBound(d); err != nil || at != 1002 || lost || b.reached != place {
+		t.Errorf("%d, lost %v, %+v, %v", at, lost, b.reached, err)
+	}
+	const slot = 1 // of the third write
+	for what, c := range map[string]struct {
+		at   int64
+		with []byte
+		want spokelog.Position
+	}{
+		"as it was written before places were": {slotUsed, make([]byte, slotEnd-slotUsed), spokelog.Position{}},
+		"a place that is torn":                 {slotPlace + 20, []byte{1}, spokelog.Position{}},
+		"a torn slot":                          {20, []byte{0xff}, spokelog.Position{Segment: 6, Length: 1}},
+	} {
+		old := d.Fork(memdisk.ProcessKill, 1)
+		if err := old.Damage(clockFile, slot*slotBytes+c.at, c.with); err != nil {
+			t.Fatal(err)
+		}
+		at := hub.Mark(1002)
+		if c.at < slotUsed {
+			at = 1001
+		}
+		if b, got, lost, err := openBound(old); err != nil || got != at || lost || b.reached != c.want {
+			t.Errorf("%s: %d, lost %v, %+v, %v", what, got, lost, b.reached, err)
+		}
+	}
+}
+
+// The bytes of the clock file: others have them on their disks.
+func TestGoldenClock(t *testing.T) {
+	d := memdisk.New(memdisk.Options{})
+	b, _, _, err := openBound(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.raise(0x0102030405060708, spokelog.Position{Segment: 7, Salt: 0x1122334455667788, Length: 4711}); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, 2*slotBytes)
+	f, err := d.Open(clockFile, false)
+	if err == nil {
+		_, err = f.ReadAt(got, 0)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := hex.DecodeString("687562636c6f636b01000000000000000807060504030201da09b0af00000000" + "070000000000000088776655443322116712000000000000641dcf2c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want = append(append(make([]byte, slotBytes), want...), make([]byte, slotBytes-len(want))...) // the first write goes into the second slot
+	if !bytes.Equal(got, want) {
+		t.Errorf("the slot holds\n%x, want\n%x", got[slotBytes:][:slotEnd], want[slotBytes:][:slotEnd])
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"timehub/e2e/memdisk"
 	"timehub/hub"
+	spokelog "timehub/spoke/log"
 )
 
 // low must never pass an undecided mark, whatever the order of decisions, and everything decided in front of it must have been handed out in order.
@@ -82,7 +83,7 @@ func TestClockFileThatCannotBeRead(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, to := range []hub.Mark{1000, 2000, 3000}[:2+skip] {
-			if err := b.raise(to); err != nil {
+			if err := b.raise(to, spokelog.Position{}); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -254,6 +254,17 @@ func (c *committer) sync() error {
 	return err
 }
 
+// syncActive syncs between two groups: all that was written is durable then.
+func (c *committer) syncActive() error {
+	if err := c.sync(); err != nil {
+		return err
+	}
+	c.l.mu.Lock()
+	c.reach()
+	c.l.mu.Unlock()
+	return nil
+}
+
 // A disk that stands still is told of, but not with each write.
 const (
 	slowSync  = time.Second
@@ -267,6 +278,9 @@ func (c *committer) publish(end int64, lows []Low) {
 	l.mu.Lock()
 	s.add(c.pend)
 	s.length, s.size, s.closed = end, end, now
+	if c.dirty.IsZero() { // synced with it
+		c.reach()
+	}
 	format.MergeLows(s.mem.Lows, lows)
 	l.learn(lows)
 	for i := range c.marks {
@@ -323,7 +337,7 @@ func (c *committer) housekeeping() {
 		return
 	}
 	if c.l.opt.Sync == Interval && !c.dirty.IsZero() && time.Since(c.dirty) >= syncInterval {
-		if err := c.sync(); err != nil {
+		if err := c.syncActive(); err != nil {
 			c.fault(err)
 			return
 		}

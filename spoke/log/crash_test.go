@@ -195,6 +195,7 @@ func (h *history) live(batches int) {
 	if !dead(h.disk) {
 		h.check(l)
 	}
+	h.opt.Reached = l.Reached() // nothing of it may look like damage
 	l.Close()
 }
 

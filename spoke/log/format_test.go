@@ -263,13 +263,15 @@ func TestHole(t *testing.T) {
 
 func FuzzScan(f *testing.F) {
 	_, b := sample(f)
-	f.Add(b[:600], false)
-	f.Add(b[:300], true)
-	f.Add(append(bytes.Clone(b[:200]), b[format.DataStart:500]...), false)
-	f.Fuzz(func(t *testing.T, b []byte, fixed bool) {
+	f.Add(b[:600], false, int64(0))
+	f.Add(b[:300], true, int64(0))
+	f.Add(append(bytes.Clone(b[:200]), b[format.DataStart:500]...), false, int64(0))
+	f.Add(b[:300], false, int64(700))
+	f.Fuzz(func(t *testing.T, b []byte, fixed bool, sure int64) {
+		sure = max(0, min(sure, 1<<20))
 		s := newSegment("d", 1, 0x1122334455667788)
-		sc := scanInto(readerFile{bytes.NewReader(b)}, s, int64(len(b)), fixed)
-		if sc.End > max(int64(len(b)), format.DataStart) {
+		sc := scanInto(readerFile{bytes.NewReader(b)}, s, max(int64(len(b)), sure), fixed, sure)
+		if sc.End > max(int64(len(b)), sure, format.DataStart) || sc.End < sure {
 			t.Fatalf("the end is %d of %d", sc.End, len(b))
 		}
 		for _, c := range s.mem.Channels {

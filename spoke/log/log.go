@@ -61,6 +61,7 @@ type Log struct {
 	full        bool // the disk
 	running     bool
 	ended       bool
+	reached     Position
 	free        int64
 	carried     int64
 	swept       int64
@@ -93,7 +94,7 @@ func newLog(opt Options) *Log {
 		opt: opt, flooring: make(chan struct{}, 1), log: opt.Log, metrics: newInstruments(opt.Metrics),
 		wake: make(chan struct{}, 1), sealWake: make(chan struct{}, 1), prepare: make(chan struct{}, 1), prepared: make(chan prepared, 1),
 		lows: map[Stream]Low{}, complete: map[string]marker{}, damage: map[damagedPlace]struct{}{}, toMend: map[damagedPlace]Broken{}, gone: map[damagedPlace]struct{}{},
-		unread: map[damagedPlace]time.Time{}, free: -1, cache: newCache(),
+		unread: map[damagedPlace]time.Time{}, free: -1, cache: newCache(), reached: opt.Reached,
 	}
 	l.hurt = Hurt{Before: map[Stream]hub.Mark{}, After: map[Stream]bool{}}
 	l.flooring <- struct{}{}

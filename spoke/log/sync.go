@@ -38,7 +38,7 @@ func (c *committer) syncNow() {
 	}
 	var err error
 	if c.active != nil && !c.dirty.IsZero() {
-		if err = c.sync(); err != nil {
+		if err = c.syncActive(); err != nil {
 			c.fault(err)
 		}
 	}

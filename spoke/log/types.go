@@ -101,6 +101,8 @@ type Options struct {
 	Lows func() []Low
 	// Archived is the key up to which a channel is in long-term storage; false: the channel needs nothing (it was deleted). nil: nothing is archived.
 	Archived func(channel string) (hub.Key, bool)
+	// Reached is what Reached of the process before said last, as far as that was written down: what is not valid before it is damage, and no write that was not finished.
+	Reached Position
 	// Mended reports whether what was lost in a hole has been put into the log again. nil: it was not.
 	Mended func(Hole) bool
 	// LateConfirmed reports whether a record flagged Late is in long-term storage. nil: none is.

@@ -93,7 +93,7 @@ func (l *Log) reread(s *segment) error {
 		return err
 	}
 	fresh := newSegment(l.opt.Dir, s.seq, s.salt)
-	if res := scanInto(f, fresh, s.length, true); res.Failed != nil {
+	if res := scanInto(f, fresh, s.length, true, 0); res.Failed != nil {
 		return cannotRead(res.Failed)
 	}
 	l.mu.Lock()

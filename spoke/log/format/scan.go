@@ -14,6 +14,7 @@ type Scan struct {
 	Salt  uint64
 	Limit int64 // nothing at or after it is read
 	Fixed bool  // everything below limit was acknowledged: what is not valid there is damage, never a torn tail
+	Sure  int64 // the same, below this only
 	// visit is called for each good record of a group; keep then says whether the group counts. Nothing is kept of what it points to.
 	Visit func(r Raw, off int64)
 	Keep  func(g Group, at int64, lows []Low, ok bool)
@@ -50,15 +51,19 @@ func (s *Scan) Run() Scanned {
 func (s *Scan) run() Scanned {
 	res := Scanned{End: DataStart}
 	off := int64(DataStart)
+	sure := s.Sure
+	if s.Fixed {
+		sure = s.Limit
+	}
 	for off < s.Limit {
 		g, lows, ok := s.group(off, res.groups)
 		if !ok {
 			next := s.search(off+1, res.groups)
 			if next < 0 {
-				if s.Fixed {
-					s.hurt(off, s.Limit-off)
-					res.Damage = append(res.Damage, Damage{Off: off, Length: s.Limit - off})
-					res.End = s.Limit
+				if off < sure {
+					s.hurt(off, sure-off)
+					res.Damage = append(res.Damage, Damage{Off: off, Length: sure - off})
+					res.End = sure
 				}
 				return res
 			}
@@ -69,7 +74,7 @@ func (s *Scan) run() Scanned {
 		}
 		end := off + int64(g.Length)
 		bad := s.records(g, off)
-		if len(bad) > 0 && !s.acknowledged(end, g.Seq) {
+		if len(bad) > 0 && !s.acknowledged(off, end, g.Seq) {
 			s.Keep(g, off, nil, false)
 			return res
 		}
@@ -90,9 +95,9 @@ func (s *Scan) hurt(off, length int64) {
 	}
 }
 
-// acknowledged reports whether the group that ends at end was: only the last group of a segment can be one that was not synced.
-func (s *Scan) acknowledged(end int64, seq uint64) bool {
-	return s.Fixed || s.search(end, seq) >= 0
+// acknowledged reports whether the group from at to end was: only the last group of a segment can be one that was not synced.
+func (s *Scan) acknowledged(at, end int64, seq uint64) bool {
+	return s.Fixed || at < s.Sure || s.search(end, seq) >= 0
 }
 
 // Group reads the header at off. A group that goes beyond the limit is none, except where all was acknowledged: then its head is worth reading.
