@@ -1,6 +1,7 @@
 package log
 
 import (
+	"context"
 	"fmt"
 	"testing"
 
@@ -37,5 +38,34 @@ func TestSeveral(t *testing.T) {
 		if fmt.Sprint(follows) != want {
 			t.Errorf("several %v: %v, want %s", several, follows, want)
 		}
+	}
+}
+
+// TestLeaveVisit: whoever leaves a visit while its context ends is told nothing more, as when a line breaks because its node is on its way down. One who stays is told why it ended.
+func TestLeaveVisit(t *testing.T) {
+	l, _ := start(t, Options{Disk: openDir(t)})
+	for i := range 3 {
+		l.mustPut(rec("channel", i, "x"))
+	}
+	visit := func(stays bool) (records, failed int) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		for _, err := range l.Stream(ctx, Stream{Ordinal: 3, Incarnation: 7}, From{Above: 1}) {
+			if cancel(); err != nil {
+				failed++
+			} else {
+				records++
+			}
+			if !stays {
+				break
+			}
+		}
+		return records, failed
+	}
+	if records, failed := visit(false); records != 1 || failed != 0 {
+		t.Errorf("one who leaves got %d records and %d errors, want 1 and none", records, failed)
+	}
+	if records, failed := visit(true); records != 1 || failed != 1 {
+		t.Errorf("one who stays got %d records and %d errors, want 1 and 1", records, failed)
 	}
 }

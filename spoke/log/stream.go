@@ -80,8 +80,19 @@ type visit struct {
 	yield  func(Record, error) bool
 	begun  bool // from.Low has been reached
 	group  []Record
-	over   bool
+	over   bool // nothing more is yielded: nobody wants it, or ctx is done
+	left   bool // nobody wants it
 	failed error
+}
+
+// give yields a record, unless the visit is over.
+func (v *visit) give(r Record) {
+	if v.over || v.ctx.Err() != nil {
+		v.over = true
+		return
+	}
+	v.left = !v.yield(r, nil)
+	v.over = v.left
 }
 
 // wants reports whether the rule Above lets a record be visited.
@@ -108,8 +119,8 @@ func (l *Log) visit(ctx context.Context, v *visit, s *segment, length int64) err
 			v.failed = err
 		}
 		for _, r := range lost {
-			if r.Flags &^= MoreFollows; !v.over && v.wants(r.Key, r.Flags) {
-				v.over = ctx.Err() != nil || !v.yield(r, nil)
+			if r.Flags &^= MoreFollows; v.wants(r.Key, r.Flags) {
+				v.give(r)
 			}
 		}
 	}
@@ -142,17 +153,14 @@ func (l *Log) visit(ctx context.Context, v *visit, s *segment, length int64) err
 			return
 		}
 		for _, r := range group {
-			if ctx.Err() != nil || !v.yield(r, nil) {
-				v.over = true
-				return
-			}
+			v.give(r)
 		}
 	}
 	switch res := sc.Run(); {
+	case v.left: // asked first: whoever has left is told nothing more, not even that ctx is done
+		return errEnough
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
-	case v.over:
-		return errEnough
 	case v.failed != nil:
 		return v.failed
 	case res.Failed != nil:
