@@ -1,16 +1,19 @@
 package replicate
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"timehub/hub"
@@ -533,31 +536,42 @@ func TestNewRefuses(t *testing.T) {
 
 // TestGuard: a body of which nothing comes ends; one whose reader is slow does not.
 func TestGuard(t *testing.T) {
-	s := newSource(t)
-	s.bad = func(w http.ResponseWriter, r *http.Request) bool {
-		fmt.Fprint(w, "a")
-		w.(http.Flusher).Flush()
-		if r.URL.Path == "/slow" {
-			<-r.Context().Done()
+	synctest.Test(t, func(t *testing.T) {
+		dial := func(context.Context, string, string) (net.Conn, error) {
+			here, there := net.Pipe()
+			go func() { // ends with the connection
+				defer there.Close()
+				in := bufio.NewReader(there)
+				r, err := http.ReadRequest(in)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				io.WriteString(there, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\na")
+				if r.URL.Path == "/slow" {
+					io.Copy(io.Discard, in)
+				}
+				io.WriteString(there, "b")
+			}()
+			return here, nil
 		}
-		fmt.Fprint(w, "b")
-		return true
-	}
-	c := &http.Client{Transport: newGuard((&net.Dialer{}).DialContext, 50*time.Millisecond)}
-	for path, ok := range map[string]bool{"/slow": false, "/fine": true} {
-		resp, err := c.Get(s.URL + path)
-		if err != nil {
-			t.Fatal(err)
+		const stall = 50 * time.Millisecond
+		c := &http.Client{Transport: newGuard(dial, stall)}
+		for path, ok := range map[string]bool{"/slow": false, "/fine": true} {
+			resp, err := c.Get("http://127.0.0.1" + path) // of no proxy
+			if err != nil {
+				t.Fatal(err)
+			}
+			var b [1]byte
+			if _, err := resp.Body.Read(b[:]); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(4 * stall) // our own time
+			n, err := resp.Body.Read(b[:])
+			if (n > 0) != ok || errors.Is(err, context.Canceled) || !ok && !errors.Is(err, errStalled) {
+				t.Errorf("%s: %v", path, err)
+			}
+			resp.Body.Close()
 		}
-		var b [1]byte
-		if _, err := resp.Body.Read(b[:]); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(200 * time.Millisecond) // our own time
-		n, err := resp.Body.Read(b[:])
-		if (n > 0) != ok || errors.Is(err, context.Canceled) {
-			t.Errorf("%s: %v", path, err)
-		}
-		resp.Body.Close()
-	}
+	})
 }
