@@ -326,6 +326,9 @@ func (c *cluster) writable() error {
 		return err
 	}
 	if !c.open {
+		if err := c.n.store.Refusing(); err != nil { // which may be why
+			return err
+		}
 		return tryAgain("this node does not write now: it has not been taken up among those that write, or is leaving them")
 	}
 	up := map[string]bool{c.n.identity.ID: true}

@@ -326,6 +326,27 @@ func TestIllDiskHoldsNobody(t *testing.T) {
 	}
 }
 
+// A node that was closed by the others and cannot begin anew, because its disk is full, says that, and not that it waits for the others.
+func TestFullDiskSaysSo(t *testing.T) {
+	t.Parallel()
+	directed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		n := w.nodes[0]
+		n.write("a", "there is a segment now")
+		s := recordOf(n.node.stream)
+		n.disk.SetCapacity(1)
+		w.session(n, false)
+		w.until("it is closed", func() bool { i, ok := w.list().Find(s); return !ok || i.Closed != nil })
+		w.session(n, true)
+		time.Sleep(time.Minute)
+		if _, err := n.node.Write(t.Context(), "a", []byte("refused")); !hub.Is(err, hub.Full) {
+			t.Errorf("it says %v", err)
+		}
+		n.disk.SetCapacity(0)
+		w.whole()
+		n.write("a", "there is room again")
+	})
+}
+
 // A disk that is only slow is not ill.
 func TestSlowDiskIsNotIll(t *testing.T) {
 	t.Parallel()

@@ -175,7 +175,14 @@ func (b *Batch) check() error {
 	return nil
 }
 
-// refusal is why writes are refused now; nil: they are not. l.mu is held.
+// Refusing is why writes are refused now: a *hub.Error of kind Unavailable or Full; nil: they are not.
+func (l *Log) Refusing() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.refusal()
+}
+
+// refusal is Refusing. l.mu is held.
 func (l *Log) refusal() error {
 	switch {
 	case l.ended:
