@@ -423,3 +423,92 @@ func TestLateItemsAreNotEvicted(t *testing.T) {
 		w.sameLate(outside, first)
 	})
 }
+
+// TestLateBulks: late items come in batches where stable answers have passed them; a bulk comes as a whole.
+func TestLateBulks(t *testing.T) {
+	directed(t, 2, roster.Half, func(t *testing.T, w *simWorld) {
+		w.judge.forcible = true
+		gone, here := w.nodes[0], w.nodes[1]
+		w.part(gone)
+		time.Sleep(200 * time.Millisecond)
+		fill := make([]byte, 150<<10) // several bulks are more than a batch
+		part := [][]byte{fill, fill, fill, fill, fill}
+		var bulks [][]hub.Key
+		for range 4 {
+			k, err := gone.node.WriteBulk(t.Context(), "x", part)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var keys []hub.Key
+			for i := range part {
+				keys = append(keys, hub.BulkKey(k, i))
+			}
+			bulks = append(bulks, keys)
+			time.Sleep(100 * time.Millisecond)
+		}
+		time.Sleep(5 * time.Second)
+		if err := here.node.CloseOpen(t.Context(), gone.name, true); err != nil {
+			t.Fatal(err)
+		}
+		here.past(bulks[3][4])
+		here.disk.Inject(memdisk.Rule{Ops: memdisk.OpSync, Name: "spoke/*", Times: 1000, Fault: memdisk.Fault{Delay: 100 * time.Millisecond}})
+		w.openLinks()
+		w.mend()
+		w.until("the bulks are there", func() bool {
+			have, _, err := here.answer()
+			for _, b := range bulks {
+				n := 0
+				for _, k := range b {
+					if have[k] {
+						n++
+					}
+				}
+				if n > 0 && n < len(b) {
+					t.Fatalf("%d of %d parts of a bulk show", n, len(b))
+				}
+			}
+			return err == nil && have[bulks[0][0]] && have[bulks[3][0]]
+		})
+	})
+}
+
+// TestLatePages: a page of the list does not end within a bulk, however many it names.
+func TestLatePages(t *testing.T) {
+	b, err := openLate(memdisk.New(memdisk.Options{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []LateItem
+	for ms := range int64(1000) {
+		k := hub.KeyAt(ms, "abc123")
+		for i := range 11 {
+			all = append(all, LateItem{Channel: "x", Key: hub.BulkKey(k, i).String(), Stream: "1.1", Why: LateOutside, Node: "n:80"})
+		}
+	}
+	if _, err := b.add(all); err != nil {
+		t.Fatal(err)
+	}
+	pages, found := 0, 0
+	for from := int64(0); ; pages++ {
+		items, next, err := b.page(from, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if next == from {
+			break
+		}
+		for _, i := range items {
+			if i != all[found] {
+				t.Fatalf("item %d is %v, want %v", found, i, all[found])
+			}
+			found++
+		}
+		if len(items)%11 != 0 {
+			t.Errorf("a page of %d items ends within a bulk", len(items))
+		}
+		from = next
+	}
+	if size, _ := b.state(); pages < 2 || found != len(all) {
+		t.Errorf("%d of %d items on %d pages, in %d bytes", found, len(all), pages, size)
+	}
+}

@@ -18,6 +18,8 @@ const (
 	latePath  = "/internal/spoke/late"
 	lateBatch = 1 << 20 // bytes of records that are flagged at once
 	latePages = 64      // read from one member before the others have their turn
+
+	bulkDigits = 6 // at the end of a key, the number of a part of a bulk
 )
 
 // latePage is a piece of a member's list of late items.
@@ -68,10 +70,19 @@ func (c *cluster) finishForced(ctx context.Context, i roster.Incarnation, end en
 			keys = append(keys[:len(keys):len(keys)], k)
 		}
 	}
+	slices.SortFunc(late, func(a, b LateItem) int { return compareNamed(a.named(), b.named()) }) // a bulk is not torn apart by the pages of the list
 	if err := c.nameLate(late); err != nil {
 		return err
 	}
 	return c.flagLate(ctx, s, keys, source{})
+}
+
+func (i LateItem) named() named { return named{i.Channel, i.Key} }
+
+// together reports whether two keys may be parts of one bulk, which shows as a whole: they differ in the last six characters only.
+func together(a, b named) bool {
+	at := len(a.Key) - bulkDigits
+	return a.Channel == b.Channel && len(a.Key) == len(b.Key) && at > 0 && a.Key[:at] == b.Key[:at]
 }
 
 // nameLate puts items on the list.
@@ -105,7 +116,13 @@ func (c *cluster) flagLate(ctx context.Context, s spokelog.Stream, keys []named,
 		batch, size = nil, 0
 		return nil
 	}
-	for _, k := range keys {
+	keys = slices.SortedFunc(slices.Values(keys), compareNamed)
+	for i, k := range keys {
+		if size >= lateBatch && !together(keys[i-1], k) { // horizons may have passed them: what is stored shows
+			if err := flush(); err != nil {
+				return err
+			}
+		}
 		key, err := hub.ParseKey(k.Key)
 		if err != nil {
 			return err
@@ -125,11 +142,7 @@ func (c *cluster) flagLate(ctx context.Context, s spokelog.Stream, keys []named,
 			continue
 		}
 		batch = append(batch, spokelog.Record{Channel: k.Channel, Key: key, Stream: s, Flags: spokelog.Late | spokelog.Taken, Data: data})
-		if size += len(data) + 64; size >= lateBatch {
-			if err := flush(); err != nil {
-				return err
-			}
-		}
+		size += len(data) + 64
 	}
 	return flush()
 }
@@ -218,7 +231,7 @@ func (c *cluster) copyLateFrom(ctx context.Context, node, disk string, from int6
 			var keys []named
 			first := p.Items[i].Stream
 			for ; i < len(p.Items) && p.Items[i].Stream == first; i++ {
-				keys = append(keys, named{p.Items[i].Channel, p.Items[i].Key})
+				keys = append(keys, p.Items[i].named())
 			}
 			s, err := roster.ParseStream(first)
 			if err != nil {

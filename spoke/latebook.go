@@ -183,7 +183,8 @@ func (b *lateBook) make() (disk.File, error) {
 	return f, nil
 }
 
-// page reads lines from an offset on, at most limit of them (0: as many as a piece holds). next is where to go on: from itself at the end.
+// page reads lines from an offset on, at most limit of them (0: as many as a piece holds, but for the beginning of a bulk that goes on behind it). next is where to go on: from itself
+// at the end.
 func (b *lateBook) page(from int64, limit int) (items []LateItem, next int64, err error) {
 	b.mu.Lock()
 	f, size := b.file, b.size
@@ -196,6 +197,7 @@ func (b *lateBook) page(from int64, limit int) (items []LateItem, next int64, er
 		return nil, from, fmt.Errorf("read the list of late items: %w", err)
 	}
 	next = from
+	begins, first := from, 0 // of the last bulk, or item
 	for limit == 0 || len(items) < limit {
 		line, rest, whole := bytes.Cut(text, []byte{'\n'})
 		if !whole {
@@ -206,9 +208,15 @@ func (b *lateBook) page(from int64, limit int) (items []LateItem, next int64, er
 		}
 		var i LateItem
 		if json.Unmarshal(line, &i) == nil {
+			if k := len(items); k == 0 || !together(items[k-1].named(), i.named()) {
+				begins, first = next, k
+			}
 			items = append(items, i)
 		}
 		text, next = rest, next+int64(len(line))+1
+	}
+	if limit == 0 && next < size && begins > from {
+		return items[:first], begins, nil
 	}
 	return items, next, nil
 }
