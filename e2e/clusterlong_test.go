@@ -44,7 +44,7 @@ func TestClusterZooKeeperAway(t *testing.T) {
 	}
 	key := untilWritten(t, c.hubs[0].URL+"/channel/known", time.Minute)
 	for _, h := range c.hubs {
-		waitItem(t, h.URL+"/channel/known/"+key, 10*time.Second)
+		waitItem(t, h.URL+"/channel/known/"+key, patience)
 	}
 	for _, s := range c.zks {
 		s.Kill()
@@ -85,7 +85,7 @@ func TestClusterZooKeeperAway(t *testing.T) {
 	})
 	t.Logf("a channel could be made %v after the ensemble was back", time.Since(back).Round(10*time.Millisecond))
 	for _, h := range c.hubs {
-		waitChannel(t, h.URL, "after", 20*time.Second)
+		waitChannel(t, h.URL, "after", patience)
 	}
 	c.lists(t)
 	w.check(t)
@@ -135,7 +135,7 @@ func TestClusterRollingRate(t *testing.T) {
 		t.Skip("it takes a while")
 	}
 	t.Parallel()
-	c := startCluster(t, sharing(t)...)
+	c := startCluster(t, slices.Concat(sharing(t), unhurried)...)
 	c.make(t, "rolling")
 	p := &hopper{acked: map[string]string{}, hops: map[string]int{}}
 	ctx, cancel := context.WithCancel(t.Context())

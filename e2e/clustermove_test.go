@@ -17,10 +17,12 @@ import (
 // itself.
 func (c *hubCluster) owners(t *testing.T) map[string]string {
 	t.Helper()
-	dump, err := c.zk.Ask("dump")
-	if err != nil {
-		t.Fatal(err)
-	}
+	dump := ""
+	eventually(t, "ZooKeeper tells who holds the leases", func() (ok bool) {
+		var err error
+		dump, err = c.zk.Ask("dump")
+		return err == nil
+	})
 	_, dump, _ = strings.Cut(dump, "ephemeral nodes dump")
 	type claim struct{ number, session string }
 	names, first := map[string]string{}, map[string]claim{}
@@ -55,6 +57,13 @@ func (c *hubCluster) owners(t *testing.T) map[string]string {
 	return owners
 }
 
+// upset reports whether a node has lost its session since its log was so long: a machine that stands still ends the sessions of all.
+func (c *hubCluster) upset(address string, since int) bool {
+	i := slices.IndexFunc(c.hubs, func(h *hubproc.Hub) bool { return h.Addr == address })
+	log := c.hubs[i].Log()[since:]
+	return strings.Contains(log, "the session with ZooKeeper has expired") || strings.Contains(log, "the leases of this node are given up")
+}
+
 // TestClusterMoves: webhooks, replication and every job of the archive run on one node each, and within about a session's time on another one when theirs dies.
 // What a node changes of the configurations, the others know at once.
 func TestClusterMoves(t *testing.T) {
@@ -74,7 +83,7 @@ func TestClusterMoves(t *testing.T) {
 		putChannel(t, c.hubs[i%3].URL, name, `{}`)
 		made := time.Now()
 		for k := range 2 {
-			waitChannel(t, c.hubs[(i+k+1)%3].URL, name, 20*time.Second)
+			waitChannel(t, c.hubs[(i+k+1)%3].URL, name, patience)
 		}
 		slowest = max(slowest, time.Since(made))
 		must(t, 200, "PATCH", c.hubs[i%3].URL+"/channel/"+name, []byte(`{"description": "changed"}`), "Content-Type", "application/json")
@@ -93,7 +102,7 @@ func TestClusterMoves(t *testing.T) {
 	to := newConsumer(t, nil)
 	putChannel(t, c.hubs[0].URL, "copy", `{"replicationSource": "`+source.URL+`/channel/origin"}`)
 	for _, h := range c.hubs {
-		waitChannel(t, h.URL, "copy", 20*time.Second)
+		waitChannel(t, h.URL, "copy", patience)
 	}
 	must(t, 201, "PUT", c.hubs[1].URL+"/webhook/copied", []byte(`{"callbackUrl": "`+to.URL+`/cb", "channelUrl": "http://hub.example/channel/copy"}`), "Content-Type", "application/json")
 	send := func(n int) (keys []string) {
@@ -127,6 +136,10 @@ func TestClusterMoves(t *testing.T) {
 	}
 	for range 2 {
 		var before map[string]string
+		told := map[string]int{} // how much each log has
+		for _, h := range c.hubs {
+			told[h.Addr] = len(h.Log())
+		}
 		eventually(t, "each job has a node", func() bool {
 			before = c.owners(t)
 			return !slices.ContainsFunc(jobs, func(job string) bool { return !strings.Contains(before[job], ":") })
@@ -147,7 +160,7 @@ func TestClusterMoves(t *testing.T) {
 		for _, job := range jobs {
 			if before[job] == victim.Addr {
 				n++
-			} else if after[job] != before[job] {
+			} else if after[job] != before[job] && !c.upset(before[job], told[before[job]]) {
 				t.Errorf("%s moved from %s to %s, and nothing had happened to its node", job, before[job], after[job])
 			}
 		}
@@ -188,13 +201,13 @@ func TestClusterForced(t *testing.T) {
 	left, dead := c.hubs[0], c.hubs[1]
 	putChannel(t, left.URL, "x", `{}`)
 	channel := left.URL + "/channel/x"
-	first := untilWritten(t, channel, 10*time.Second)
-	waitItem(t, dead.URL+"/channel/x/"+first, 10*time.Second)
+	first := untilWritten(t, channel, patience)
+	waitItem(t, dead.URL+"/channel/x/"+first, patience)
 	if out, err := c.node(t, "close", "--force", dead.Addr); err == nil {
 		t.Errorf("what a living node writes was closed: %s", out)
 	}
 	dead.Kill()
-	second := untilWritten(t, channel, 20*time.Second)
+	second := untilWritten(t, channel, patience)
 	time.Sleep(4 * time.Second) // the session of the dead one is over
 	latest := func() string {
 		r, err := call(t.Context(), "GET", channel+"/latest", nil)
@@ -220,10 +233,10 @@ func TestClusterForced(t *testing.T) {
 	if err := dead.Ready(); err != nil {
 		t.Fatal(err)
 	}
-	waitItem(t, dead.URL+"/channel/x/"+second, 10*time.Second)
+	waitItem(t, dead.URL+"/channel/x/"+second, patience)
 	c.lists(t)
 	if out, err := c.node(t, "late"); err != nil || strings.Count(out, "\n") != 1 {
 		t.Errorf("both had everything, and yet something is late: %v\n%s", err, out)
 	}
-	untilWritten(t, dead.URL+"/channel/x", 10*time.Second)
+	untilWritten(t, dead.URL+"/channel/x", patience)
 }

@@ -151,7 +151,7 @@ func TestComposed(t *testing.T) {
 				t.Error(err)
 			}
 		})
-		c.own[h] = []string{"--set", "cluster.address=" + h.Addr}
+		c.own[h] = append([]string{"--set", "cluster.address=" + h.Addr}, unhurried...)
 		c.hubs = append(c.hubs, h)
 	}
 	c.start(t)
@@ -167,7 +167,7 @@ func TestComposed(t *testing.T) {
 
 	putChannel(t, url, "proxied", `{}`)
 	for _, h := range c.hubs {
-		waitChannel(t, h.URL, "proxied", 20*time.Second)
+		waitChannel(t, h.URL, "proxied", patience)
 	}
 	ws, _, err := websocket.DefaultDialer.DialContext(t.Context(), strings.Replace(url, "http", "ws", 1)+"/channel/proxied/ws", http.Header{})
 	if err != nil {
@@ -219,7 +219,7 @@ func TestComposed(t *testing.T) {
 	}
 	c.hubs[1].Kill()
 	killed := time.Now()
-	untilWritten(t, url+"/channel/proxied", 30*time.Second)
+	untilWritten(t, url+"/channel/proxied", patience)
 	t.Logf("the first insert through the proxy after a death took %v", time.Since(killed).Round(time.Millisecond))
 	for _, key := range append(one.keys, two.keys...) {
 		must(t, 200, "GET", c.hubs[2].URL+"/channel/proxied/"+key, nil)

@@ -35,7 +35,7 @@ func (c *hubCluster) make(t *testing.T, channel string) {
 	t.Helper()
 	putChannel(t, c.hubs[0].URL, channel, `{}`)
 	for _, h := range c.hubs {
-		waitChannel(t, h.URL, channel, 20*time.Second)
+		waitChannel(t, h.URL, channel, patience)
 	}
 }
 
@@ -108,7 +108,7 @@ func TestClusterDiskFull(t *testing.T) {
 		t.Skip("it takes a while")
 	}
 	t.Parallel()
-	c, disks := startOnDisks(t)
+	c, disks := startOnDisks(t, unhurried...)
 	c.make(t, "full")
 	c.make(t, "full-probe")
 	w := c.gather("full")
@@ -133,7 +133,7 @@ func TestClusterDiskFull(t *testing.T) {
 		time.Sleep(1500 * time.Millisecond)
 		for range 10 { // it reads, what the others take too
 			key := untilWritten(t, c.hubs[0].URL+"/channel/full-probe", time.Minute)
-			waitItem(t, c.hubs[1].URL+"/channel/full-probe/"+key, 5*time.Second)
+			waitItem(t, c.hubs[1].URL+"/channel/full-probe/"+key, patience)
 		}
 		w.stop()
 		for _, node := range []int{0, 2} {
@@ -159,7 +159,7 @@ func TestClusterBadSyncs(t *testing.T) {
 		t.Skip("it takes a while")
 	}
 	t.Parallel()
-	c, _ := startOnDisks(t)
+	c, _ := startOnDisks(t, unhurried...)
 	c.make(t, "syncs")
 	w := c.gather("syncs")
 	for _, syncs := range []loopdisk.Syncs{{Error: "EIO"}, {Delay: time.Second}} {

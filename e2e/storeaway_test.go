@@ -82,7 +82,7 @@ func TestClusterS3Away(t *testing.T) {
 		name := "away-" + storage
 		putChannel(t, c.hubs[0].URL, name, `{"storage": "`+storage+`"}`)
 		for _, h := range c.hubs {
-			waitChannel(t, h.URL, name, 20*time.Second)
+			waitChannel(t, h.URL, name, patience)
 		}
 		w := c.gather(name)
 		w.blind = true

@@ -104,21 +104,28 @@ func TestCommandsEnd(t *testing.T) {
 	putChannel(t, h.URL, "beans", "{}")
 	env := []string{"HUB_URL=" + h.URL}
 	first := addItem(t, h.URL, "beans", "text/plain", "first")
+	// ends sends a signal after a while and returns how the command ended.
+	ends := func(signal os.Signal, after time.Duration, args []string) (*program, int) {
+		p := runs(t, env, bin, args...)
+		if args[0] == "tail" {
+			p.line()
+		}
+		time.Sleep(after)
+		if err := p.cmd.Process.Signal(signal); err != nil {
+			t.Fatal(err)
+		}
+		for range p.lines { // until it has ended
+		}
+		p.cmd.Wait()
+		return p, p.cmd.ProcessState.ExitCode()
+	}
 	for _, signal := range []os.Signal{syscall.SIGINT, syscall.SIGTERM} {
 		for _, args := range [][]string{{"tail", "beans", "-f"}, {"put", "beans", "-"}, {"import", "beans", "-"}, {"webhook", "listen", "beans", "--forward", "http://127.0.0.1:1/"}} {
-			p := runs(t, env, bin, args...)
-			if args[0] == "tail" {
-				p.line()
-			} else {
-				time.Sleep(300 * time.Millisecond) // a command that has not begun would end by itself
+			p, code := ends(signal, 100*time.Millisecond, args)
+			for after := time.Second; code == -1 && after < patience; after *= 2 { // a command that has not begun ends by the signal itself
+				p, code = ends(signal, after, args)
 			}
-			if err := p.cmd.Process.Signal(signal); err != nil {
-				t.Fatal(err)
-			}
-			for range p.lines { // until it has ended
-			}
-			p.cmd.Wait()
-			if code := p.cmd.ProcessState.ExitCode(); code != 130 {
+			if code != 130 {
 				t.Errorf("%v after %v: %v, %s", args, signal, p.cmd.ProcessState, &p.errs)
 			}
 			if args[0] == "tail" && p.errs.Len() > 0 {

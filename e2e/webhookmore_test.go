@@ -1,10 +1,12 @@
 package e2e
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -175,7 +177,20 @@ func TestWebhookAttempts(t *testing.T) {
 		}
 	}
 	check("at once")
-	time.Sleep(time.Second) // they are a diary: what was not written yet may be lost
+	eventually(t, "the cursor is on the disk", func() bool { // or all of it is delivered again
+		text, err := os.ReadFile(filepath.Join(hub.Dir, "coord.db"))
+		return err == nil && bytes.Contains(text, []byte(`"key":"`+keys[29]))
+	})
+	putChannel(t, hub.URL, "attempts-2", `{}`)                  // what was being written when that was found there is committed now
+	eventually(t, "the attempts are on the disk", func() bool { // they are a diary: what was not written yet may be lost
+		there := 0
+		files, err := filepath.Glob(filepath.Join(hub.Dir, "attempts", "*"))
+		for _, f := range files {
+			text, _ := os.ReadFile(f)
+			there += bytes.Count(text, []byte("thanks")) + bytes.Count(text, []byte("no, not "))
+		}
+		return err == nil && there >= 30+failed
+	})
 	hub.Kill()
 	client.CloseIdleConnections()
 	if err := hub.Start(); err != nil {
