@@ -37,7 +37,8 @@ type GetOptions struct {
 	RemoteOnly bool // long-term storage only
 }
 
-// Get reads one item, whatever the horizon (spec 02 §3.1). NotFound if there is none, or it is older than the TTL time less 15 minutes.
+// Get reads one item, whatever the horizon (spec 02 §3.1). NotFound if there is none, it is older than the TTL time less 15 minutes, or
+// maxItems has removed it.
 func (s *Service) Get(ctx context.Context, ch *hub.Channel, key hub.Key, opt GetOptions) (Found, error) {
 	now := s.opt.Clock()
 	if !readable(ch, key, now, s.opt.Birthday) {
@@ -69,12 +70,13 @@ func noItem(ch *hub.Channel, key hub.Key) error {
 	return hub.E(hub.NotFound, "channel %s has no item %s", ch.Name, key)
 }
 
-// readable is the rule of age for single items (spec 02 §3.6): a quarter of an hour of grace; none for what belongs to a deleted channel.
+// readable is the rule of age for single items (spec 02 §3.6): a quarter of an hour of grace; none for what belongs to a deleted channel, or
+// what maxItems has removed.
 func readable(ch *hub.Channel, key hub.Key, now, birthday time.Time) bool {
 	if mutable(ch, key) {
 		return true
 	}
-	if key.Millis() < ch.Since {
+	if key.Millis() < ch.Since || key.Less(ch.Lowest()) {
 		return false
 	}
 	if ch.Historical() {

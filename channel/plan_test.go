@@ -38,6 +38,7 @@ func TestPlan(t *testing.T) {
 	historical := &hub.Channel{Name: "h", MutableTime: base.Add(500 * time.Second)}
 	again := &hub.Channel{Name: "a", MutableTime: base.Add(500 * time.Second), Since: base.UnixMilli() + 700_000}
 	moved := &hub.Channel{Name: "m", MutableTime: base.Add(100 * time.Second), Backfilled: base.UnixMilli() + 900_000}
+	trimmed := &hub.Channel{Name: "t", TTLDays: 1, Trimmed: hub.KeyAt(base.UnixMilli()+350_000, "x").String()}
 	all := hub.Query{From: hub.MinKey, To: hub.MaxKey}
 	with := func(q hub.Query, f func(*hub.Query)) hub.Query { f(&q); return q }
 	for _, c := range []struct {
@@ -58,6 +59,10 @@ func TestPlan(t *testing.T) {
 		{"the read cache is empty", ordinary, with(all, func(q *hub.Query) { q.Tier = hub.CacheRead }), 400_000, ""},
 		{"long-term storage alone has all that is archived", ordinary, with(all, func(q *hub.Query) { q.Tier = hub.LongTermBatch }), 400_000, fmt.Sprintf("-|%d..max", 1000_000-day)},
 		{"keys of a deleted channel are hidden", born, all, 400_000, "100..max|100..400000"},
+		{"what maxItems has removed is hidden", trimmed, all, 400_000, "350000x..max|350000x..400000"},
+		{"but not from the archiver", trimmed, with(all, func(q *hub.Query) { q.Tier = hub.CacheWrite }), 400_000, fmt.Sprintf("%d..max|-", 1000_000-day)},
+		{"what may still be seen of it", trimmed, with(all, func(q *hub.Query) { q.From, q.To = at(300_000), at(360_000) }), 400_000, "350000x..360000|350000x..360000"},
+		{"nothing of it", trimmed, with(all, func(q *hub.Query) { q.To = at(350_000) }), 400_000, ""},
 		{"an empty range", ordinary, hub.Query{From: at(5), To: at(5)}, 0, ""},
 		{"the zero key as start", ordinary, hub.Query{To: at(300_000)}, 0, fmt.Sprintf("%d..300000|%d..0", 1000_000-day, 1000_000-day)},
 
@@ -102,6 +107,8 @@ func TestReadable(t *testing.T) {
 		{"no TTL, before the birthday", hub.Channel{MaxItems: 1}, hub.NewKey(birthday.Add(-16*time.Minute), "x"), false},
 		{"of a deleted channel: no grace", hub.Channel{TTLDays: 1, Since: now.UnixMilli()}, key(-time.Millisecond), false},
 		{"of the channel itself", hub.Channel{TTLDays: 1, Since: now.UnixMilli()}, key(0), true},
+		{"removed by maxItems: no grace", hub.Channel{MaxItems: 1, Trimmed: key(0).String()}, key(-time.Millisecond), false},
+		{"kept by maxItems", hub.Channel{MaxItems: 1, Trimmed: key(0).String()}, key(0), true},
 		{"historical: any age", hub.Channel{MutableTime: now}, hub.KeyAt(-6e13, "x"), true},
 		{"historical, immutable, of a deleted channel", hub.Channel{MutableTime: now.Add(-time.Hour), Since: now.UnixMilli()}, key(-time.Minute), false},
 		{"historical, mutable, used again", hub.Channel{MutableTime: now.Add(-time.Hour), Since: now.UnixMilli()}, key(-2 * time.Hour), true},

@@ -18,8 +18,8 @@ import (
 // If a store that is needed fails, the query fails; there are no partial answers. An item that the short-term store holds damaged is taken from long-term
 // storage if it is there.
 //
-// An answer is cut to what may be seen (spec 02 §3.6): by age or epoch at the lower end, by the horizon at the upper one if it is to be stable. Without
-// that, there is no upper end: every acknowledged item is included.
+// An answer is cut to what may be seen (spec 02 §3.6): by age, epoch or what maxItems has removed at the lower end, by the horizon at the upper one if it is
+// to be stable. Without that, there is no upper end: every acknowledged item is included.
 
 // frame is when a query was asked: the clock, and the end of what is stable. One frame serves one request, however many channels it asks.
 type frame struct {
@@ -116,6 +116,9 @@ func plan(q hub.Query, v view) []leg {
 	var legs []leg
 	for _, part := range visible(q.Epoch, v) {
 		keys := asked.and(part.span)
+		if !part.mutable && q.Tier != hub.CacheWrite { // the archiver packs whole minutes
+			keys.from = later(keys.from, v.ch.Lowest())
+		}
 		if keys.empty() {
 			continue
 		}

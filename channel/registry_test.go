@@ -31,6 +31,70 @@ func names(all []*hub.Channel) string {
 	return strings.Join(s, " ")
 }
 
+// TestTrim: what maxItems has removed is in no answer, whatever the stores still hold, and does not come back.
+func TestTrim(t *testing.T) {
+	h := open(t)
+	ch := h.put("c", `{"maxItems":2}`)
+	var keys []hub.Key
+	for i := range 4 {
+		keys = append(keys, h.insert(ch, fmt.Sprint(i)))
+	}
+	shown := func() string {
+		t.Helper()
+		ch, err := h.Channel(ctx, "c")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var s strings.Builder
+		for _, k := range keys {
+			if body := h.read(ch, k, channel.GetOptions{}); !strings.HasPrefix(body, "!") {
+				s.WriteString(body)
+			}
+		}
+		p, err := h.Keys(ctx, hub.Query{Channel: "c", From: hub.MinKey, To: hub.MaxKey})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprint(s.String(), " ", len(p.Keys))
+	}
+	trim := func(ch *hub.Channel, below hub.Key, want bool) {
+		t.Helper()
+		if done, err := h.Trim(ctx, ch, below); err != nil || done != want {
+			t.Errorf("trim: %v %v", done, err)
+		}
+	}
+	if s := shown(); s != "0123 4" {
+		t.Error(s)
+	}
+	trim(ch, keys[2], true)
+	if s := shown(); s != "23 2" {
+		t.Error(s)
+	}
+	trim(ch, keys[1], true) // a job that slept
+	if s := shown(); s != "23 2" {
+		t.Error(s)
+	}
+	more := h.put("c", `{"maxItems":4}`)
+	trim(ch, keys[3], false) // it keeps more now
+	if s := shown(); s != "23 2" {
+		t.Error(s)
+	}
+	trim(more, keys[3], true)
+	if s := shown(); s != "3 1" {
+		t.Error(s)
+	}
+	if err := h.DeleteChannel(ctx, "c", channel.Caller{}); err != nil {
+		t.Fatal(err)
+	}
+	trim(more, keys[3], false)
+	h.clock.Add(time.Minute)
+	again := h.put("c", `{"maxItems":4}`)
+	trim(more, keys[3], false)
+	if again.Trimmed != "" {
+		t.Errorf("a new channel begins with %s", again.Trimmed)
+	}
+}
+
 func TestChannelsByName(t *testing.T) {
 	h := open(t)
 	h.put("beans", ``)

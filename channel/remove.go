@@ -46,6 +46,26 @@ func buried(now *Document, ms int64) *Document {
 	return next
 }
 
+// Trim hides what lies below a key of a channel that keeps a number of items, for good and on all nodes: before it is removed from long-term storage, as logs
+// hold it for different times. false: the channel, as ch has it, is not there any more, or keeps more items now.
+func (s *Service) Trim(ctx context.Context, ch *hub.Channel, below hub.Key) (bool, error) {
+	done := false
+	_, err := s.opt.Catalog.Update(ctx, hub.ChannelID(ch.Name), func(now *Document) (*Document, error) {
+		done = now != nil && now.Channel != nil && now.Channel.Since == ch.Since && now.Channel.MaxItems == ch.MaxItems
+		if !done || !now.Channel.Lowest().Less(below) {
+			return now, nil
+		}
+		next := *now
+		next.Channel = now.Channel.Clone()
+		next.Channel.Trimmed = below.String()
+		return &next, nil
+	})
+	if err != nil {
+		return false, fmt.Errorf("hide what is over the limits of channel %s: %w", ch.Name, err)
+	}
+	return done, nil
+}
+
 // Remains lists what deleted channels have left behind, for the clean-up, read from the store.
 func (s *Service) Remains(ctx context.Context) ([]Remains, error) {
 	docs, err := s.opt.Catalog.List(ctx)

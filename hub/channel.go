@@ -44,6 +44,7 @@ type Channel struct {
 	Lives                     int64     `json:"lives,omitempty"`      // how often it was an ordinary channel before it became the target of a replication
 	Marked                    string    `json:"marked,omitempty"`     // the marker that it had, from an earlier time as a target, when it became one again
 	LiveFrom                  int64     `json:"liveFrom,omitempty"`   // ms: it was a target; every replicated key lies before it, every key minted since at or after it
+	Trimmed                   string    `json:"trimmed,omitempty"`    // the key below which maxItems has removed everything; it never falls
 }
 
 // Names of the tags that follow from the configuration; nobody can add or remove them by hand.
@@ -78,6 +79,18 @@ func (c *Channel) OldestAllowed(now, birthday time.Time) time.Time {
 		oldest = since
 	}
 	return oldest.UTC()
+}
+
+// Lowest is the lowest key that the channel can show: what lies below it is gone by maxItems, wherever something still holds it. The zero Key: there is none.
+func (c *Channel) Lowest() Key {
+	if c.Trimmed == "" {
+		return Key{}
+	}
+	k, err := ParseKey(c.Trimmed)
+	if err != nil {
+		return Key{} // then it hides nothing
+	}
+	return k
 }
 
 // Clone returns a copy that shares nothing.

@@ -73,6 +73,8 @@ type Channels interface {
 	Channels(ctx context.Context) ([]*hub.Channel, error)
 	Remains(ctx context.Context) ([]channel.Remains, error)
 	Cleaned(ctx context.Context, r channel.Remains) error
+	// Trim hides what lies below a key from everybody, whatever still holds it. false: the channel is gone, or keeps another number of items now.
+	Trim(ctx context.Context, ch *hub.Channel, below hub.Key) (bool, error)
 }
 
 // Options are the parts of Jobs. Everything down to Registers is required.

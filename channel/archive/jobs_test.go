@@ -3,6 +3,7 @@ package archive
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -162,9 +163,10 @@ func TestRetention(t *testing.T) {
 			w.channel("ever"+string(s), s, func(c *hub.Channel) { c.KeepForever, c.TTLDays, c.MaxItems = true, 1, 1 })
 		}
 		w.channel("hist", hub.Single, func(c *hub.Channel) { c.MutableTime, c.TTLDays, c.MaxItems = time.Now().Add(10*day), 1, 1 })
+		names := slices.Collect(maps.Keys(w.channels))
 		n := w.start(func(o *Options) { o.RetainEvery = 6 * time.Hour })
 		for range 20 {
-			for name := range w.channels {
+			for _, name := range names {
 				w.insert(name, "x")
 			}
 			wait(day)
@@ -220,6 +222,43 @@ func TestRetentionFails(t *testing.T) {
 		wait(3 * time.Hour)
 		if got := w.names(""); len(got) != 4 {
 			t.Errorf("bucket: %q", got)
+		}
+	})
+}
+
+// TestRetentionHidesFirst: what maxItems removes is hidden from everybody before the first of it is gone, and goes also if it was archived later.
+func TestRetentionHidesFirst(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		ch := w.channel("c", hub.Single, func(c *hub.Channel) { c.MaxItems = 2 })
+		n := w.start()
+		defer n.stop()
+		for range 3 {
+			w.insert("c", "x")
+		}
+		third := w.insert("c", "x")
+		wait(time.Minute)
+		second := w.items["c"][2].Key
+		w.set(func(c mem.Call) mem.Fault {
+			if now, _ := (configurations{w}).Fresh(t.Context(), "c"); c.Verb == mem.Delete && now.Lowest() != second {
+				t.Errorf("%s is removed, and all below %v is hidden", c.Name, now.Lowest())
+			}
+			return mem.Fault{}
+		})
+		if removed, err := n.Retain(t.Context(), ch); err != nil || removed != 2 {
+			t.Errorf("%d objects were removed, %v", removed, err)
+		}
+		ch, _ = configurations{w}.Fresh(t.Context(), "c")
+		if err := w.long.PutSingle(t.Context(), ch, w.items["c"][0]); err != nil {
+			t.Fatal(err)
+		}
+		w.hide(third) // fewer than it keeps
+		if removed, err := n.Retain(t.Context(), ch); err != nil || removed != 1 {
+			t.Errorf("%d objects were removed, %v", removed, err)
+		}
+		other := ch.Clone()
+		other.MaxItems = 1
+		if removed, err := n.Retain(t.Context(), other); err != nil || removed != 0 { // it was changed meanwhile
+			t.Errorf("%d objects were removed, %v", removed, err)
 		}
 	})
 }

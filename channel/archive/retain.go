@@ -31,17 +31,23 @@ func (j *Jobs) retainRound(ctx context.Context, _ uint64) error {
 }
 
 // Retain removes what is over the limits of one channel from long-term storage, and returns the number of objects removed: by ttlDays, what has expired more
-// than an hour ago; by maxItems, what is strictly older than the maxItems-th newest item. A channel that keeps for ever, or has a mutable epoch, has no limits.
-// A minute's zip goes when all of it may.
+// than an hour ago; by maxItems, what is strictly older than the maxItems-th newest item, which is hidden first: the logs of the nodes hold it for different
+// times, and lists of all have to agree. A channel that keeps for ever, or has a mutable epoch, has no limits. A minute's zip goes when all of it may.
 func (j *Jobs) Retain(ctx context.Context, ch *hub.Channel) (int, error) {
+	if ch.KeepForever || ch.Historical() {
+		return 0, nil
+	}
 	before, err := j.expired(ctx, ch)
+	if err == nil && ch.MaxItems > 0 {
+		before, err = j.trimmed(ctx, ch, before)
+	}
 	if err != nil || before.IsZero() {
 		return 0, err
 	}
 	n, err := j.opt.Long.DeleteBefore(ctx, ch, before)
 	j.meters.deleted.Add(int64(n))
 	if err != nil {
-		return n, fmt.Errorf("remove what has expired of channel %s: %w", ch.Name, err)
+		return n, fmt.Errorf("remove what is over the limits of channel %s: %w", ch.Name, err)
 	}
 	if n > 0 {
 		j.opt.Log.Info("removed what is over the limits of a channel", "channel", ch.Name, "before", before, "objects", n)
@@ -63,32 +69,43 @@ func (j *Jobs) present(ctx context.Context) (time.Time, error) {
 	return now, nil
 }
 
-// expired is the key below which a channel keeps nothing; the zero Key if it keeps everything.
-func (j *Jobs) expired(ctx context.Context, ch *hub.Channel) (before hub.Key, err error) {
-	if ch.KeepForever || ch.Historical() {
+// expired is the key below which a channel keeps nothing by its age; the zero Key if it has no such limit.
+func (j *Jobs) expired(ctx context.Context, ch *hub.Channel) (hub.Key, error) {
+	if ch.TTLDays <= 0 {
 		return hub.Key{}, nil
 	}
-	if ch.TTLDays > 0 {
-		now, err := j.present(ctx)
-		if err != nil {
-			return hub.Key{}, err
-		}
-		before = hub.First(ch.OldestAllowed(now, time.UnixMilli(0)).Add(-lenience))
-		if since := hub.KeyAt(ch.Since, ""); ch.Since > 0 && before.Less(since) {
-			before = hub.Key{} // only what the clean-up removes lies there
-		}
+	now, err := j.present(ctx)
+	if err != nil {
+		return hub.Key{}, err
 	}
-	if ch.MaxItems <= 0 {
-		return before, nil
+	before := hub.First(ch.OldestAllowed(now, time.UnixMilli(0)).Add(-lenience))
+	if since := hub.KeyAt(ch.Since, ""); ch.Since > 0 && before.Less(since) {
+		return hub.Key{}, nil // only what the clean-up removes lies there
 	}
+	return before, nil
+}
+
+// trimmed hides what is older than the newest items of a channel that keeps a number of them, and returns the key below which nothing is kept: at least before,
+// and at least what it was, as something may have been archived since that was hidden already.
+func (j *Jobs) trimmed(ctx context.Context, ch *hub.Channel, before hub.Key) (hub.Key, error) {
 	// What is not stable may be given up yet: it must not push out an item that is one of the newest without it.
 	q := hub.Query{Channel: ch.Name, From: hub.MinKey, To: hub.MaxKey, Limit: int(ch.MaxItems), Reverse: true, Stable: true}
 	page, err := j.keys(ctx, q)
 	if err != nil {
 		return hub.Key{}, fmt.Errorf("find the newest %d items of channel %s: %w", ch.MaxItems, ch.Name, err)
 	}
-	if n := len(page.Keys); int64(n) == ch.MaxItems && before.Less(page.Keys[n-1]) {
-		before = page.Keys[n-1]
+	lowest := ch.Lowest()
+	if n := len(page.Keys); int64(n) == ch.MaxItems && lowest.Less(page.Keys[n-1]) {
+		done, err := j.opt.Channels.Trim(ctx, ch, page.Keys[n-1])
+		if err != nil {
+			return hub.Key{}, fmt.Errorf("keep the newest %d items of channel %s: %w", ch.MaxItems, ch.Name, err)
+		}
+		if done {
+			lowest = page.Keys[n-1]
+		}
+	}
+	if before.Less(lowest) {
+		before = lowest
 	}
 	return before, nil
 }

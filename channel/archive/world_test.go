@@ -372,6 +372,19 @@ func (w configurations) Cleaned(_ context.Context, r channel.Remains) error {
 	return nil
 }
 
+func (w configurations) Trim(_ context.Context, ch *hub.Channel, below hub.Key) (bool, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := w.channels[ch.Name]
+	if now == nil || now.MaxItems != ch.MaxItems {
+		return false, nil
+	}
+	next := now.Clone()
+	next.Trimmed = below.String()
+	w.channels[ch.Name] = next
+	return true, nil
+}
+
 // registers call step at each write.
 type registers struct {
 	coord.Coordinator

@@ -292,6 +292,8 @@ func (w *world) joinOrLeave(m *machine) {
 	case len(w.machines) < w.conf.most && w.rng.IntN(2) == 0:
 		w.note("another node joins")
 		w.add()
+	case !w.sparesWithout(m):
+		w.note("%s stays: of those beside it too many disks were damaged", m.ip)
 	default:
 		err := w.operate(func(ctx context.Context, c *hubclient.Client) error { return c.RemoveNode(ctx, m.name()) })
 		w.note("%s is decommissioned: %v", m.ip, err)
@@ -334,20 +336,36 @@ func (w *world) spare(m *machine) bool {
 	if !ok || d.ID != m.diskID() {
 		return false
 	}
-	gone := 0
-	for _, d := range r.Disks {
-		if slices.Contains(r.Leaving, d.Node) {
+	gone := 1 // the disk itself; one that was damaged before counts anew, as there may be fewer beside it now
+	for _, o := range r.Disks {
+		if slices.Contains(r.Leaving, o.Node) {
 			return false // then fewer stay than it takes
 		}
-		if w.lost[d.ID] {
+		if w.lost[o.ID] && o.ID != d.ID {
 			gone++
 		}
 	}
-	if !w.lost[d.ID] && gone+1 >= r.Rule.Write(len(r.Disks)) {
+	if gone >= r.Rule.Write(len(r.Disks)) {
 		return false
 	}
 	w.lost[d.ID] = true
 	return true
+}
+
+// sparesWithout reports whether the disks that were damaged or lost are fewer than it takes, also if a node was not there any more: or what is left would wait
+// for an operator.
+func (w *world) sparesWithout(m *machine) bool {
+	r, ok := w.list()
+	if !ok || len(r.Disks) < 2 {
+		return true // then the node is told that it cannot go
+	}
+	gone := 0
+	for _, o := range r.Disks {
+		if w.lost[o.ID] && o.Node != m.name() {
+			gone++
+		}
+	}
+	return gone < r.Rule.Write(len(r.Disks)-1)
 }
 
 // diskID is the identity of the disk that is in the machine.

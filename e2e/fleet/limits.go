@@ -3,6 +3,7 @@ package fleet
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
@@ -68,8 +69,8 @@ func (w *world) newest(c *client, gone bool) {
 		if l.items == 0 || !w.fine() {
 			continue
 		}
-		keys, err := w.stableKeys(c, name)
-		if err != nil {
+		keys, ok := w.alike(c, name)
+		if !ok {
 			return
 		}
 		there := map[hub.Key]bool{}
@@ -87,6 +88,38 @@ func (w *world) newest(c *client, gone bool) {
 			w.nothingBelow(name, must[len(must)-1])
 		}
 	}
+}
+
+// alike demands, when nobody writes, that all nodes show the same of a channel, whether or not they still hold what was removed, and returns that.
+func (w *world) alike(c *client, name string) (keys []hub.Key, ok bool) {
+	ok = w.eventually(time.Minute, func() string {
+		first := true
+		for _, m := range w.machines {
+			if m.left {
+				continue
+			}
+			c.move(m)
+			list, err := w.stableKeys(c, name)
+			if err != nil {
+				return err.Error()
+			}
+			if !first && !slices.Equal(list, keys) {
+				return fmt.Sprintf("%s shows %d items of %s, %v, and another node %d, %v", m.ip, len(list), name, ends(list), len(keys), ends(keys))
+			}
+			keys, first = list, false
+		}
+		return ""
+	})
+	c.move(w.first())
+	return keys, ok
+}
+
+// ends are the first and the last of some keys.
+func ends(keys []hub.Key) []hub.Key {
+	if len(keys) > 2 {
+		return []hub.Key{keys[0], keys[len(keys)-1]}
+	}
+	return keys
 }
 
 // nothingBelow demands that long-term storage holds nothing of a channel that is wholly below a key.
