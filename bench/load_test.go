@@ -53,12 +53,21 @@ func TestLoadWindow(t *testing.T) {
 		time.Sleep(5 * time.Millisecond)
 		io.WriteString(w, "ok")
 	})
-	o, err := load{addr: addr, conns: 2, request: get(addr, "/"), status: 200, warm: 200 * time.Millisecond, duration: 300 * time.Millisecond}.run(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if o.requests == 0 || o.requests >= seen.Load() || o.elapsed > 300*time.Millisecond {
-		t.Errorf("%d of %d requests in %v", o.requests, seen.Load(), o.elapsed)
+	for tries := 1; ; tries++ {
+		seen.Store(0)
+		o, err := load{addr: addr, conns: 2, request: get(addr, "/"), status: 200, warm: 200 * time.Millisecond, duration: 300 * time.Millisecond}.run(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if o.requests > seen.Load() || o.elapsed > 300*time.Millisecond {
+			t.Errorf("%d of %d requests in %v", o.requests, seen.Load(), o.elapsed)
+		}
+		if 0 < o.requests && o.requests < seen.Load() {
+			break
+		}
+		if tries == 10 { // a machine that stands still misses a part of it
+			t.Fatalf("%d of %d requests count", o.requests, seen.Load())
+		}
 	}
 }
 

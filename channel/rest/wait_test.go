@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"timehub/channel"
@@ -38,7 +39,9 @@ func (w *waiter) WaitTag(ctx context.Context, tag string, after hub.Key) (hub.Ke
 	return w.take(ctx, "tag "+tag, after)
 }
 
-func TestLongPoll(t *testing.T) {
+func TestLongPoll(t *testing.T) { synctest.Test(t, longPoll) }
+
+func longPoll(t *testing.T) {
 	wait := &waiter{}
 	leaving, leave := context.WithCancel(t.Context())
 	w := newWorld(t, func(_ *channel.Options, o *Options) { o.Waiter, o.Stopping = wait, leaving })

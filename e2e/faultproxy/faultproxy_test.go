@@ -337,7 +337,7 @@ func TestHTTPFaults(t *testing.T) {
 			p.Set(c.fault)
 			within := patience
 			if c.fault.Kind == Hang {
-				within = 500 * time.Millisecond
+				within = 3 * time.Second // in which the server has seen it
 			}
 			if a := ask(t, c.method, name, body, within); !c.want(a) {
 				t.Errorf("%d, %d bytes, after %v, %v", a.status, len(a.body), a.took, a.err)

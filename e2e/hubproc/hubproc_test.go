@@ -67,7 +67,7 @@ func TestLife(t *testing.T) {
 		if !h.Running() || h.Start() == nil {
 			t.Error("a hub that runs can be started")
 		}
-		if err := h.Stop(10 * time.Second); err != nil {
+		if err := h.Stop(time.Minute); err != nil {
 			t.Error(err)
 		}
 	}
@@ -102,7 +102,7 @@ func TestDies(t *testing.T) {
 	if err := h.Launch(); err != nil {
 		t.Fatal(err)
 	}
-	if code, err := h.Exit(10 * time.Second); err != nil || code != 3 {
+	if code, err := h.Exit(time.Minute); err != nil || code != 3 {
 		t.Errorf("exit %d, %v", code, err)
 	}
 }

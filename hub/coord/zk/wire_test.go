@@ -36,7 +36,7 @@ func TestPromptHidesZxids(t *testing.T) {
 	for _, chunk := range []int{1, 3, 4096} {
 		before := seen.Load()
 		near, far := net.Pipe()
-		p := newPrompt(near, time.Second, &seen)
+		p := newPrompt(near, time.Minute, &seen)
 		sent := make(chan []byte, 1)
 		go func() {
 			b := make([]byte, 0, 256)
@@ -79,7 +79,7 @@ func TestPromptHidesZxids(t *testing.T) {
 func reads(t *testing.T, chunk int, seen *atomic.Int64) {
 	t.Helper()
 	near, far := net.Pipe()
-	p := newPrompt(near, time.Second, seen)
+	p := newPrompt(near, time.Minute, seen)
 	base := seen.Load()
 	go func() {
 		_, _ = far.Write(bytes.Join([][]byte{
@@ -124,7 +124,7 @@ func TestPromptRefuses(t *testing.T) {
 		near, far := net.Pipe()
 		go func() { _, _ = far.Write(b); _ = far.Close() }()
 		var seen atomic.Int64
-		if got, err := io.ReadAll(newPrompt(near, time.Second, &seen)); err == nil {
+		if got, err := io.ReadAll(newPrompt(near, time.Minute, &seen)); err == nil {
 			t.Errorf("%x was read as %q", b, got)
 		}
 	}
@@ -176,7 +176,7 @@ func TestManyReconnections(t *testing.T) {
 		n.link.set(false)
 		select {
 		case <-wake:
-		case <-time.After(20 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatalf("a change while the connection was away was missed, at %d", i)
 		}
 	}
@@ -191,7 +191,7 @@ func FuzzPrompt(f *testing.F) {
 		go func() { _, _ = far.Write(said); _ = far.Close() }()
 		defer func() { _ = near.Close() }()
 		var seen atomic.Int64
-		p := newPrompt(near, time.Second, &seen)
+		p := newPrompt(near, time.Minute, &seen)
 		b := make([]byte, min(max(chunk, 1), 4096))
 		var got []byte
 		for {
