@@ -2,8 +2,10 @@ package spoke
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"timehub/e2e/memdisk"
@@ -207,8 +209,7 @@ func (w *simWorld) spare(n *simNode) (id string, ok bool) {
 	if !ok || r.Next != nil || len(r.Leaving) > 0 { // those who stay may be fewer
 		return "", false
 	}
-	node, _ := w.current(n)
-	if node == nil || node.Identity().ID != d.ID {
+	if n.diskID() != d.ID {
 		return "", false
 	}
 	gone := 1
@@ -218,6 +219,18 @@ func (w *simWorld) spare(n *simNode) (id string, ok bool) {
 		}
 	}
 	return d.ID, gone < r.Rule.Write(len(r.Disks))
+}
+
+// diskID is that of the disk of a node, whether it runs or not.
+func (n *simNode) diskID() string {
+	if node, _ := n.w.current(n); node != nil {
+		return node.Identity().ID
+	}
+	var id Identity
+	if text, err := readFile(n.disk, identityFile); err != nil || json.Unmarshal(text, &id) != nil {
+		return ""
+	}
+	return id.ID
 }
 
 // lose replaces the disk of a node by an empty one.
@@ -241,10 +254,19 @@ func (w *simWorld) sink(n *simNode) {
 	}
 	what := []string{"spoke/*", "cluster*", "clock", "identity*", "*"}[w.rng.IntN(5)]
 	effect := memdisk.Effect(w.rng.IntN(3))
-	switch w.rng.IntN(4) {
+	switch w.rng.IntN(5) {
+	case 4:
+		ops := []memdisk.Op{memdisk.OpRead, memdisk.OpOpen | memdisk.OpSize | memdisk.OpStat | memdisk.OpList, memdisk.OpCreate, memdisk.OpRename, memdisk.OpRemove, memdisk.OpSyncDir, memdisk.OpTruncate | memdisk.OpClose}
+		op := ops[max(0, w.rng.IntN(2*len(ops))-len(ops))]
+		k := 1 + w.rng.IntN(8)
+		w.note("%s: the next %d calls %v of %s fail", n.name, k, op, what)
+		n.disk.Inject(memdisk.Rule{Ops: op, Name: what, Times: k, Fault: memdisk.Fault{Err: errFault}})
 	case 3:
 		op := []memdisk.Op{memdisk.OpSync, memdisk.OpWrite}[w.rng.IntN(2)]
 		d := time.Duration(w.rng.IntN(8000)) * time.Millisecond
+		if w.rng.IntN(4) == 0 { // longer than one waits for a disk
+			d *= 6
+		}
 		w.note("%s: the next %v of %s takes %v", n.name, op, what, d)
 		n.disk.Inject(memdisk.Rule{Ops: op, Name: what, Times: 1 + w.rng.IntN(2), Fault: memdisk.Fault{Delay: d}})
 	case 0:
@@ -343,7 +365,7 @@ func (w *simWorld) crowdDisk(n *simNode) {
 	n.disk.SetCapacity(1<<40 - free + left)
 }
 
-// damage flips bytes of a segment.
+// damage flips bytes of a segment: anywhere in the log of a node that runs, and where one that is down had written down that its log was durable.
 func (w *simWorld) damage(n *simNode) {
 	id, ok := w.spare(n)
 	if !ok {
@@ -356,10 +378,38 @@ func (w *simWorld) damage(n *simNode) {
 	e := entries[w.rng.IntN(len(entries))]
 	name := spokelog.DefaultDir + "/" + e.Name
 	info, err := n.disk.Stat(name)
-	if err != nil || info.Size < 200 {
+	if err != nil {
 		return
 	}
-	at := 100 + w.rng.Int64N(info.Size-150)
+	size, end := info.Size, false
+	if node, _ := w.current(n); node == nil {
+		var b *bound
+		if b, _, _, err = openBound(n.disk); err != nil {
+			return
+		}
+		_ = b.file.Close()
+		last := fmt.Sprintf("%s/%016x", spokelog.DefaultDir, b.reached.Segment)
+		if end = w.rng.IntN(2) == 0; end {
+			for _, e := range entries {
+				if other := spokelog.DefaultDir + "/" + e.Name; strings.HasPrefix(other, last) {
+					name = other
+				}
+			}
+		}
+		switch {
+		case strings.HasPrefix(name, last):
+			size = b.reached.Length
+		case end || name > last:
+			return
+		}
+	}
+	if size < 200 {
+		return
+	}
+	at := 100 + w.rng.Int64N(size-150)
+	if end {
+		at = size - 1 - w.rng.Int64N(min(300, size-150))
+	}
 	f, err := n.disk.Open(name, false)
 	if err != nil {
 		return
@@ -369,7 +419,7 @@ func (w *simWorld) damage(n *simNode) {
 	if w.rng.IntN(4) == 0 { // records, and their index
 		b = make([]byte, 1+w.rng.IntN(32<<10))
 	}
-	k, _ := f.ReadAt(b, at)
+	k, _ := f.ReadAt(b[:min(int64(len(b)), size-at)], at)
 	if k == 0 {
 		return
 	}
