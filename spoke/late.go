@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 
 	"timehub/hub"
 	"timehub/hub/web"
@@ -79,10 +80,20 @@ func (c *cluster) finishForced(ctx context.Context, i roster.Incarnation, end en
 
 func (i LateItem) named() named { return named{i.Channel, i.Key} }
 
-// together reports whether two keys may be parts of one bulk, which shows as a whole: they differ in the last six characters only.
+// bulkOf is what the keys of all parts of a bulk begin with: six characters of their hashes, before six digits.
+func bulkOf(k named) (bulk named, ok bool) {
+	at := len(k.Key) - bulkDigits
+	if at <= strings.LastIndexByte(k.Key, '/')+1 {
+		return named{}, false
+	}
+	return named{k.Channel, k.Key[:at]}, true
+}
+
+// together reports whether two keys are parts of one bulk, which shows as a whole.
 func together(a, b named) bool {
-	at := len(a.Key) - bulkDigits
-	return a.Channel == b.Channel && len(a.Key) == len(b.Key) && at > 0 && a.Key[:at] == b.Key[:at]
+	x, ok := bulkOf(a)
+	y, _ := bulkOf(b)
+	return ok && x == y
 }
 
 // nameLate puts items on the list.

@@ -128,6 +128,32 @@ func (c *cluster) hopeless(b spokelog.Broken, none census) bool {
 	return none.disks[i.Disk] && now.Ordinal == i.Ordinal && now.Incarnation > i.Incarnation
 }
 
+// torn tells which records of a stream are all that is left of bulks of which a part is lost here, and that were never acknowledged: a part is lost once all others lack it, or its
+// writer does. Nobody is to be told of them, or a bulk would show in part. Unless its writer's disk was enough to acknowledge it, which is this one: then the rest is worth having.
+func (c *cluster) torn(s spokelog.Stream) func(named) bool {
+	bulks := map[named]bool{}
+	gone := c.n.store.Gone()
+	c.n.mu.Lock()
+	i, listed := c.rec.Find(recordOf(s))
+	st := c.streams[s]
+	if bare := listed && i.Disk == c.n.identity.ID && c.rec.Rule.Write(len(c.rec.Disks)) == 1; st == nil || st.complete || bare {
+		gone = nil
+	}
+	for _, b := range gone {
+		if m, minted := hub.MarkOf(b.Key); !minted || m <= st.low || b.Flags&spokelog.Replicated != 0 {
+			continue
+		}
+		if bulk, ok := bulkOf(named{b.Channel, b.Key.String()}); ok {
+			bulks[bulk] = true
+		}
+	}
+	c.n.mu.Unlock()
+	return func(k named) bool {
+		bulk, ok := bulkOf(k)
+		return ok && bulks[bulk]
+	}
+}
+
 // endFlight ends the own incarnation if the record is one of a write that is not decided, and some node lacks it: nobody can be sent it any more, and the low that is sent must not pass
 // it. It reports whether the write stays undecided, so that nobody was ever told that it is stored.
 func (c *cluster) endFlight(ctx context.Context, b spokelog.Broken, none map[string]bool) bool {

@@ -174,6 +174,42 @@ func TestDamageInFlight(t *testing.T) {
 	}
 }
 
+// Of a bulk in flight of which a part is damaged, and that nobody else has, nothing is left: it shows as a whole, or not at all.
+func TestDamagedPartInFlight(t *testing.T) {
+	directed(t, 3, roster.Half, func(t *testing.T, w *simWorld) {
+		a, b, c := w.nodes[0], w.nodes[1], w.nodes[2]
+		single := b.write("a", "before")
+		b.past(single)
+		own := b.node.stream
+		w.setLink(b, a, false, 0)
+		w.setLink(b, c, false, 0)
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		defer cancel()
+		if _, err := b.node.WriteBulk(ctx, "a", [][]byte{[]byte("one"), []byte("nobody else has this"), []byte("three")}); err == nil {
+			t.Fatal("it was acknowledged")
+		}
+		if !b.spoil("nobody else has this") {
+			t.Fatal("it is not there")
+		}
+		c.end("power") // b is needed to close its incarnation
+		time.Sleep(6 * time.Second)
+		w.openLinks()
+		w.until("its incarnation has ended", func() bool { i, ok := w.list().Find(recordOf(own)); return !ok || i.Closed != nil })
+		w.whole()
+		for _, n := range w.living() {
+			k := n.write("b", "after")
+			for _, m := range w.living() {
+				m.past(k)
+			}
+		}
+		for _, n := range w.living() {
+			if keys := n.stable("a").Keys; !slices.Equal(keys, []hub.Key{single}) {
+				t.Errorf("%s shows %v, want %v", n.name, keys, single)
+			}
+		}
+	})
+}
+
 // What its writer's disk has lost in a power cut was not acknowledged: a damaged record of it need not be had to close the stream, also where everybody is asked.
 func TestDamagedAndLostByItsWriter(t *testing.T) {
 	directed(t, 2, roster.Half, func(t *testing.T, w *simWorld) {

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 
@@ -240,10 +241,20 @@ func (c *cluster) serveRecords(w http.ResponseWriter, r *http.Request) error {
 		_, err := w.Write(frame.Append(nil, &frame.Frame{Again: true, Records: records}))
 		return err
 	}
+	sendWhole := func(records []spokelog.Record) error {
+		torn := c.torn(s) // as a bulk was read before
+		records = slices.DeleteFunc(records, func(r spokelog.Record) bool {
+			return r.Flags&spokelog.GivenUp == 0 && torn(named{r.Channel, r.Key.String()})
+		})
+		if len(records) == 0 {
+			return nil
+		}
+		return send(records)
+	}
 	from := spokelog.From{Above: max(above, 1), Floor: func(k hub.Key) { // if it does not get through, the rest does not either
 		_, _ = w.Write(frame.AppendJSON(nil, frame.KindFloor, floorOf(k)))
 	}}
-	if err := inPieces(c.n.store.Stream(r.Context(), s, from), send); err != nil {
+	if err := inPieces(c.n.store.Stream(r.Context(), s, from), sendWhole); err != nil {
 		return err
 	}
 	return send(nil)

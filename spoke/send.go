@@ -220,6 +220,14 @@ func (c *cluster) attach(node, disk string, own spokelog.Stream) (t *tail, ok bo
 	return t, true
 }
 
+// attached reports whether the incarnation that a tail follows goes on.
+func (c *cluster) attached(t *tail) bool {
+	c.n.mu.Lock()
+	defer c.n.mu.Unlock()
+	_, ok := c.tails[t]
+	return ok
+}
+
 func (c *cluster) detach(t *tail) {
 	c.n.mu.Lock()
 	defer c.n.mu.Unlock()
@@ -336,6 +344,9 @@ func (c *cluster) repeat(ctx context.Context, conn net.Conn, t *tail, own spokel
 		}
 	}
 	err := inPieces(all, func(records []spokelog.Record) error {
+		if !c.attached(t) { // once the incarnation has ended, a damaged record of it is left out where the rest of its bulk is not
+			return errEnded
+		}
 		f.Records, f.Low = records, reached
 		t.low, fresh = reached, true
 		return write(conn, frame.Append(nil, &f))

@@ -439,6 +439,10 @@ func (c *cluster) holds(ctx context.Context, s spokelog.Stream, from spokelog.Fr
 			seen[k] = true
 		}
 	}
+	if !from.Lenient { // what is outside of the set is given up as a whole
+		torn := c.torn(s)
+		maps.DeleteFunc(seen, func(k named, _ bool) bool { return torn(k) })
+	}
 	h.Floor = floorOf(c.n.store.Floor()) // what the visit did not see any more lies below it
 	for k := range seen {
 		h.Keys = append(h.Keys, k)

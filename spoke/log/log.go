@@ -51,8 +51,8 @@ type Log struct {
 	hurt        Hurt
 	hollow      []Hole // that were found since Open, where somebody can mend them
 	damage      map[damagedPlace]struct{}
-	toMend      map[damagedPlace]Broken   // if there is somebody who can
-	gone        map[damagedPlace]struct{} // damaged, and nobody has them
+	toMend      map[damagedPlace]Broken // if there is somebody who can
+	gone        map[damagedPlace]Broken // damaged, and nobody has them
 	damageCount int64
 	unread      map[damagedPlace]time.Time // records that could not be read, since when
 	unreadSegs  int
@@ -93,7 +93,7 @@ func newLog(opt Options) *Log {
 	l := &Log{
 		opt: opt, flooring: make(chan struct{}, 1), log: opt.Log, metrics: newInstruments(opt.Metrics),
 		wake: make(chan struct{}, 1), sealWake: make(chan struct{}, 1), prepare: make(chan struct{}, 1), prepared: make(chan prepared, 1),
-		lows: map[Stream]Low{}, complete: map[string]marker{}, damage: map[damagedPlace]struct{}{}, toMend: map[damagedPlace]Broken{}, gone: map[damagedPlace]struct{}{},
+		lows: map[Stream]Low{}, complete: map[string]marker{}, damage: map[damagedPlace]struct{}{}, toMend: map[damagedPlace]Broken{}, gone: map[damagedPlace]Broken{},
 		unread: map[damagedPlace]time.Time{}, free: -1, cache: newCache(), reached: opt.Reached,
 	}
 	l.hurt = Hurt{Before: map[Stream]hub.Mark{}, After: map[Stream]bool{}}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -57,8 +58,15 @@ func (l *Log) Lost(b Broken) {
 	defer l.mu.Unlock()
 	delete(l.toMend, b.place)
 	if len(l.gone) < damageKept {
-		l.gone[b.place] = struct{}{}
+		l.gone[b.place] = b
 	}
+}
+
+// Gone lists what is Lost.
+func (l *Log) Gone() []Broken {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Collect(maps.Values(l.gone))
 }
 
 // breaks puts a damaged record on the list of what is to be mended; false if it was there, or need not be. Of a name the index has all that there is to know. Log.mu is held.
