@@ -70,6 +70,7 @@ func TestSimClusterNoticesBrokenHubs(t *testing.T) {
 		"nobody mends what is damaged on a disk":   {f{Env: func(_ string, e *hubnode.Env) { e.Dial = deafTo("/internal/spoke/re", e.Dial) }, Only: []fleet.Fault{fleet.Flip, fleet.Mend}, Three: true}, 20, false, 0},
 		"more is removed than may be":              {f{Env: jobs(func(o *archive.Options) { o.Long = greedy{o.Long} }), Only: []fleet.Fault{fleet.Mend}, Three: true, Long: true, Limits: true}, 20, false, 0},
 		"what need not be kept stays":              {f{Env: jobs(func(o *archive.Options) { o.RetainEvery = -1 }), Only: []fleet.Fault{fleet.Mend}, Three: true, Long: true, Limits: true}, 10, false, 0},
+		"what was removed stays in logs":           {f{Env: jobs(func(o *archive.Options) { o.Channels = shameless{o.Channels} }), Only: deaths, Three: true, Long: true, Limits: true}, 20, true, 0},
 		"the bucket knows no conditions":           {f{Env: func(_ string, e *hubnode.Env) { e.Bucket = careless{e.Bucket} }, Only: []fleet.Fault{fleet.Mend}, Three: true}, 60, false, 1},
 		"the horizon ignores what others have":     {f{Env: short(func(s channel.ShortTerm) channel.ShortTerm { return hasty{s} }), Three: true}, 10, false, 0},
 		"feeds ignore the horizon": {f{Env: func(_ string, e *hubnode.Env) {
@@ -213,6 +214,13 @@ type greedy struct{ archive.LongTerm }
 func (g greedy) DeleteBefore(ctx context.Context, ch *hub.Channel, key hub.Key) (int, error) {
 	return g.LongTerm.DeleteBefore(ctx, ch, hub.KeyAt(key.Millis()+5000, key.Hash()))
 }
+
+// shameless hides nothing of what it lets be removed.
+type shameless struct{ configurations }
+
+type configurations = archive.Channels
+
+func (f shameless) Trim(context.Context, *hub.Channel, hub.Key) (bool, error) { return true, nil }
 
 // cunning is a bucket that gives other bytes than it had, with checksums that fit them.
 type cunning struct{ bucket.Bucket }
