@@ -142,6 +142,16 @@ func (r *Recorder) Add(op Op) {
 	r.err = errors.Join(r.err, err)
 }
 
+// Flush writes what was noted so far.
+func (r *Recorder) Flush() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, f := range r.files {
+		r.err = errors.Join(r.err, f.w.Flush())
+	}
+	return r.err
+}
+
 // Close finishes the files; it reports whatever went wrong since the beginning.
 func (r *Recorder) Close() error {
 	r.mu.Lock()

@@ -205,6 +205,16 @@ func TestJudgeAllows(t *testing.T) {
 			op.Begin, op.End = sec(12), sec(13)
 			k.h.Ops = append(k.h.Ops, op)
 		},
+		"a webhook repeats once more what it could not write down before the next fault": func(k *tale) {
+			for _, again := range []struct {
+				n  int
+				at float64
+			}{{8, 15.5}, {9, 16}, {8, 19}} {
+				op := *k.op(Deliver, again.n)
+				op.Begin, op.End = sec(again.at), sec(again.at+0.05)
+				k.h.Ops = append(k.h.Ops, op)
+			}
+		},
 		"a webhook repeats what was not answered": func(k *tale) {
 			op := *k.op(Deliver, 11)
 			op.Begin, op.End = sec(100), sec(101)

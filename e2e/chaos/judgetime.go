@@ -132,15 +132,15 @@ func (j *judge) delivers() {
 		channel := ops[0].Channel
 		final, place := j.final[channel], j.place[channel]
 		slices.SortFunc(ops, func(a, b *Op) int { return int(a.Begin - b.Begin) })
-		taken, told := make([]int64, len(final)), make([]int64, len(final)) // when each was taken first, and when the hub was told so; 0: never
+		taken, told := make([]int64, len(final)), make([][]int64, len(final)) // when each was taken first, and when the hub was told so; 0: never
 		for _, op := range ops {
 			for _, it := range op.Items {
 				n, ok := place[it.Key]
 				if ok && op.Result == OK && (taken[n] == 0 || op.End < taken[n]) {
 					taken[n] = op.End
 				}
-				if ok && op.Result == OK && !op.Silent && (told[n] == 0 || op.End < told[n]) {
-					told[n] = op.End
+				if ok && op.Result == OK && !op.Silent {
+					told[n] = append(told[n], op.End)
 				}
 			}
 		}
@@ -155,8 +155,8 @@ func (j *judge) delivers() {
 					j.fail("webhook order", "%s was sent %s before it had taken %s: %s", proc, it.Key, final[n-1].Key, op.where())
 				case taken[n] != 0 && taken[n] < op.Begin:
 					j.v.Again++
-					if told[n] != 0 && told[n] < op.Begin {
-						j.again(proc, it.Key, told[n], farthest.beyond(n, op.Begin), op)
+					if t := latest(told[n], op.Begin); t != 0 { // what was repeated once, and could not be written down before the next fault, is repeated again
+						j.again(proc, it.Key, t, farthest.beyond(n, op.Begin), op)
 					}
 				}
 			}
@@ -169,6 +169,16 @@ func (j *judge) delivers() {
 			j.v.Delivered++
 		}
 	}
+}
+
+// latest is the last of some instants before one, 0 if there is none.
+func latest(all []int64, before int64) (last int64) {
+	for _, t := range all {
+		if t < before {
+			last = max(last, t)
+		}
+	}
+	return last
 }
 
 // reach is when which items were called.

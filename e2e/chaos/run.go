@@ -156,6 +156,7 @@ func (r *Run) within(limit time.Duration, what string, try func() error) {
 			return
 		}
 	}
+	r.explain()
 	r.t.Fatalf("%s: %v", what, err)
 }
 

@@ -216,9 +216,19 @@ func (l *lease) predecessor(ctx context.Context) (before string, fence uint64, e
 // number is the part of a name that ZooKeeper gave: ten digits, rising.
 func number(node string) string { return node[strings.LastIndexByte(node, '-')+1:] }
 
-// remove deletes a node of a queue, or all whose names begin like it. They belong to this process.
+// remove deletes a node of a queue, or all whose names begin like it, which then ends with a hyphen. They belong to this process.
 func (c *Coordinator) remove(ctx context.Context, dir, prefix string) error {
 	_, err := call(ctx, c, "release lease", dir, func(conn driver) (struct{}, error) {
+		if !strings.HasSuffix(prefix, "-") {
+			err := conn.Delete(dir+"/"+prefix, -1)
+			if errors.Is(err, zk.ErrNoNode) {
+				err = nil
+			}
+			return struct{}{}, err
+		}
+		if _, err := conn.Sync(dir); err != nil { // a server may not have heard of it yet; nobody would look again, and the queue would wait for it as long as the session lasts
+			return struct{}{}, err
+		}
 		names, _, err := conn.Children(dir)
 		if errors.Is(err, zk.ErrNoNode) {
 			return struct{}{}, nil

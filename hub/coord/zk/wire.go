@@ -2,6 +2,7 @@ package zk
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -13,13 +14,10 @@ import (
 // What the first bytes of a packet are (zookeeper.jute): its length; then, of an answer, xid, zxid and error; of a request, xid and what is asked for. The first
 // packet either way is another one: protocol version, last zxid seen, …
 const (
-	lengthSize     = 4
-	answerSize     = lengthSize + 16
-	zxidOfAnswer   = 8  // after length and xid
-	zxidOfConnect  = 8  // after length and protocol version
-	zxidOfWatches  = 12 // after length, xid and request
-	requestOf      = 8
-	requestWatches = 101
+	lengthSize    = 4
+	answerSize    = lengthSize + 16
+	zxidOfAnswer  = 8 // after length and xid
+	zxidOfConnect = 8 // after length and protocol version
 )
 
 // prompt is a connection to a server that mends two habits of the driver.
@@ -27,8 +25,9 @@ const (
 // It waits ten times the session's time-out for a server that takes connections and says nothing: no deadline is further away than that time-out here.
 //
 // It notes the zxid of each answer without a lock, and reads it when it sets its watches again after a reconnection, while answers may come already: a race, and a
-// watch that is set from too late a zxid misses a change (github.com/go-zookeeper/zk/pull/35). So the driver sees no zxid: it is kept here, and put into what the
-// driver sends. Watches are set from what had been seen before the connection.
+// watch that is set from too late a zxid misses a change (github.com/go-zookeeper/zk/pull/35); so does one that was being set when the connection broke again. So the
+// driver sees no zxid: it is kept here, and put into what the driver says when it connects, so that no server is believed that is behind. Watches are set again from
+// zxid 0, and all that is watched is looked at once more.
 //
 // Like the driver, it is used by one reader and one writer at a time; a packet is written by one call.
 type prompt struct {
@@ -40,9 +39,7 @@ type prompt struct {
 	head    []byte // what is left to be given of a head
 	body    int    // and of the rest of its packet
 	greeted bool   // the first packet has come
-
-	since  int64 // seen when the connection began
-	called bool  // the first packet has gone
+	called  bool   // the first packet has gone
 }
 
 func newPrompt(conn net.Conn, limit time.Duration, seen *atomic.Int64) *prompt {
@@ -91,25 +88,14 @@ func (p *prompt) next() error {
 	return nil
 }
 
-// Write sends a packet, with the zxid that is meant where there is one.
+// Write sends a packet; the first one says what has been seen.
 func (p *prompt) Write(b []byte) (int, error) {
-	switch {
-	case !p.called:
-		p.called, p.since = true, p.seen.Load()
-		b = withZxid(b, zxidOfConnect, p.since)
-	case len(b) >= requestOf+4 && binary.BigEndian.Uint32(b[requestOf:]) == requestWatches:
-		b = withZxid(b, zxidOfWatches, p.since)
+	if !p.called && len(b) >= zxidOfConnect+8 {
+		b = bytes.Clone(b)
+		binary.BigEndian.PutUint64(b[zxidOfConnect:], uint64(p.seen.Load()))
 	}
+	p.called = true
 	return p.Conn.Write(b)
-}
-
-// withZxid is a copy of a packet with a zxid at a place.
-func withZxid(packet []byte, at int, zxid int64) []byte {
-	packet = append([]byte(nil), packet...)
-	if len(packet) >= at+8 {
-		binary.BigEndian.PutUint64(packet[at:], uint64(zxid))
-	}
-	return packet
 }
 
 func (p *prompt) clamp(t time.Time) time.Time {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -49,7 +50,7 @@ func TestPromptHidesZxids(t *testing.T) {
 				}
 			}
 		}()
-		watches := packet(int32(-8), int32(requestWatches), int64(0), "paths")
+		watches := packet(int32(-8), int32(101), int64(0), "paths")
 		for i, b := range [][]byte{
 			packet(int32(0), int64(0), int32(2000), int64(5), "password"), // connect
 			packet(int32(1), int32(3), "/a path"),                         // exists
@@ -60,12 +61,12 @@ func TestPromptHidesZxids(t *testing.T) {
 			if n, err := p.Write(b); err != nil || n != len(b) || !bytes.Equal(b, kept) {
 				t.Fatalf("packet %d: %d of %d written, %v, changed %v", i, n, len(b), err, !bytes.Equal(b, kept))
 			}
-			seen.Store(before + 100) // answers have come already when watches are set
+			seen.Store(before + 100)
 		}
 		_ = near.Close()
 		want := bytes.Join([][]byte{
 			packet(int32(0), before, int32(2000), int64(5), "password"), packet(int32(1), int32(3), "/a path"),
-			packet(int32(-8), int32(requestWatches), before, "paths"), packet(int32(-2), int32(11)),
+			packet(int32(-8), int32(101), int64(0), "paths"), packet(int32(-2), int32(11)),
 		}, nil)
 		if got := <-sent; !bytes.Equal(got, want) {
 			t.Errorf("the server heard\n%x, want\n%x", got, want)
@@ -209,4 +210,82 @@ func FuzzPrompt(f *testing.F) {
 			}
 		}
 	})
+}
+
+// heard notes what is asked of a server, and breaks the connection behind a request, whose outcome is then unknown.
+type heard struct {
+	net.Conn
+	of *requests
+}
+
+// requests are what several connections ask, one after the other.
+type requests struct {
+	mu    sync.Mutex // guards what follows
+	asked []string   // number of the request, and the path
+	after int32      // the connection breaks when this was asked; 0: it does not
+}
+
+func (r *requests) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	return &heard{conn, r}, nil
+}
+
+func (h *heard) Write(b []byte) (int, error) {
+	n, err := h.Conn.Write(b)
+	if len(b) < 16 {
+		return n, err
+	}
+	request := int32(binary.BigEndian.Uint32(b[8:]))
+	path := ""
+	if size := int(binary.BigEndian.Uint32(b[12:])); size > 0 && size <= len(b)-16 {
+		path = string(b[16:][:size])
+	}
+	h.of.mu.Lock()
+	defer h.of.mu.Unlock()
+	h.of.asked = append(h.of.asked, fmt.Sprint(request, " ", path))
+	if request != 0 && request == h.of.after {
+		h.of.after = 0
+		_ = h.Conn.(*net.TCPConn).CloseWrite() // the server reads it all
+		_ = h.Conn.Close()
+	}
+	return n, err
+}
+
+// TestOrphanOfAnUnknownOutcome: what a call of unknown outcome has left in a queue is looked for on a server that has heard of it, or everybody waits for it as long as the session lives.
+func TestOrphanOfAnUnknownOutcome(t *testing.T) {
+	const create, sync, children = 1, 9, 12
+	server := zkproc.Start(t, zkproc.Options{Tick: time.Second})[0]
+	var r requests
+	root := newRoot()
+	n := run(t, []string{server.Address}, root, func(o *Options) { o.Session, o.Dial = 20*time.Second, r.dial })
+	if l, err := n.Acquire(t.Context(), "job"); err != nil { // the folder is there then
+		t.Fatal(err)
+	} else if err := l.Release(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	other := run(t, []string{server.Address}, root, func(o *Options) { o.Session = 20 * time.Second })
+	r.mu.Lock()
+	r.asked, r.after = nil, create
+	r.mu.Unlock()
+	if l, err := n.Acquire(t.Context(), "job"); err == nil {
+		_ = l.Release(t.Context())
+		t.Fatal("the connection did not break")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+	defer cancel()
+	l, err := other.Acquire(ctx, "job")
+	if err != nil {
+		t.Fatalf("somebody whose outcome was unknown stands in the way: %v", err)
+	}
+	defer func() { _ = l.Release(t.Context()) }()
+	dir := n.leasePath("job")
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	at := slices.Index(r.asked, fmt.Sprint(children, " ", dir))
+	if at < 0 || !slices.Contains(r.asked[:at], fmt.Sprint(sync, " ", dir)) {
+		t.Errorf("the queue was not looked at on a server that is up to date: %q", r.asked)
+	}
 }
