@@ -498,12 +498,12 @@ func TestClusterWebhook(t *testing.T) {
 		}
 		return runs == 1 && len(to.all()) > 20
 	})
-	for i, h := range c.hubs { // each answers with what the leader knows
-		var d struct{ Attempts []struct{ Status int } }
-		r := must(t, 200, "GET", h.URL+"/webhook/called/attempts", nil)
-		if err := json.Unmarshal(r.body, &d); err != nil || len(d.Attempts) == 0 {
-			t.Errorf("node %d (the webhook runs on %d) knows %d attempts, %v", i, leader, len(d.Attempts), err)
-		}
+	for i, h := range c.hubs {
+		eventually(t, fmt.Sprintf("node %d answers with what the leader knows", i), func() bool {
+			var d struct{ Attempts []struct{ Status int } }
+			r, err := call(t.Context(), "GET", h.URL+"/webhook/called/attempts", nil)
+			return err == nil && r.status == 200 && json.Unmarshal(r.body, &d) == nil && len(d.Attempts) > 0
+		})
 	}
 	c.hubs[leader].Kill()
 	killed := time.Now()
@@ -514,7 +514,7 @@ func TestClusterWebhook(t *testing.T) {
 		gap = last.Sub(killed)
 		return gap > 500*time.Millisecond // calls of the dead one may still be taken for a moment
 	})
-	if gap > 20*time.Second { // a session lasts 2 s; the machine may be busy
+	if gap > patience { // a session lasts 2 s; the machine may be busy
 		t.Errorf("nothing was delivered for %v", gap)
 	}
 	t.Logf("the first delivery after the death of the leader took %v", gap.Round(time.Millisecond))
@@ -546,10 +546,9 @@ func TestClusterWebhook(t *testing.T) {
 	must(t, 404, "DELETE", other+"/webhook/called", nil)
 	time.Sleep(time.Second)
 	w.stop()
-	for _, d := range to.all() {
-		if d.at.After(ended) {
-			t.Fatalf("a call came %v after the webhook was deleted", d.at.Sub(ended))
-		}
+	late := slices.DeleteFunc(slices.Clone(to.all()), func(d delivery) bool { return !d.at.After(ended) })
+	if len(late) > 1 { // one may have been broken off on its way
+		t.Fatalf("%d calls came after the webhook was deleted, the last one %v later", len(late), late[len(late)-1].at.Sub(ended))
 	}
 }
 

@@ -164,7 +164,9 @@ func PowerCut(disks ...*Disk) (time.Duration, error) {
 		}
 	}
 	for _, pid := range users {
-		awaitStop(pid)
+		if !awaitStop(pid) {
+			wrong = append(wrong, fmt.Errorf("process %d does not stop", pid))
+		}
 	}
 	errs := make([]error, len(files))
 	begin := make(chan struct{})
@@ -186,10 +188,10 @@ func PowerCut(disks ...*Disk) (time.Duration, error) {
 	return took, nil
 }
 
-// awaitStop waits, for a second at most, until no thread of a process runs any more: a signal takes a moment, and what lies in between could act on a sync that the cut has hurt.
-// A thread that waits in the kernel for a disk stops before it comes back.
-func awaitStop(pid int) {
-	for deadline := time.Now().Add(time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Microsecond) {
+// awaitStop waits until no thread of a process runs any more: a signal takes a moment, on a machine with much to do more than a second, and what lies in between could act on a sync
+// that the cut has hurt. A thread that waits in the kernel for a disk stops before it comes back.
+func awaitStop(pid int) bool {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(100 * time.Microsecond) {
 		running := false
 		stats, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
 		for _, name := range stats {
@@ -198,9 +200,10 @@ func awaitStop(pid int) {
 			running = running || rest != "" && !strings.ContainsAny(rest[:1], "TtDZX")
 		}
 		if !running {
-			return
+			return true
 		}
 	}
+	return false
 }
 
 // Restore mounts a disk again whose power was cut.

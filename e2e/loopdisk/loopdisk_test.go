@@ -61,7 +61,14 @@ func TestPowerCutUnderLoad(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Duration(100+7*round) * time.Millisecond)
+		for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) { // who has opened nothing is not found, and not stopped
+			if names, err := filepath.Glob(filepath.Join(d.Dir, "[0-9]")); err != nil || len(names) == 4 {
+				break
+			} else if time.Now().After(deadline) {
+				t.Fatal("the load does not begin")
+			}
+		}
+		time.Sleep(time.Duration(50+7*round) * time.Millisecond)
 		_, err := PowerCut(d)
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()

@@ -134,16 +134,14 @@ func TestPromptRefuses(t *testing.T) {
 // TestManyReconnections: connections that break while many ask and many watch lose no change; the race detector sees nothing.
 func TestManyReconnections(t *testing.T) {
 	server := zkproc.Start(t, zkproc.Options{Tick: time.Second})[0]
-	n := run(t, []string{server.Address}, newRoot(), func(o *Options) { o.Session = 20 * time.Second })
+	n := run(t, []string{server.Address}, newRoot(), lasting)
 	ctx, cancel := context.WithCancel(t.Context())
 	var askers sync.WaitGroup
 	defer askers.Wait()
 	defer cancel()
 	for i := range 12 {
 		group := fmt.Sprint("group-", i)
-		if err := n.Join(ctx, group, "me", nil); err != nil {
-			t.Fatal(err)
-		}
+		done(t, func() error { return n.Join(ctx, group, "me", nil) })
 		_, stop := n.WatchMembers(group)
 		defer stop()
 		askers.Go(func() {
@@ -163,17 +161,18 @@ func TestManyReconnections(t *testing.T) {
 	}
 	wake, stop := n.Watch("a")
 	defer stop()
-	writer := run(t, []string{server.Address}, n.root, func(o *Options) { o.Session = 20 * time.Second })
+	writer := run(t, []string{server.Address}, n.root, lasting)
 	for i := range 3 {
 		n.link.set(true)
 		for len(wake) > 0 {
 			<-wake
 		}
 		name := "a/" + strings.Repeat("x", i%3+1)
-		_, version, _ := writer.Get(ctx, name)
-		if _, err := writer.Set(ctx, name, []byte{byte(i)}, version); err != nil {
-			t.Fatal(err)
-		}
+		done(t, func() error {
+			_, version, _ := writer.Get(ctx, name)
+			_, err := writer.Set(ctx, name, []byte{byte(i)}, version)
+			return err
+		})
 		n.link.set(false)
 		select {
 		case <-wake:
