@@ -265,7 +265,7 @@ func (m *mutant) notice(t *testing.T, binary string) string {
 		args = append(args, m.with)
 	}
 	if m.by != "" && !*mutantBlind {
-		args = []string{"-test.run=^(" + m.by + ")$", "-test.count=20", "-test.failfast"} // not every time does the order of goroutines show it
+		args = []string{"-test.run=^(" + m.by + ")$", "-test.count=100", "-test.failfast"} // not every time does the order of goroutines show it, of some rules in one play of six
 	}
 	cmd := exec.Command(binary, append(args, "-test.timeout=20m")...)
 	cmd.Env = append(os.Environ(), brokenEnv+"="+m.name)
