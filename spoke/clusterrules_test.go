@@ -211,6 +211,39 @@ func (w *simWorld) lost(n *simNode) {
 	}
 }
 
+// A name that may or may not have got to the disk before the log was closed decides nothing, although what came behind it is known not to be there.
+func TestRuleNameOfAClosedLog(t *testing.T) {
+	t.Parallel()
+	directed(t, 1, roster.Half, func(t *testing.T, w *simWorld) {
+		n := w.nodes[0]
+		n.past(n.write("a", "before"))
+		write := func(data string) {
+			w.actors.Go(func() { _, _ = n.node.Write(context.Background(), "a", []byte(data)) })
+		}
+		n.slow(3 * time.Second)
+		write("too late") // it gets to the disk when it is being given up
+		time.Sleep(time.Second)
+		n.stuck(10 * time.Second) // so its name does not
+		time.Sleep(3 * time.Second)
+		write("behind it")
+		time.Sleep(time.Second)
+		n.end("kill")
+		w.actors.Wait()
+		n.start()
+		w.whole()
+		n.past(n.write("a", "after"))
+		keys := n.stable("a").Keys
+		if len(keys) != 3 {
+			t.Errorf("%d items show, want 3", len(keys))
+		}
+		for _, k := range keys {
+			if w.judge.gone["a"][k] {
+				t.Errorf("%v was given up, and shows", k)
+			}
+		}
+	})
+}
+
 // What a stream has decided counts when everything before it is on the disk.
 func TestRuleLowBehindRecords(t *testing.T) {
 	t.Parallel()

@@ -56,7 +56,9 @@ func (c *cluster) nameSynced(r *request, pos uint64, err error) {
 	n.mu.Lock()
 	r.of.outstanding--
 	switch {
-	case r.of != c.own, r.decided(), errors.Is(err, spokelog.ErrClosed):
+	case r.of != c.own, r.decided():
+	case errors.Is(err, spokelog.ErrClosed): // settling decides; what was enqueued behind it is known to be lost, and moves the position on
+		r.namePos = 0
 	case err != nil: // the name was not kept here: it counts for nothing
 		c.ownPos = max(c.ownPos, pos)
 		r.namePos = 0

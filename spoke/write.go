@@ -193,13 +193,15 @@ func (n *Node) name(r *request) {
 	}
 	records[len(records)-1].Flags = spokelog.GivenUp
 	pos := uint64(0)
+	if n.cluster != nil {
+		pos = n.cluster.pos + 1
+	}
 	r.namePos = 0
 	err := n.store.Enqueue(&spokelog.Batch{Records: records, Done: func(err error) { n.nameSynced(r, pos, err) }})
 	if err == nil {
 		r.named = true
 		if n.cluster != nil {
-			pos = n.cluster.fan(records, nil)
-			r.namePos = pos
+			r.namePos = n.cluster.fan(records, nil)
 		}
 		return
 	}
