@@ -92,7 +92,7 @@ func TestStatsd(t *testing.T) {
 		missing[w] = true
 	}
 	timed := false
-	for deadline := time.After(30 * time.Second); len(missing) > 0 || !timed; {
+	for deadline := time.After(time.Minute); len(missing) > 0 || !timed; {
 		select {
 		case line := <-lines:
 			delete(missing, line)
