@@ -617,7 +617,7 @@ func archives(t *testing.T, where string, book *ruleBook, flags ...string) {
 		waitArchived(t, c.hubs[0].URL, channel, items)
 	}
 	if book != nil {
-		book.check(t, "theirs logs/ 7", "HUB_s3-BATCH/large/ s3-BATCH/large/ 10", "HUB_s3-BATCHBatch/index/ s3-BATCHBatch/index/ 9",
+		book.check(t, c.hubs, "theirs logs/ 7", "HUB_s3-BATCH/large/ s3-BATCH/large/ 10", "HUB_s3-BATCHBatch/index/ s3-BATCHBatch/index/ 9",
 			"HUB_s3-BATCHBatch/items/ s3-BATCHBatch/items/ 9", "HUB_s3-SINGLE/2 s3-SINGLE/2 9", "HUB_s3-SINGLE/large/ s3-SINGLE/large/ 10")
 	}
 	reader := prepare(t, append(c.flags, "--set", "hub.read.only=true")...)

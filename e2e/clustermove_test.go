@@ -60,8 +60,12 @@ func (c *hubCluster) owners(t *testing.T) map[string]string {
 // upset reports whether a node has lost its session since its log was so long: a machine that stands still ends the sessions of all.
 func (c *hubCluster) upset(address string, since int) bool {
 	i := slices.IndexFunc(c.hubs, func(h *hubproc.Hub) bool { return h.Addr == address })
-	log := c.hubs[i].Log()[since:]
-	return strings.Contains(log, "the session with ZooKeeper has expired") || strings.Contains(log, "the leases of this node are given up")
+	return upsets(c.hubs[i].Log()[since:]) > 0
+}
+
+// upsets is how often a node has lost its session or its leases, by its log.
+func upsets(log string) int {
+	return strings.Count(log, "the session with ZooKeeper has expired") + strings.Count(log, "the leases of this node are given up")
 }
 
 // TestClusterMoves: webhooks, replication and every job of the archive run on one node each, and within about a session's time on another one when theirs dies.
