@@ -69,20 +69,9 @@ func (w *world) newest(c *client, gone bool) {
 		if l.items == 0 || !w.fine() {
 			continue
 		}
-		keys, ok := w.alike(c, name)
-		if !ok {
-			return
-		}
-		there := map[hub.Key]bool{}
-		for _, k := range keys {
-			there[k] = true
-		}
 		must := w.ledger.Newest(name)
-		for _, k := range must {
-			if !there[k] {
-				w.ledger.Wrong("%s keeps its newest %d items, of which %v is missing; it shows %d", name, l.items, k, len(keys))
-				return
-			}
+		if !w.alike(c, name, must) {
+			return
 		}
 		if gone && len(must) == l.items {
 			w.nothingBelow(name, must[len(must)-1])
@@ -90,9 +79,12 @@ func (w *world) newest(c *client, gone bool) {
 	}
 }
 
-// alike demands, when nobody writes, that all nodes show the same of a channel, whether or not they still hold what was removed, and returns that.
-func (w *world) alike(c *client, name string) (keys []hub.Key, ok bool) {
-	ok = w.eventually(time.Minute, func() string {
+// alike demands, when nobody writes, that all nodes show the same of a channel, whether or not they still hold what was removed, and its newest keys. A clock
+// that was ahead has left keys that are stable only when time has passed them.
+func (w *world) alike(c *client, name string, newest []hub.Key) bool {
+	defer func() { c.move(w.first()) }()
+	return w.eventually(time.Minute, func() string {
+		var keys []hub.Key
 		first := true
 		for _, m := range w.machines {
 			if m.left {
@@ -103,6 +95,11 @@ func (w *world) alike(c *client, name string) (keys []hub.Key, ok bool) {
 			if err != nil {
 				return err.Error()
 			}
+			for _, k := range newest {
+				if !slices.Contains(list, k) {
+					return fmt.Sprintf("%s is one of the newest %d items of %s, and %s does not show it among %d, %v", k, len(newest), name, m.ip, len(list), ends(list))
+				}
+			}
 			if !first && !slices.Equal(list, keys) {
 				return fmt.Sprintf("%s shows %d items of %s, %v, and another node %d, %v", m.ip, len(list), name, ends(list), len(keys), ends(keys))
 			}
@@ -110,8 +107,6 @@ func (w *world) alike(c *client, name string) (keys []hub.Key, ok bool) {
 		}
 		return ""
 	})
-	c.move(w.first())
-	return keys, ok
 }
 
 // ends are the first and the last of some keys.
