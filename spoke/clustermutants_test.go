@@ -124,6 +124,7 @@ var mutants = []mutant{
 	{name: "late-not-named", by: "TestForcedClosing", with: "-cluster.force", lines: []line{{"late.go", "	if err := c.nameLate(late); err != nil {\n		return err\n	}\n	return c.flagLate(", "	if IF {\n		late = nil\n	}\n	if err := c.nameLate(late); err != nil {\n		return err\n	}\n	return c.flagLate("}}},
 	{name: "late-bulk-in-parts", by: "TestLateBulks", lines: []line{{"late.go", "&& !together(keys[i-1], k) {", "&& (IF || !together(keys[i-1], k)) {"}}},
 	{name: "name-of-a-closed-log-counts", by: "TestRuleNameOfAClosedLog", lines: []line{{"clusterwrite.go", "		r.namePos = 0\n	case err != nil:", "		if !IF {\n			r.namePos = 0\n		}\n	case err != nil:"}}},
+	{name: "low-ahead-of-what-is-carried", by: "TestCarriedBehindALow", lines: []line{{"send.go", "fresh = true; carried {", "fresh = true; carried && !IF {"}}},
 	{name: "rest-of-a-bulk-in-a-set", by: "TestDamagedPartInFlight", lines: []line{{"settle.go", "return torn(k) })", "return torn(k) && !IF })"}}},
 	{name: "rest-of-a-bulk-copied", by: "TestDamagedPartInFlight", lines: []line{{"peers.go", "torn(named{r.Channel, r.Key.String()})", "torn(named{r.Channel, r.Key.String()}) && !IF"}}},
 	{name: "swept-set-waited-for", by: "TestForcedSetThatWasSwept", lines: []line{{"late.go", "	case c.sweptElsewhere(", "	case !IF && c.sweptElsewhere("}}},

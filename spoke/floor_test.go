@@ -3,6 +3,8 @@ package spoke
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -216,5 +218,51 @@ func TestFloorWakesWhoFollows(t *testing.T) {
 				}
 			}
 		}
+	})
+}
+
+// TestCarriedBehindALow: what a sweep has carried lies in the log behind what is newer. Whoever is sent the log from before it is told of no low that has passed it, until it has come.
+func TestCarriedBehindALow(t *testing.T) {
+	directed(t, 2, roster.Half, func(t *testing.T, w *simWorld) {
+		w.tune = func(o *Options) {
+			o.Segments.TTL = 20 * time.Second
+			o.Archived = func(channel string) (hub.Key, bool) {
+				if channel == "a" {
+					return hub.MinKey, true
+				}
+				return hub.MaxKey, true
+			}
+		}
+		for _, n := range w.nodes {
+			n.end("stop")
+			n.start()
+			w.whole()
+		}
+		writer, away := w.nodes[0], w.nodes[1]
+		w.between(writer, away, false)
+		k := writer.write("a", "carried")
+		for range 5 {
+			writer.write("b", "archived, and more than half")
+		}
+		time.Sleep(10 * time.Second)
+		large := strings.Repeat(".", 200<<10)
+		writer.write("b", "in another segment")
+		time.Sleep(6 * time.Second)
+		for range 40 { // several frames
+			writer.write("b", large)
+		}
+		w.until("the first segment is swept", func() bool { return k.Less(writer.node.store.Floor()) })
+		away.disk.Inject(memdisk.Rule{Ops: memdisk.OpSync, Name: "spoke/*", Times: 1000, Fault: memdisk.Fault{Delay: 100 * time.Millisecond}})
+		w.openLinks()
+		w.until("it has caught up", func() bool {
+			page := away.stable("a")
+			if page == nil || page.Horizon.Less(k) {
+				return false
+			}
+			if !slices.Contains(page.Keys, k) {
+				t.Fatalf("a stable answer up to %v lacks %v", page.Horizon, k)
+			}
+			return true
+		})
 	})
 }

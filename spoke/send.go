@@ -330,7 +330,9 @@ func (c *cluster) repeat(ctx context.Context, conn net.Conn, t *tail, own spokel
 	n.mu.Unlock()
 	reached, next, fresh := t.low, t.low, true // reached: before the first record of the piece that is being gathered
 	var wrong error
+	carried := false // a sweep has emptied segments of what the peer lacks: what it has carried lies anywhere, however old it is
 	from := spokelog.From{Low: t.low, Floor: func(k hub.Key) {
+		carried = t.low < hub.MarkAt(k.Millis()+1)
 		wrong = write(conn, frame.AppendJSON(nil, frame.KindFloor, floorOf(k)))
 	}, Reached: func(m hub.Mark) { next = max(next, m) }}
 	all := func(yield func(spokelog.Record, error) bool) {
@@ -347,8 +349,11 @@ func (c *cluster) repeat(ctx context.Context, conn net.Conn, t *tail, own spokel
 		if !c.attached(t) { // once the incarnation has ended, a damaged record of it is left out where the rest of its bulk is not
 			return errEnded
 		}
+		if fresh = true; carried {
+			reached = t.low
+		}
 		f.Records, f.Low = records, reached
-		t.low, fresh = reached, true
+		t.low = reached
 		return write(conn, frame.Append(nil, &f))
 	})
 	if err = errors.Join(err, wrong); err != nil {
