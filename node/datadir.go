@@ -27,11 +27,21 @@ const (
 	formatWord = "timehub data format "
 )
 
-// claim takes a data directory for this process: nobody else may use it, its format is one that we know, what a dead process left in tmp is gone.
+// A process that was killed holds its lock until its last write has ended, which takes a moment on a slow disk: who starts the next one at once is not to be refused for that.
+const (
+	claimTries = 30
+	claimPause = 100 * time.Millisecond
+)
+
+// claim takes a data directory for this process, waiting 3 s for one that is ending: nobody else may use it, its format is one that we know, what a dead process left in tmp is gone.
 // Each error is a sentence for the person who started the hub.
 func claim(d disk.Disk, now time.Time) (release func() error, err error) {
 	note := fmt.Sprintf("process %d since %s", os.Getpid(), hub.ISO(now))
 	release, err = d.Lock(lockFile, note)
+	for tries := 0; errors.Is(err, disk.ErrLocked) && tries < claimTries; tries++ {
+		time.Sleep(claimPause)
+		release, err = d.Lock(lockFile, note)
+	}
 	if errors.Is(err, disk.ErrLocked) {
 		_, holder, _ := strings.Cut(err.Error(), disk.ErrLocked.Error()+" by ")
 		if holder == "" {

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -246,7 +247,15 @@ func TestRefusedData(t *testing.T) {
 	if err := try(busy); !hub.Is(err, hub.Conflict) || !strings.Contains(err.Error(), busy) || !strings.Contains(err.Error(), "process "+strconv.Itoa(os.Getpid())) {
 		t.Errorf("in use: %v", err)
 	}
-	first.Close()
+	var ending sync.WaitGroup
+	ending.Go(func() {
+		time.Sleep(300 * time.Millisecond)
+		first.Close()
+	})
+	if err := try(busy); err != nil {
+		t.Errorf("given back while somebody waits: %v", err)
+	}
+	ending.Wait()
 	if err := try(busy); err != nil {
 		t.Errorf("given back: %v", err)
 	}
