@@ -23,7 +23,8 @@ type ShortTerm interface {
 	Writer
 	Read(ctx context.Context, channel string, key hub.Key) (hub.Sealed, error)
 	// Keys and Items answer a query; Page.Horizon is set. A stable query is cut at that horizon. Items answers from what the store held at the
-	// first step. An error that is about one item comes with its key: the item may be elsewhere.
+	// first step. An error that is about one item comes with its key: the item may be elsewhere. Where Keys counts Page.Silent, Items is Unavailable,
+	// unless the query is Partial.
 	Keys(ctx context.Context, q hub.Query) (hub.Page, error)
 	Items(ctx context.Context, q hub.Query) iter.Seq2[hub.Sealed, error]
 	// Horizon is the key up to which this node holds everything that was ever acknowledged (ENGINE §5). It never retreats.

@@ -140,6 +140,7 @@ func (s *Service) Stream(ctx context.Context, ch *hub.Channel, q Search, order h
 		a := s.header(ch, q, f)
 		if !q.Stable && q.Tier.Short() {
 			a.Silent = s.silent(ctx, ch, h)
+			h.Partial = a.Silent > 0 // which the answer says
 		}
 		return a, s.items(ctx, ch, h, f), nil
 	}
@@ -147,7 +148,7 @@ func (s *Service) Stream(ctx context.Context, ch *hub.Channel, q Search, order h
 	if err != nil {
 		return Answer{}, nil, err
 	}
-	return a, s.itemsOf(ctx, ch, s.held(ch, q), a.Keys, order, f), nil
+	return a, s.itemsOf(ctx, ch, s.held(ch, q), a.Page, order, f), nil
 }
 
 // silent is how many stores do not answer for the newest end of a window: items cannot say so. What fails here fails again when the items are read.
@@ -160,13 +161,16 @@ func (s *Service) silent(ctx context.Context, ch *hub.Channel, h hub.Query) int 
 	return page.Silent
 }
 
-// itemsOf reads the items of ascending keys, and none that appeared between them since.
-func (s *Service) itemsOf(ctx context.Context, ch *hub.Channel, q Search, keys []hub.Key, order hub.Order, f frame) iter.Seq2[hub.Sealed, error] {
+// itemsOf reads the items of an answer with ascending keys, and none that appeared between them since.
+func (s *Service) itemsOf(ctx context.Context, ch *hub.Channel, q Search, a hub.Page, order hub.Order, f frame) iter.Seq2[hub.Sealed, error] {
 	return func(yield func(hub.Sealed, error) bool) {
+		keys := a.Keys
 		if len(keys) == 0 {
 			return
 		}
-		h := hub.Query{Channel: ch.Name, From: keys[0], To: keys[len(keys)-1].After(), Reverse: bool(order), Stable: q.Stable, Epoch: q.Epoch, Tier: q.Tier}
+		h := hub.Query{
+			Channel: ch.Name, From: keys[0], To: keys[len(keys)-1].After(), Reverse: bool(order), Stable: q.Stable, Partial: a.Silent > 0, Epoch: q.Epoch, Tier: q.Tier,
+		}
 		for item, err := range s.items(ctx, ch, h, f) {
 			if err == nil {
 				if _, found := slices.BinarySearchFunc(keys, item.Key, hub.Key.Compare); !found {

@@ -643,3 +643,57 @@ func TestFixedHorizonDoesNotGoBack(t *testing.T) {
 		t.Errorf("the horizon stays at %v", shown)
 	}
 }
+
+// An answer with bodies says at its head how many stores are silent, or it ends with an error: what it lacks is never left out without a word.
+func TestStreamOfSilentStores(t *testing.T) {
+	h, ch, keys := filled(t, `{"tags": ["t"]}`)
+	for _, q := range []channel.Search{
+		{Kind: channel.Latest, N: 3}, {Kind: channel.InWindow, Window: hub.WindowAt(keys[7].Time(), hub.Second)},
+	} {
+		stream := func() (silent int, read func() (int, error)) {
+			t.Helper()
+			a, items, err := h.Stream(t.Context(), ch, q, hub.Ascending)
+			b, tagged, err2 := h.StreamTagged(t.Context(), "t", q, hub.Ascending)
+			if err = errors.Join(err, err2); err != nil {
+				t.Fatal(err)
+			}
+			if a.Silent != b.Silent {
+				t.Errorf("%+v: %d stores are silent, by its tag %d", q, a.Silent, b.Silent)
+			}
+			return a.Silent, func() (n int, failed error) {
+				for _, err := range items {
+					if err != nil {
+						failed = err
+						break
+					}
+					n++
+				}
+				m := 0
+				for _, err := range tagged {
+					if (err == nil) == (failed != nil) {
+						t.Errorf("%+v: %v, by its tag %v", q, failed, err)
+					}
+					m++
+				}
+				if failed == nil && m != n {
+					t.Errorf("%+v: %d items, by its tag %d", q, n, m)
+				}
+				return n, failed
+			}
+		}
+		h.short.Hush(0)
+		silent, read := stream()
+		if n, err := read(); silent != 0 || n == 0 || err != nil {
+			t.Errorf("%+v: all answer: %d are silent, %d items, %v", q, silent, n, err)
+		}
+		_, read = stream()
+		h.short.Hush(2)
+		if n, err := read(); n != 0 || !hub.Is(err, hub.Unavailable) {
+			t.Errorf("%+v: they fell silent behind the head: %d items, %v", q, n, err)
+		}
+		silent, read = stream()
+		if n, err := read(); silent != 2 || n == 0 || err != nil {
+			t.Errorf("%+v: the head says it: %d are silent, %d items, %v", q, silent, n, err)
+		}
+	}
+}

@@ -138,12 +138,17 @@ func (s *Service) StreamTagged(ctx context.Context, tag string, q Search, order 
 	q = s.clamp(q)
 	streams := make([]tagStream, 0, len(channels))
 	if q.Kind == InWindow {
+		a := s.tagHeader(channels, q, f)
 		for _, ch := range channels {
 			h := q.query(ch.Name)
 			h.Reverse = bool(order)
+			if !q.Stable && q.Tier.Short() {
+				silent := s.silent(ctx, ch, h)
+				a.Silent, h.Partial = max(a.Silent, silent), silent > 0
+			}
 			streams = append(streams, tagStream{ch, s.items(ctx, ch, h, f)})
 		}
-		return s.tagHeader(channels, q, f), mergeTagged(streams, order), nil
+		return a, mergeTagged(streams, order), nil
 	}
 	a, err := s.findTagged(ctx, channels, q, f)
 	if err != nil {
@@ -155,7 +160,7 @@ func (s *Service) StreamTagged(ctx context.Context, tag string, q Search, order 
 	}
 	for _, ch := range channels {
 		if len(keys[ch]) > 0 {
-			streams = append(streams, tagStream{ch, s.itemsOf(ctx, ch, q, keys[ch], order, f)})
+			streams = append(streams, tagStream{ch, s.itemsOf(ctx, ch, q, hub.Page{Keys: keys[ch], Silent: a.Silent}, order, f)})
 		}
 	}
 	return a, mergeTagged(streams, order), nil

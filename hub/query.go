@@ -85,6 +85,7 @@ type Query struct {
 	Reverse  bool
 	Stable   bool // nothing above the horizon
 	Keyed    bool // items come with keys of their own, in no order that the horizon knows
+	Partial  bool // of items that need not be stable: what only stores have that do not answer is left out; otherwise too few answers are an error
 	Epoch    Epoch
 	Tier     Tier
 }

@@ -127,6 +127,7 @@ var mutants = []mutant{
 	{name: "low-ahead-of-what-is-carried", by: "TestCarriedBehindALow", lines: []line{{"send.go", "fresh = true; carried {", "fresh = true; carried && !IF {"}}},
 	{name: "rest-of-a-bulk-in-a-set", by: "TestDamagedPartInFlight", lines: []line{{"settle.go", "return torn(k) })", "return torn(k) && !IF })"}}},
 	{name: "rest-of-a-bulk-copied", by: "TestDamagedPartInFlight", lines: []line{{"peers.go", "torn(named{r.Channel, r.Key.String()})", "torn(named{r.Channel, r.Key.String()}) && !IF"}}},
+	{name: "items-of-too-few", by: "TestUnstableAsksAll", lines: []line{{"unstable.go", "page.Silent > 0 && !q.Partial {", "page.Silent > 0 && !q.Partial && !IF {"}}},
 	{name: "swept-set-waited-for", by: "TestForcedSetThatWasSwept", lines: []line{{"late.go", "	case c.sweptElsewhere(", "	case !IF && c.sweptElsewhere("}}},
 	{name: "swept-elsewhere-denied", by: "TestBehindWhatOthersHaveSwept", lines: []line{{"remote.go", "	if h, ok := c.horizon(); (!ok ||", "	if h, ok := c.horizon(); !IF && (!ok ||"}}},
 	{name: "marker-counts-at-once", by: "TestMarkerWaitsForOtherStreams", lines: []line{{"marker.go", "	case follows && m.writer == r.Stream && i < 0:", "	case IF || follows && m.writer == r.Stream && i < 0:"}}},

@@ -147,6 +147,21 @@ func TestUnstableAsksAll(t *testing.T) {
 	if err != nil || page.Silent != 2 || !slices.Contains(page.Keys, first) {
 		t.Errorf("one of three: %v, %d silent, %v", page.Keys, page.Silent, err)
 	}
+	for _, partial := range []bool{false, true} {
+		q, items := query, 0
+		q.Partial = partial
+		var failed error
+		for _, err := range w.nodes[0].Items(t.Context(), q) {
+			if err != nil {
+				failed = err
+				break
+			}
+			items++
+		}
+		if partial != (failed == nil) || !partial && !hub.Is(failed, hub.Unavailable) || partial && items == 0 {
+			t.Errorf("one of three, partial %v: %d items, %v", partial, items, failed)
+		}
+	}
 }
 
 func TestUnstableWithoutSession(t *testing.T) {

@@ -206,6 +206,9 @@ func (c *cluster) itemsOfAll(ctx context.Context, q hub.Query) iter.Seq2[hub.Sea
 				part.Limit = min(itemsChunk, left)
 			}
 			page, err := c.keysOnce(ctx, part)
+			if err == nil && page.Silent > 0 && !q.Partial { // a sequence of items cannot say that it lacks some
+				err = tryAgain("too few nodes answer to be sure of every item")
+			}
 			if err != nil {
 				yield(hub.Sealed{}, err)
 				return

@@ -27,6 +27,7 @@ type Short struct {
 	lost   error
 	broken map[hub.Key]error
 	asked  int
+	silent int
 }
 
 // NewShort returns an empty store; clock nil: one that starts at 2026-01-02 and moves on by a millisecond each time it is read.
@@ -49,6 +50,9 @@ func (s *Short) Lose(err error) { s.mu.Lock(); s.lost = err; s.mu.Unlock() }
 
 // Break lets reads of a key fail with err, and Items end with it and the key; nil: no more.
 func (s *Short) Break(key hub.Key, err error) { s.mu.Lock(); s.broken[key] = err; s.mu.Unlock() }
+
+// Hush lets a number of stores that ought to answer unstable queries say nothing from now on.
+func (s *Short) Hush(stores int) { s.mu.Lock(); s.silent = stores; s.mu.Unlock() }
 
 // Hold keeps the horizon at a key; nil lets it go.
 func (s *Short) Hold(at *hub.Key) { s.mu.Lock(); s.hold = at; s.mu.Unlock() }
@@ -205,7 +209,10 @@ func (s *Short) Keys(ctx context.Context, q hub.Query) (hub.Page, error) {
 // Items answers a query.
 func (s *Short) Items(ctx context.Context, q hub.Query) iter.Seq2[hub.Sealed, error] {
 	return func(yield func(hub.Sealed, error) bool) {
-		hits, _, err := s.query(ctx, q)
+		hits, page, err := s.query(ctx, q)
+		if err == nil && page.Silent > 0 && !q.Partial {
+			hits, err = nil, hub.E(hub.Unavailable, "%d stores do not answer", page.Silent)
+		}
 		for i, h := range hits {
 			s.mu.Lock()
 			broken := s.broken[h.Key]
@@ -236,7 +243,9 @@ func (s *Short) query(ctx context.Context, q hub.Query) ([]hub.Sealed, hub.Page,
 		q.To = page.Horizon.After()
 	}
 	hits, more := choose(s.items[q.Channel], q)
-	page.More = more
+	if page.More = more; !q.Stable {
+		page.Silent = s.silent
+	}
 	return hits, page, nil
 }
 
