@@ -7,8 +7,10 @@ import (
 	"sync"
 	"time"
 
+	"timehub/channel"
 	"timehub/channel/archive"
 	"timehub/hub"
+	"timehub/hub/catalog"
 	spokelog "timehub/spoke/log"
 )
 
@@ -62,13 +64,37 @@ func (n *Node) maxItems(ctx context.Context, name string) error {
 	return err
 }
 
-// archived is what the sweep of Spoke's log asks. Until the jobs are there, nothing is archived.
-func (n *Node) archived(channel string) (hub.Key, bool) {
+// archived is how far a channel is in long-term storage; false: there is no such channel. The sweep of Spoke's log asks that, and whoever misses what the others have swept. A node
+// that comes back after that is not one of them before it has an answer, and has no jobs, and no channels, before it is: then the store and the coordinator are asked here.
+func (n *Node) archived(name string) (hub.Key, bool) {
 	if j := n.parts.jobs.Load(); j != nil {
-		return j.Archived(channel)
+		return j.Archived(name)
 	}
-	return hub.MinKey, true
+	if n.cfg.Bool("hub.read.only") {
+		return hub.MinKey, true
+	}
+	select {
+	case <-n.parts.claimed:
+	default: // it may be another hub's
+		return hub.MinKey, true
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), archivedTime)
+	defer cancel()
+	doc, err := catalog.Look[channel.Document](ctx, n.parts.bucket, catalogPrefix, hub.ChannelID(name))
+	switch {
+	case hub.Is(err, hub.NotFound), err == nil && (doc.Channel == nil || doc.Channel.Name != name):
+		return hub.Key{}, false
+	case err != nil:
+		return hub.MinKey, true
+	}
+	at, err := archive.ArchivedTo(ctx, n.parts.coordinator, name)
+	if err != nil || at.IsZero() {
+		return hub.MinKey, true
+	}
+	return at, true
 }
+
+const archivedTime = 10 * time.Second
 
 // confirmed is what the sweep asks about records that came late.
 func (n *Node) confirmed(channel string, key hub.Key) bool {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"timehub/hub"
+	"timehub/hub/coord"
 )
 
 // Archived is the key up to which a channel is in long-term storage, for the sweep of the short-term store; false: there is no such channel, so nobody needs
@@ -27,6 +28,16 @@ func (j *Jobs) Archived(channel string) (hub.Key, bool) {
 		return hub.MinKey, true
 	}
 	return v.at, true
+}
+
+// ArchivedTo is Archived for a node that has no Jobs yet: the key up to which a channel is in long-term storage, read from the coordinator; zero if nothing of it is.
+func ArchivedTo(ctx context.Context, r coord.Registers, channel string) (hub.Key, error) {
+	c, err := coord.NewCursors(coord.CursorsOptions{Registers: r, Prefix: archivedPrefix})
+	if err != nil {
+		return hub.Key{}, err
+	}
+	p, err := c.Get(ctx, channel)
+	return p.Key, err
 }
 
 // Cursor is the key up to which a channel is in long-term storage, read from the coordinator; zero if nothing of it is.

@@ -24,6 +24,16 @@ func (c *Catalog[T]) Fresh(ctx context.Context, id string) (*T, error) {
 	return answer(e, id)
 }
 
+// Look reads one document of a bucket without an open Catalog: NotFound if there is none of that id.
+func Look[T any](ctx context.Context, b bucket.Bucket, prefix, id string) (*T, error) {
+	c := Catalog[T]{opt: Options{Bucket: b, Prefix: prefix}}
+	e, err := c.fetch(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return answer(e, id)
+}
+
 // fresh reads one document into memory; nil if there is none.
 func (c *Catalog[T]) fresh(ctx context.Context, id string) (*entry[T], error) {
 	began := c.now()
