@@ -69,8 +69,8 @@ type Node struct {
 	parts parts
 }
 
-// New checks the configuration and takes the data directory: it fails, with a sentence for the person who starts the hub, when another process has it,
-// when it was written by a newer hub, when it cannot be written. Nothing runs before Run. A node that is never run is closed with Close.
+// New checks the configuration and takes the data directory: it fails, with a sentence for the person who starts the hub, when another process has it
+// and keeps it for 3 s, when it was written by a newer hub, when it cannot be written. Nothing runs before Run. A node that is never run is closed with Close.
 func New(cfg Config, env Env) (*Node, error) {
 	if cfg.settings == nil {
 		return nil, errors.New("node.New needs a Config from Load or Defaults")

@@ -20,7 +20,7 @@ const (
 	zxidOfConnect = 8 // after length and protocol version
 )
 
-// prompt is a connection to a server that mends two habits of the driver.
+// prompt is a connection to a server that mends two habits of the driver: waiting too long, and zxids.
 //
 // It waits ten times the session's time-out for a server that takes connections and says nothing: no deadline is further away than that time-out here.
 //
